@@ -1,0 +1,297 @@
+"""What follows each failure: policies.md as a table, then properties that hold for every history."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.domain.answer import Failure
+from worker.domain.failure import FailureKind, Lane
+from worker.domain.retry import IN_PLACE_S, Backoff
+from worker.domain.route import ALL_NEEDS, Key, Needs, Route, Target
+from worker.domain.walk import Ask, Closed, Park, Stop, Walk
+
+K = FailureKind
+NEEDS = Needs(frozenset({"completion"}), 100)
+
+
+def target(name: str, *, keys: int = 1, window: int | None = None, account: str | None = None) -> Target:
+    provider, _, model = name.partition("/")
+    pool = tuple(Key(f"{provider.upper()}_{n}", account or provider) for n in range(keys))
+    return Target(provider, model, provider.title(), pool, ALL_NEEDS, window)
+
+
+def route(*targets: Target, **bounds: object) -> Route:
+    return Route("r", targets, **bounds)  # type: ignore[arg-type]
+
+
+def walk(*targets: Target, lane: Lane = Lane.INTERACTIVE, most: int = 6, **bounds: object) -> Walk:
+    return Walk(route(*targets, **bounds), lane, NEEDS, most)
+
+
+def fail(w: Walk, ask: Ask, kind: FailureKind, *, wait_s: float | None = None, at_s: float = 0.0) -> None:
+    w.failed(ask.target.name, ask.key.name if ask.key else None, Failure(kind, "x", wait_s=wait_s), at_s=at_s, draw=0.5)
+
+
+def asked(w: Walk) -> Ask:
+    step = w.next()
+    assert isinstance(step, Ask), step
+    return step
+
+
+def course(kind: FailureKind, lane: Lane, *targets: Target, wait_s: float | None = None) -> list[str]:
+    """The targets asked when every call ends in `kind`; parks are slept through, at most 20 steps."""
+    w, seen, at_s = walk(*targets, lane=lane), [], 0.0
+    for _ in range(20):
+        step = w.next(draw=0.5)
+        if isinstance(step, Stop):
+            return [*seen, f"stop:{step.failure.kind}"]
+        if isinstance(step, Park):
+            seen.append("park")
+            at_s += step.wait_s
+            w.resumed()
+            continue
+        at_s += step.wait_s
+        seen.append(step.target.provider)
+        fail(w, step, kind, wait_s=wait_s, at_s=at_s)
+    return seen
+
+
+A, B = target("a/1"), target("b/1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        (K.CONNECTION, ["a", "a", "b", "b"]),
+        (K.TIMEOUT, ["a", "b", "stop:timeout"]),
+        (K.OVERLOADED, ["a", "a", "a", "b"]),
+        (K.SERVER_ERROR, ["a", "a", "b", "b"]),
+        (K.CONFLICT, ["a", "a", "b", "b"]),
+        (K.AUTH, ["a", "b", "stop:auth"]),
+        (K.PERMISSION, ["a", "b", "stop:permission"]),
+        (K.MODEL_NOT_FOUND, ["a", "b", "stop:model_not_found"]),
+        (K.GONE, ["a", "b", "stop:gone"]),
+        (K.CONTENT_FILTER, ["a", "stop:content_filter"]),
+        (K.REFUSAL, ["a", "stop:refusal"]),
+        (K.BAD_REQUEST, ["a", "stop:bad_request"]),
+        (K.EMPTY_OUTPUT, ["a", "b", "stop:empty_output"]),
+        (K.BAD_OUTPUT, ["a", "b", "stop:bad_output"]),
+        (K.TRUNCATED, ["a", "b", "stop:truncated"]),
+        (K.SCHEMA_MISMATCH, ["a", "a", "b", "b", "stop:schema_mismatch"]),
+        (K.DEADLINE, ["a", "stop:deadline"]),
+        (K.CANCELLED, ["a", "stop:cancelled"]),
+        (K.BUDGET, ["a", "stop:budget"]),
+        (K.QUOTA, ["a", "b", "park"]),
+        (K.LOADING, ["a", "b", "park"]),
+    ],
+)
+@pytest.mark.parametrize("lane", list(Lane))
+def test_the_course_that_follows_a_kind(kind: FailureKind, first: list[str], lane: Lane) -> None:
+    if lane is Lane.BATCH and kind is K.LOADING:
+        first = ["a", "park", "a", "park"]  # a batch line waits for its own target to start
+    assert course(kind, lane, A, B)[: len(first)] == first
+
+
+def test_a_short_rate_limit_is_waited_for_on_the_target_and_a_long_one_is_not() -> None:
+    w = walk(A, B)
+    first = asked(w)
+    fail(w, first, K.RATE_LIMIT, wait_s=2.0)
+    again = asked(w)
+    assert again.target is A
+    assert 2.0 <= again.wait_s <= 2.2
+    fail(w, again, K.RATE_LIMIT, wait_s=60.0)
+    assert asked(w).target is B
+
+
+def test_a_rate_limit_on_every_target_parks_until_the_first_is_over() -> None:
+    w = walk(A, B)
+    fail(w, asked(w), K.RATE_LIMIT, wait_s=100.0)
+    fail(w, asked(w), K.RATE_LIMIT, wait_s=50.0)
+    step = w.next()
+    assert isinstance(step, Park)
+    assert 50.0 <= step.wait_s <= 55.0
+
+
+def test_a_wait_over_five_seconds_is_parked_and_then_asks_the_same_target() -> None:
+    w = walk(A, B)
+    fail(w, asked(w), K.RATE_LIMIT, wait_s=IN_PLACE_S + 2)
+    assert isinstance(w.next(), Park)
+    w.resumed()
+    assert asked(w).target is A
+
+
+def test_a_batch_line_waits_for_its_target_and_uses_up_no_attempt() -> None:
+    w = walk(A, B, lane=Lane.BATCH, most=2)
+    for _ in range(10):
+        step = w.next()
+        if isinstance(step, Park):
+            w.resumed()
+            step = asked(w)
+        assert isinstance(step, Ask)
+        assert step.target is A
+        fail(w, step, K.RATE_LIMIT, wait_s=30.0)
+    assert w.calls == 0
+
+
+def test_every_key_of_the_pool_is_tried_without_using_up_an_attempt() -> None:
+    w = walk(target("a/1", keys=10), most=1)
+    keys = []
+    for _ in range(9):
+        ask = asked(w)
+        assert ask.key is not None
+        keys.append(ask.key.name)
+        fail(w, ask, K.AUTH)
+    last = asked(w)
+    assert last.key is not None
+    assert len({*keys, last.key.name}) == 10
+    assert w.calls == 0
+
+
+def test_a_quota_error_skips_the_siblings_of_the_account_but_not_another_account() -> None:
+    pool = (Key("K1", "acme"), Key("K2", "acme"), Key("K3", "other"))
+    w = walk(Target("a", "1", "A", pool))
+    first = asked(w)
+    fail(w, first, K.QUOTA)
+    second = asked(w)
+    assert second.key is not None
+    assert second.key.name == "K3"
+    fail(w, second, K.QUOTA)
+    assert isinstance(w.next(draw=0.5), Park)
+
+
+def test_a_prompt_too_long_goes_only_to_a_larger_window() -> None:
+    small, smaller, large = target("a/1", window=8_000), target("b/1", window=4_000), target("c/1", window=128_000)
+    w = walk(small, smaller, large)
+    fail(w, asked(w), K.CONTEXT_LENGTH)
+    assert asked(w).target is large
+    fail(w, Ask(large, large.keys[0]), K.CONTEXT_LENGTH)
+    assert isinstance(w.next(), Stop)
+
+
+def test_targets_that_cannot_take_the_request_are_skipped_with_a_reason() -> None:
+    blind = Target("a", "1", "A", (), frozenset({"completion"}))
+    w = Walk(route(blind, B), Lane.INTERACTIVE, Needs(frozenset({"completion", "vision"}), 10), 6)
+    assert asked(w).target is B
+    assert [s.reason for s in w.skips] == ["a/1 does not take vision"]
+
+
+def test_nothing_fits_ends_with_every_reason() -> None:
+    narrow = target("a/1", window=10)
+    w = Walk(route(narrow), Lane.INTERACTIVE, Needs(frozenset({"completion"}), 500), 6)
+    step = w.next()
+    assert isinstance(step, Stop)
+    assert step.failure.kind is K.CONTEXT_LENGTH
+    assert "window of 10 tokens" in step.failure.message
+
+
+def test_an_open_breaker_is_passed_by_and_a_route_with_one_target_parks() -> None:
+    gate = lambda t, _k: Closed(K.OVERLOADED, 7.0, "open") if t is A else None  # noqa: E731
+    step = walk(A, B).next(gate)
+    assert isinstance(step, Ask)
+    assert step.target is B
+    alone = walk(A).next(gate)
+    assert isinstance(alone, Park)
+    assert alone.wait_s == 7.0
+
+
+def test_a_route_may_turn_fail_into_next() -> None:
+    w = walk(A, B, on={K.CONTENT_FILTER: "next"})
+    fail(w, asked(w), K.CONTENT_FILTER)
+    assert asked(w).target is B
+
+
+def test_a_route_may_turn_next_into_fail() -> None:
+    w = walk(A, B, on={K.TIMEOUT: "fail"})
+    fail(w, asked(w), K.TIMEOUT)
+    step = w.next()
+    assert isinstance(step, Stop)
+    assert step.failure.kind is K.TIMEOUT
+
+
+def test_a_sleeping_endpoint_is_waited_for_within_its_budget() -> None:
+    w = walk(A, cold_start_s=100.0)
+    at_s = 0.0
+    for _ in range(50):
+        step = w.next(draw=0.5)
+        if isinstance(step, Stop):
+            assert step.failure.kind is K.LOADING
+            assert 100.0 <= at_s <= 130.0
+            return
+        if isinstance(step, Park):
+            at_s += step.wait_s
+            w.resumed()
+        else:
+            at_s += step.wait_s
+            fail(w, step, K.LOADING, at_s=at_s)
+    pytest.fail("it waited for ever")
+
+
+KINDS = st.sampled_from(list(K))
+EVENTS = st.lists(st.tuples(KINDS, st.none() | st.floats(0, 1e9), st.floats(0, 0.999)), max_size=30)
+
+
+@given(events=EVENTS, lane=st.sampled_from(list(Lane)), most=st.integers(1, 8), width=st.integers(1, 4))
+def test_any_history_ends_within_the_caps(events: list, lane: Lane, most: int, width: int) -> None:
+    """Never more counted calls than allowed; a target left for good is never asked again; every wait is finite."""
+    w = walk(*[target(f"p{i}/1", keys=2) for i in range(width)], lane=lane, most=most)
+    timed_out: set[str] = set()
+    for kind, wait_s, draw in events:
+        step = w.next(draw=draw)
+        while isinstance(step, Park):
+            assert 0.0 < step.wait_s < 7 * 3600
+            w.resumed()
+            step = w.next(draw=draw)
+            if isinstance(step, Park):
+                break
+        if isinstance(step, Stop):
+            assert isinstance(w.next(draw=draw), Stop), "an end is an end"
+            return
+        if isinstance(step, Park):
+            continue
+        assert step.target.name not in timed_out
+        assert w.calls < most
+        key = step.key.name if step.key else None
+        w.failed(step.target.name, key, Failure(kind, "x", wait_s=wait_s), at_s=0.0, draw=draw)
+        if kind is K.TIMEOUT:
+            timed_out.add(step.target.name)
+
+
+@given(kinds=st.lists(st.sampled_from([K.CONNECTION, K.TIMEOUT, K.AUTH, K.SERVER_ERROR, K.QUOTA]), max_size=12))
+def test_a_walk_rebuilt_from_the_rows_goes_on_where_the_old_one_stood(kinds: list[FailureKind]) -> None:
+    targets = [target(f"p{i}/1", keys=2) for i in range(3)]
+    first = walk(*targets, backoff=Backoff(0.0, 0.0))
+    rows: list[tuple[str, str | None, FailureKind]] = []
+    for kind in kinds:
+        step = first.next()
+        if isinstance(step, Park):
+            first.resumed()
+            step = first.next()
+        if not isinstance(step, Ask):
+            break
+        fail(first, step, kind)
+        rows.append((step.target.name, step.key.name if step.key else None, kind))
+    again = walk(*targets, backoff=Backoff(0.0, 0.0))
+    for name, key, kind in rows:
+        again.failed(name, key, Failure(kind, "x"), at_s=0.0, draw=0.5)
+    assert again.calls == first.calls
+    here, there = first.next(), again.next()
+    if isinstance(here, Park):
+        first.resumed()
+        here = first.next()
+    again.resumed()
+    if isinstance(there, Park):
+        there = again.next()
+    assert type(here) is type(there)
+    if isinstance(here, Ask) and isinstance(there, Ask):
+        assert here.target == there.target
+
+
+@given(n=st.integers(0, 60), draws=st.lists(st.floats(0, 0.999), min_size=2, max_size=2))
+def test_backoff_is_bounded_and_grows_with_the_draw(n: int, draws: list[float]) -> None:
+    backoff = Backoff(0.5, 60.0)
+    for low, high in pairwise(sorted(draws)):
+        assert 0.0 <= backoff.delay_s(n, low) <= backoff.delay_s(n, high) <= 60.0

@@ -1,0 +1,45 @@
+"""The only reader of time, randomness and new ids. Pure code takes `now` and `draw` as arguments."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import UTC, datetime
+from random import Random
+from typing import Final
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as the numbers do
+_random = Random()  # noqa: S311 - jitter, not secrets
+
+
+def now() -> datetime:
+    """The wall clock, aware UTC. Rows are stamped by the database's clock, not by this one."""
+    return datetime.now(UTC)
+
+
+def monotonic_s() -> float:
+    return time.monotonic()
+
+
+def draw() -> float:
+    """A number in [0, 1) for jitter."""
+    return _random.random()
+
+
+def new_id(prefix: str) -> str:
+    """`job_` + 26 characters: 48 bits of milliseconds, then 80 random bits, so ids sort by time of making."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    return prefix + "_" + encode32(number, 26)
+
+
+def encode32(number: int, width: int) -> str:
+    digits = []
+    for _ in range(width):
+        digits.append(_ALPHABET[number & 31])
+        number >>= 5
+    return "".join(reversed(digits))
+
+
+def new_secret(n_bytes: int = 32) -> str:
+    """A URL-safe random string for keys."""
+    return secrets.token_urlsafe(n_bytes)

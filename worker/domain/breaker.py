@@ -1,0 +1,73 @@
+"""A circuit breaker for one target, as plain arithmetic over a clock that is passed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["closed", "open", "probing"]
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """Opens when, of at least `volume` calls in the last `window_s`, `ratio` or more failed."""
+
+    volume: int = 5
+    ratio: float = 0.5
+    window_s: float = 30.0
+    open_s: float = 10.0
+    longest_open_s: float = 20.0  # a target that is back is in use again within 30 s
+
+
+@dataclass(slots=True)
+class Breaker:
+    policy: BreakerPolicy = field(default_factory=BreakerPolicy)
+    state: State = "closed"
+    _calls: list[tuple[float, bool]] = field(default_factory=list)
+    _open_until: float = 0.0
+    _opened: int = 0
+    _probe_at: float = 0.0
+
+    def wait_s(self, now_s: float) -> float:
+        """0 when a call may be made now; else seconds until it is worth asking again. Does not start the probe."""
+        if self.state == "open":
+            return max(0.0, self._open_until - now_s)
+        if self.state == "probing":  # a probe whose caller died would hold the door for ever
+            return max(0.0, self._probe_at + self.policy.longest_open_s - now_s) and 1.0
+        return 0.0
+
+    def enter(self, now_s: float) -> None:
+        """A call is about to be made: after an open spell it is the one probe."""
+        if self.state != "closed":
+            self.state = "probing"
+            self._probe_at = now_s
+
+    def record(self, now_s: float, *, good: bool) -> None:
+        if self.state != "closed":
+            if good:
+                self.state = "closed"
+                self._opened = 0
+                self._calls.clear()
+            else:
+                self._trip(now_s)
+            return
+        self._calls.append((now_s, good))
+        horizon = now_s - self.policy.window_s
+        if len(self._calls) > 2 * self.policy.volume or self._calls[0][0] < horizon:
+            self._calls = [c for c in self._calls if c[0] >= horizon][-4 * self.policy.volume :]
+        bad = sum(1 for _, ok in self._calls if not ok)
+        if not good and len(self._calls) >= self.policy.volume and bad >= self.policy.ratio * len(self._calls):
+            self._trip(now_s)
+
+    def forget_probe(self) -> None:
+        """The probe ended without a verdict (cancelled, its own fault): the next caller probes."""
+        if self.state == "probing":
+            self.state = "open"
+            self._open_until = 0.0
+
+    def _trip(self, now_s: float) -> None:
+        self.state = "open"
+        self._opened += 1
+        spell = min(self.policy.longest_open_s, self.policy.open_s * 2 ** (self._opened - 1))
+        self._open_until = now_s + spell
+        self._calls.clear()

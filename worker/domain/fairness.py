@@ -1,0 +1,32 @@
+"""Who gets how much of the next block: fair between projects, then by priority within each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Share(NamedTuple):
+    project_id: str
+    priority: int
+    quota: int
+
+
+def shares(groups: Iterable[tuple[str, int]], room: int) -> list[Share]:
+    """Split `room` places over (project, priority) groups that have work.
+
+    Every project gets an equal part. Within a project each priority may take the whole part: the claim goes through
+    them from the highest down and stops when the part is used up, so `quota` is an upper bound for each.
+    """
+    by_project: dict[str, list[int]] = {}
+    for project_id, priority in groups:
+        by_project.setdefault(project_id, []).append(priority)
+    if not by_project or room <= 0:
+        return []
+    part, extra = divmod(room, len(by_project))
+    out: list[Share] = []
+    for n, (project_id, priorities) in enumerate(sorted(by_project.items())):
+        quota = part + (1 if n < extra else 0)
+        if quota:
+            out.extend(Share(project_id, priority, quota) for priority in sorted(priorities, reverse=True))
+    return out

@@ -1,0 +1,136 @@
+"""What travels with a job between the store, the engine and the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal
+
+from worker.domain.answer import Failure, Json, Kind
+from worker.domain.failure import FailureKind, Lane
+from worker.domain.money import NO_USAGE, Usage
+from worker.domain.state import AttemptState, JobStatus
+
+OnInterruption = Literal["retry", "fail"]
+STARTS_MAX: Final = 3  # a job whose worker died this often with its call open is not started again
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job as it is stored. `models` names a route, a target, or targets in order."""
+
+    id: str
+    project_id: str
+    kind: Kind
+    lane: Lane
+    models: tuple[str, ...]
+    input: Mapping[str, Json]
+    output_schema: Mapping[str, Json] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
+    deadline_s: float | None = None
+    max_attempts: int | None = None
+    on_interruption: OnInterruption = "retry"
+    batch_id: str | None = None
+    retry_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A job that is ours for now. `claim_id` is the fence: a move counts only while the row still holds it."""
+
+    id: str
+    claim_id: str
+    project_id: str
+    kind: Kind
+    lane: Lane
+    models: str  # JSON list
+    body: str  # JSON: {input, output_schema}
+    attempts: int
+    losses: int
+    max_attempts: int | None
+    on_interruption: OnInterruption
+    remaining_s: float | None  # to its deadline, by the database's clock
+    rows: int  # attempt rows so far, skips included
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One upstream call, or one target passed over, as stored. Times are made by the database."""
+
+    id: str
+    job_id: str
+    claim_id: str
+    number: int
+    state: AttemptState
+    target: str
+    provider: str
+    model: str
+    key_name: str | None = None
+    kind: FailureKind | None = None
+    http_status: int | None = None
+    returned_model: str | None = None
+    first_byte_s: float | None = None
+    total_s: float | None = None
+    retry_after_s: float | None = None
+    reason: str | None = None
+    usage: Usage = NO_USAGE
+    cost_nano: int | None = None
+    provider_request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    provider: str
+    label: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a claimed job leaves its claim for good. `result` is the JSON text of the result, `error` the failure."""
+
+    status: Literal[JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED]
+    result: str | None = None
+    error: Failure | None = None
+    served: Served | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """The claim is given back: run again in `wait_s` (0: at once). Uses up nothing by itself."""
+
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as people see it, all times aware UTC, sums over its attempts; None means unknown."""
+
+    id: str
+    project_id: str
+    kind: Kind
+    lane: Lane
+    status: JobStatus
+    version: int
+    models: Sequence[str]
+    created_at: datetime
+    queued_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    run_at: datetime
+    deadline_at: datetime | None
+    attempts: int
+    result: Json
+    error: Json
+    usage: Usage
+    cost_nano: int | None
+    cost_complete: bool
+    served: Served | None
+    metadata: Mapping[str, str]
+    batch_id: str | None
+    retry_of: str | None
+    priority: int
+    on_interruption: OnInterruption
+    purged: bool

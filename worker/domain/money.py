@@ -1,0 +1,63 @@
+"""Tokens and cost. Unknown is None, never 0: a sum with an unknown part says so (`complete: false`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+NANO: Final = 1_000_000_000  # money is stored as whole nano-dollars
+_PER: Final = 1_000_000  # prices are quoted per million tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call, normalised: `input_tokens` includes cached ones, `output_tokens` includes reasoning."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            _add(self.input_tokens, other.input_tokens),
+            _add(self.output_tokens, other.output_tokens),
+            _add(self.cached_tokens, other.cached_tokens),
+            _add(self.reasoning_tokens, other.reasoning_tokens),
+        )
+
+
+def _add(a: int | None, b: int | None) -> int | None:
+    if a is None:
+        return b
+    return a if b is None else a + b
+
+
+NO_USAGE: Final = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens."""
+
+    input: Decimal
+    output: Decimal
+    cached_input: Decimal | None = None
+
+
+def cost_nano(usage: Usage, price: Price | None) -> int | None:
+    """Nano-dollars of a call, or None where the price or the tokens are unknown."""
+    if price is None or usage.input_tokens is None:
+        return None
+    cached = 0 if usage.cached_tokens is None or price.cached_input is None else usage.cached_tokens
+    dollars = price.input * (usage.input_tokens - cached)
+    if cached and price.cached_input is not None:
+        dollars += price.cached_input * cached
+    dollars += price.output * (usage.output_tokens if usage.output_tokens is not None else 0)
+    return int(dollars * NANO / _PER)
+
+
+def estimate_tokens(characters: int) -> int:
+    """A guess for reservations: four characters a token (a tokenizer would need its vocabulary downloaded)."""
+    return -(-characters // 4)

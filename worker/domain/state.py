@@ -1,0 +1,76 @@
+"""The life of a job.
+
+    queued ──────────▶ in_progress ──▶ completed | failed | cancelled | expired
+      ▲  │                │   │
+      │  └▶ cancelled     │   └──────▶ cancelling ──▶ cancelled
+      │     expired       │
+      └───────────────────┘  give back, retry later, worker lost
+
+`queued`       stored and waiting; `run_at` says from when it may run
+`in_progress`  one claim (`claim_id`) owns it
+`cancelling`   somebody asked to stop; no further call starts, the open one may still answer
+`completed`    has a result        `failed`   has an error
+`cancelled`    stopped on request  `expired`  its deadline passed
+
+A final state never changes. Every move adds one to `version`, the number in the ETag, the events and the webhooks.
+Only `store/jobs.py` makes moves, one function each, each a guarded UPDATE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class JobStatus(StrEnum):
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+_S = JobStatus
+
+FINAL: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.EXPIRED})
+OPEN: Final = frozenset({_S.QUEUED, _S.IN_PROGRESS, _S.CANCELLING})
+
+MOVES: Final[Mapping[JobStatus, frozenset[JobStatus]]] = MappingProxyType(
+    {
+        _S.QUEUED: frozenset({_S.IN_PROGRESS, _S.CANCELLED, _S.EXPIRED}),
+        _S.IN_PROGRESS: frozenset({_S.QUEUED, _S.CANCELLING, _S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.EXPIRED}),
+        _S.CANCELLING: frozenset({_S.CANCELLED}),
+        _S.COMPLETED: frozenset(),
+        _S.FAILED: frozenset(),
+        _S.CANCELLED: frozenset(),
+        _S.EXPIRED: frozenset(),
+    }
+)
+
+
+def may_move(before: JobStatus, after: JobStatus) -> bool:
+    return after in MOVES[before]
+
+
+class AttemptState(StrEnum):
+    """What became of one call, or of a target that was passed over.
+
+    skipped     the target was not asked; `reason` says why
+    sent        committed just before the request's bytes leave; after a crash it is unknown whether the provider acted
+    answered    a good answer          failed  a failure, `kind` says which
+    lost        its worker died with the call open; what was billed is unknown
+    cancelled   hung up on because the job was cancelled
+    superseded  an answer that came after the claim had passed to another worker: kept, paid for, not the result
+    """
+
+    SKIPPED = "skipped"
+    SENT = "sent"
+    ANSWERED = "answered"
+    FAILED = "failed"
+    LOST = "lost"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"

@@ -1,0 +1,305 @@
+"""One job's way over its route: which call comes next, decided from what has happened so far and nothing else.
+
+A Walk is fed failures and asked for the next step. It is rebuilt from the attempt rows after a crash or a park, so the
+caps hold across processes: `Walk(...)`, then `failed()` for each recorded failure in order, then `next()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from worker.domain.answer import Failure
+from worker.domain.failure import Aside, FailureKind, Lane, Pause, Rule, Then, rule_for
+from worker.domain.retry import IN_PLACE_S, LONGEST_WAIT_S, wait_s
+from worker.domain.route import Key, Needs, Route, Target, unfit
+
+COLD_POLL_S = 10.0  # between two looks at a sleeping endpoint that named no wait
+QUOTA_POLL_S = 60.0  # between two looks at an account without money
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why a target (or a key of it) is not asked now: `kind` as if a call had failed so; `wait_s` until it may be."""
+
+    kind: FailureKind
+    wait_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Call this target with this key after `wait_s`. `repair`: a turn to mend an answer of the wrong shape."""
+
+    target: Target
+    key: Key | None
+    wait_s: float = 0.0
+    repair: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Give the place back and come again in `wait_s`."""
+
+    wait_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The job has failed: nothing is left to try, or nobody would answer better."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A target that was passed over without a call."""
+
+    target: Target
+    reason: str
+    kind: FailureKind | None = None
+
+
+Step = Ask | Park | Stop
+Gate = Callable[[Target, Key | None], Closed | None]
+
+
+def always_open(_target: Target, _key: Key | None) -> Closed | None:
+    return None
+
+
+@dataclass(slots=True)
+class Walk:
+    route: Route
+    lane: Lane
+    needs: Needs
+    max_attempts: int
+    calls: int = 0  # that used up an attempt
+    passes: int = 0
+    last: Failure | None = None
+    skips: list[Skip] = field(default_factory=list)  # new ones; the caller records and clears them
+    _again: Ask | None = None
+    _stop: Stop | None = None
+    _tries: dict[int, int] = field(default_factory=dict)  # retries used on a target in this pass
+    _aside: dict[int, float] = field(default_factory=dict)  # target -> seconds until it is worth a look again
+    _gone: set[int] = field(default_factory=set)  # for the whole job
+    _bad_keys: set[tuple[str, str]] = field(default_factory=set)
+    _resting: set[tuple[str, str]] = field(default_factory=set)  # keys without quota, for this pass
+    _cold_since: dict[int, float] = field(default_factory=dict)
+    _asked: set[int] = field(default_factory=set)
+    _told: set[tuple[str, FailureKind | None]] = field(default_factory=set)  # skips already on record
+
+    # -- what happened ------------------------------------------------------------------------------------------
+
+    def failed(self, target: str, key: str | None, failure: Failure, *, at_s: float, draw: float) -> None:
+        """Take note of one failed call. `at_s` is any steady clock in seconds; `draw` in [0, 1) is for jitter."""
+        self.last = failure
+        self._again = None
+        index = self._index(target)
+        rule = rule_for(failure.kind, self.lane, self.route.on)
+        if not rule.free:
+            self.calls += 1
+        if index is None:  # the route has changed since; the call still counts
+            return
+        self._asked.add(index)
+        if index in self._aside:  # asked again although set aside: a new pass had begun
+            self._next_pass()
+        if rule.then is Then.END:
+            self._stop = Stop(failure)
+            return
+        wait = self._pause_s(rule, index, failure, at_s, draw)
+        if wait is None:
+            self._gone.add(index)
+            return
+        tries = self._tries.get(index, 0)
+        patient = not rule.in_place or rule.pause is not Pause.HINT or wait <= self.route.max_wait_s
+        if tries < rule.retries and patient:
+            self._tries[index] = tries + 1
+            chosen = self.route.targets[index]
+            same_key = next((k for k in chosen.keys if k.name == key), None)
+            self._again = Ask(chosen, same_key, wait, repair=failure.kind is FailureKind.SCHEMA_MISMATCH)
+            return
+        if rule.then is Then.FAIL:
+            self._stop = Stop(failure)
+            return
+        self._leave(rule, index, key, wait)
+
+    def skipped(self, target: str, kind: FailureKind | None) -> None:
+        """A skip that is already on record is not recorded again."""
+        self._told.add((target, kind))
+
+    def resumed(self) -> None:
+        """The job comes back from a park: the wait it was parked for is over."""
+        if self._again is not None:
+            self._again = Ask(self._again.target, self._again.key, 0.0, self._again.repair)
+        if all(i in self._aside or i in self._gone for i in range(len(self.route.targets))):
+            self._next_pass()  # it was parked because a pass was over
+
+    # -- what comes next ----------------------------------------------------------------------------------------
+
+    def next(self, gate: Gate = always_open, draw: float = 0.0) -> Step:
+        """The next step; `gate` says which targets and keys are closed just now (breaker, pause, limit)."""
+        if self._stop is not None:
+            return self._stop
+        if self.calls >= self.max_attempts:
+            return self._give_up()
+        if self._again is not None:
+            again, self._again = self._again, None
+            step = self._enter(again, gate)
+            if step is not None:
+                return step
+        for _ in range(2):
+            for index, target in enumerate(self.route.targets):
+                if index in self._gone or index in self._aside:
+                    continue
+                why = unfit(target, self.needs)
+                if why is not None:
+                    self._gone.add(index)
+                    kind = FailureKind.CONTEXT_LENGTH if "window" in why else None
+                    self._skip(target, why, kind)
+                    continue
+                step = self._choose(index, gate)
+                if step is not None:
+                    return step
+            if not self._aside:
+                return self._give_up()
+            wait = min(self._aside.values())
+            if wait == 0.0:
+                wait = self.route.backoff.delay_s(self.passes + 1, draw)
+            self._next_pass()
+            if wait > 0.0:
+                return Park(wait, self._why())
+        return Park(IN_PLACE_S, self._why())
+
+    def _choose(self, index: int, gate: Gate) -> Step | None:
+        """Ask this target with the first key that is open, or wait for it, or set it aside (None)."""
+        target = self.route.targets[index]
+        if not target.keys:
+            return self._enter(Ask(target, None), gate)
+        closed: Closed | None = None
+        for key in target.keys:
+            if (target.provider, key.name) in self._bad_keys | self._resting:
+                continue
+            found = gate(target, key)
+            if found is None:
+                return Ask(target, key)
+            if closed is None or found.wait_s < closed.wait_s:
+                closed = found
+        if closed is None:
+            money = any((target.provider, key.name) in self._resting for key in target.keys)
+            kind = FailureKind.QUOTA if money else FailureKind.AUTH
+            if index not in self._asked:
+                self._skip(target, f"no key of {target.provider} is left to try", kind)
+            if money:
+                self._aside[index] = QUOTA_POLL_S
+            else:
+                self._gone.add(index)
+            return None
+        return self._closed(index, Ask(target, None), closed)
+
+    def _enter(self, ask: Ask, gate: Gate) -> Step | None:
+        closed = gate(ask.target, ask.key)
+        if closed is None:
+            return self._wait(ask.wait_s, ask)
+        index = self._index(ask.target.name)
+        assert index is not None
+        return self._closed(index, ask, closed)
+
+    def _closed(self, index: int, ask: Ask, closed: Closed) -> Step | None:
+        rule = rule_for(closed.kind, self.lane, self.route.on)
+        wait = max(closed.wait_s, ask.wait_s)
+        if rule.pause in {Pause.HINT, Pause.COLD_START} and not rule.in_place:
+            return Park(wait, closed.reason)
+        if rule.pause is Pause.HINT and wait <= min(self.route.max_wait_s, IN_PLACE_S):
+            return Park(wait, closed.reason)
+        self._skip(ask.target, closed.reason, closed.kind)
+        if rule.lasting:
+            self._gone.add(index)
+        else:
+            self._aside[index] = wait
+        return None
+
+    def _wait(self, wait: float, ask: Ask | None = None) -> Step:
+        """Short waits before a known call are the engine's; all others give the place back."""
+        if ask is not None and wait <= IN_PLACE_S:
+            return ask
+        if ask is not None:
+            self._again = Ask(ask.target, ask.key, 0.0, ask.repair)
+        return Park(wait, self._why())
+
+    # -- bookkeeping --------------------------------------------------------------------------------------------
+
+    def _pause_s(self, rule: Rule, index: int, failure: Failure, at_s: float, draw: float) -> float | None:
+        """Seconds until the target may be asked again; None: its cold-start budget is used up."""
+        if rule.pause is Pause.COLD_START:
+            since = self._cold_since.setdefault(index, at_s)
+            if at_s - since >= self.route.cold_start_s:
+                return None
+            return _asked_for(failure, COLD_POLL_S)
+        if rule.aside is Aside.ACCOUNT:
+            return _asked_for(failure, QUOTA_POLL_S)
+        if rule.pause is Pause.NONE:
+            return 0.0
+        hint = failure.wait_s
+        return wait_s(self.route.backoff, self._tries.get(index, 0) + self.passes, draw, hint)
+
+    def _leave(self, rule: Rule, index: int, key: str | None, wait: float) -> None:
+        target = self.route.targets[index]
+        if rule.aside is Aside.KEY and target.keys:
+            if key is not None:
+                self._bad_keys.add((target.provider, key))
+            return  # the target is gone when `next` finds no key left
+        leaving = [index]
+        if rule.aside is Aside.ACCOUNT and target.keys:
+            account = next((k.account for k in target.keys if k.name == key), None)
+            self._resting.update((target.provider, k.name) for k in target.keys if k.account == account)
+            leaving = [i for i, t in enumerate(self.route.targets) if t.provider == target.provider and self._spent(t)]
+        elif rule.aside is Aside.NARROWER:
+            leaving = [i for i, t in enumerate(self.route.targets) if not _wider(t, target) or i == index]
+        for i in leaving:
+            if rule.lasting:
+                self._gone.add(i)
+            elif i not in self._gone:
+                self._aside[i] = wait
+
+    def _spent(self, target: Target) -> bool:
+        """Whether every key of the pool is refused or without quota."""
+        return all((target.provider, k.name) in self._bad_keys | self._resting for k in target.keys)
+
+    def _next_pass(self) -> None:
+        self.passes += 1
+        self._resting.clear()  # the money may be back
+        self._aside.clear()
+        self._tries.clear()
+
+    def _index(self, name: str) -> int | None:
+        return next((i for i, t in enumerate(self.route.targets) if t.name == name), None)
+
+    def _why(self) -> str:
+        return self.last.message if self.last is not None else "every target is closed just now"
+
+    def _skip(self, target: Target, reason: str, kind: FailureKind | None) -> None:
+        if (target.name, kind) not in self._told:
+            self._told.add((target.name, kind))
+            self.skips.append(Skip(target, reason, kind))
+
+    def _give_up(self) -> Stop:
+        if self.last is not None:
+            return Stop(self.last)
+        kinds = {kind for _, kind in self._told}
+        only = kinds.pop() if len(kinds) == 1 else None
+        kind = only if only is not None else FailureKind.NO_TARGET
+        reasons = "; ".join(skip.reason for skip in self.skips) or f"route {self.route.name} has no target left"
+        return Stop(Failure(kind, reasons[:500]))
+
+
+def _asked_for(failure: Failure, default_s: float) -> float:
+    return min(failure.wait_s, LONGEST_WAIT_S) if failure.wait_s is not None else default_s
+
+
+def _wider(target: Target, than: Target) -> bool:
+    """Whether a window is known to be larger; where the failed one is unknown, any known or unknown one may be."""
+    if than.window is None:
+        return True
+    return target.window is not None and target.window > than.window
