@@ -1,0 +1,211 @@
+"""The tables. Rows that move often are narrow: prompts and answers live beside the job, not in it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from worker.store.moment import Moment
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Ids sort by byte, whatever the database's language: cursors depend on it.
+Id = sa.String(40).with_variant(sa.String(40, collation="C"), "postgresql")
+Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def _id(name: str, **kw: Any) -> sa.Column[str]:
+    return sa.Column(name, Id, **kw)
+
+
+project: Final = sa.Table(
+    "project",
+    metadata,
+    _id("id", primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("created_at", Moment, nullable=False),
+)
+
+api_key: Final = sa.Table(
+    "api_key",
+    metadata,
+    _id("id", primary_key=True),
+    _id("project_id", nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("hint", sa.String(16), nullable=False),  # first characters, to tell keys apart
+    sa.Column("digest", sa.String(64), nullable=False, unique=True),  # SHA-256 of the key, hex
+    sa.Column("scopes", sa.Text, nullable=False),  # space-separated
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("expires_at", Moment),
+    sa.Column("revoked_at", Moment),
+    sa.Column("last_used_at", Moment),
+    sa.Index("ix_api_key_project_id", "project_id"),
+)
+
+job: Final = sa.Table(
+    "job",
+    metadata,
+    _id("id", primary_key=True),
+    _id("project_id", nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("lane", sa.String(16), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("priority", sa.SmallInteger, nullable=False),
+    sa.Column("models", sa.Text, nullable=False),  # JSON list: a route, a target, or targets in order
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("queued_at", Moment, nullable=False),
+    sa.Column("run_at", Moment, nullable=False),
+    sa.Column("started_at", Moment),
+    sa.Column("ended_at", Moment),
+    sa.Column("deadline_at", Moment),
+    _id("claim_id"),
+    _id("worker_id"),
+    sa.Column("attempts", sa.Integer, nullable=False),  # calls made
+    sa.Column("rows", sa.Integer, nullable=False),  # attempt rows, skips included
+    sa.Column("losses", sa.SmallInteger, nullable=False),  # claims whose worker died with a call open
+    sa.Column("max_attempts", sa.SmallInteger),
+    sa.Column("on_interruption", sa.String(8), nullable=False),
+    sa.Column("input_tokens", Big),
+    sa.Column("output_tokens", Big),
+    sa.Column("cached_tokens", Big),
+    sa.Column("reasoning_tokens", Big),
+    sa.Column("cost_nano", Big),
+    sa.Column("cost_complete", sa.Boolean, nullable=False),
+    sa.Column("served_provider", sa.Text),
+    sa.Column("served_label", sa.Text),
+    sa.Column("served_model", sa.Text),
+    sa.Column("error_kind", sa.String(24)),
+    _id("batch_id"),
+    _id("retry_of"),
+    sa.Column("purged_at", Moment),
+    # Due rows by lane: the claim. Only open rows are in it, so it stays small whatever the table's size.
+    sa.Index(
+        "ix_job_due",
+        "lane",
+        "project_id",
+        "priority",
+        "run_at",
+        "id",
+        postgresql_where=sa.text("status = 'queued'"),
+        sqlite_where=sa.text("status = 'queued'"),
+    ),
+    # Claims by worker: the sweep after a death, and the look-out for cancels.
+    sa.Index(
+        "ix_job_claimed",
+        "worker_id",
+        postgresql_where=sa.text("status IN ('in_progress', 'cancelling')"),
+        sqlite_where=sa.text("status IN ('in_progress', 'cancelling')"),
+    ),
+    sa.Index(
+        "ix_job_deadline",
+        "deadline_at",
+        postgresql_where=sa.text("status = 'queued' AND deadline_at IS NOT NULL"),
+        sqlite_where=sa.text("status = 'queued' AND deadline_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "ix_job_ended_at",
+        "ended_at",
+        postgresql_where=sa.text("ended_at IS NOT NULL AND purged_at IS NULL"),
+        sqlite_where=sa.text("ended_at IS NOT NULL AND purged_at IS NULL"),
+    ),
+    sa.Index("ix_job_project_id", "project_id", "id"),
+    sa.Index(
+        "ix_job_batch_id",
+        "batch_id",
+        "id",
+        postgresql_where=sa.text("batch_id IS NOT NULL"),
+        sqlite_where=sa.text("batch_id IS NOT NULL"),
+    ),
+    # Three statements touch each row in its short life: room on the page spares index splits.
+    postgresql_with={"fillfactor": 70},
+)
+
+job_input: Final = sa.Table(
+    "job_input",
+    metadata,
+    _id("job_id", primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),  # JSON, ASCII only: NUL and lone surrogates stay escaped
+    sa.Column("metadata", sa.Text, nullable=False),
+)
+
+job_result: Final = sa.Table(
+    "job_result",
+    metadata,
+    _id("job_id", primary_key=True),
+    sa.Column("body", sa.Text),
+    sa.Column("error", sa.Text),
+)
+
+attempt: Final = sa.Table(
+    "attempt",
+    metadata,
+    _id("job_id", primary_key=True),
+    _id("id", primary_key=True),
+    _id("claim_id", nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(12), nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("key_name", sa.Text),
+    sa.Column("kind", sa.String(24)),
+    sa.Column("http_status", sa.SmallInteger),
+    sa.Column("returned_model", sa.Text),
+    sa.Column("sent_at", Moment),
+    sa.Column("ended_at", Moment),
+    sa.Column("first_byte_s", sa.Float),
+    sa.Column("total_s", sa.Float),
+    sa.Column("retry_after_s", sa.Float),
+    sa.Column("reason", sa.Text),
+    sa.Column("input_tokens", Big),
+    sa.Column("output_tokens", Big),
+    sa.Column("cached_tokens", Big),
+    sa.Column("reasoning_tokens", Big),
+    sa.Column("cost_nano", Big),
+    sa.Column("provider_request_id", sa.Text),
+    postgresql_with={"fillfactor": 80},
+)
+
+worker: Final = sa.Table(
+    "worker",
+    metadata,
+    _id("id", primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("lanes", sa.Text, nullable=False),
+    sa.Column("release", sa.Text, nullable=False),
+    sa.Column("started_at", Moment, nullable=False),
+    sa.Column("heartbeat_at", Moment, nullable=False),  # in no index: the beat stays a HOT update
+    sa.Column("dead_at", Moment),
+    sa.Column("report", sa.Text, nullable=False),  # JSON: places taken, doors that are not open
+    postgresql_with={"fillfactor": 50},
+)
+
+lease: Final = sa.Table(
+    "lease",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    _id("holder", nullable=False),
+    sa.Column("until", Moment, nullable=False),
+)
+
+idempotency: Final = sa.Table(
+    "idempotency",
+    metadata,
+    _id("project_id", primary_key=True),
+    sa.Column("route", sa.String(64), primary_key=True),
+    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),  # SHA-256 of the request
+    sa.Column("made", sa.Text, nullable=False),  # JSON: the ids of what it made
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Index("ix_idempotency_created_at", "created_at"),
+)

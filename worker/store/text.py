@@ -1,0 +1,34 @@
+"""The gate before SQL: whatever a provider or a caller sent becomes text that every database stores."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+def dumps(value: Any) -> str:
+    """JSON in ASCII. NUL and lone surrogates stay escaped, so Postgres takes them; NaN and infinities become null."""
+    try:
+        return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
+
+
+def clean(value: str | None, cut: int = 2000) -> str | None:
+    """A short text for a plain column: no NUL, no lone surrogate, at most `cut` characters."""
+    if value is None:
+        return None
+    if value.isascii() and "\x00" not in value:
+        return value[:cut]
+    return value[:cut].replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
