@@ -1,0 +1,39 @@
+"""What this process was told: the environment first, then one optional TOML file for providers and routes.
+
+Read once, by the composition root; everything else is given what it needs. Facts about providers are not here: the
+catalog lays this over its presets.
+"""
+
+from __future__ import annotations
+
+from worker.settings.fault import Fault, SettingsError, closest, did_you_mean
+from worker.settings.file import (
+    SANDBOX,
+    BackoffConfig,
+    LimitsConfig,
+    ModelConfig,
+    PriceConfig,
+    ProviderConfig,
+    RouteConfig,
+)
+from worker.settings.reading import load, read
+from worker.settings.variables import Row, Settings, environment_table
+
+__all__ = [
+    "SANDBOX",
+    "BackoffConfig",
+    "Fault",
+    "LimitsConfig",
+    "ModelConfig",
+    "PriceConfig",
+    "ProviderConfig",
+    "RouteConfig",
+    "Row",
+    "Settings",
+    "SettingsError",
+    "closest",
+    "did_you_mean",
+    "environment_table",
+    "load",
+    "read",
+]

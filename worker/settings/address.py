@@ -1,0 +1,108 @@
+"""URLs as people and platforms write them, checked and brought into the form that is used.
+
+The functions raise ValueError with a sentence that repeats nothing of the URL: there may be a password in it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+_POSTGRES: Final = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
+_REDIS: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
+_USERINFO: Final = re.compile(r"(?s)(?<=://)([^:@/]*):.*(?=@)")
+_PLAIN: Final = re.compile(r"[!-~]+")  # ASCII without blanks
+_HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?")
+_SECRET_QUERY: Final = re.compile(r"(?i)([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*")
+
+
+def database_url(text: str) -> str:
+    """`postgres://` and `postgresql://` become psycopg 3's form; `sqlite:///file` stays."""
+    scheme, found, rest = text.partition("://")
+    if found and scheme in _POSTGRES:
+        _check_host(rest)
+        return f"postgresql+psycopg://{rest}"
+    if found and scheme == "sqlite":
+        if len(rest) < 2 or rest.startswith("/:memory:"):
+            raise ValueError("needs a file (sqlite:///path): a database in memory is not shared between threads")
+        return text
+    raise ValueError("must begin with postgresql://, postgres:// or sqlite:///")
+
+
+def redis_url(text: str) -> str:
+    """`redis://` or `rediss://`; Valkey's schemes are the same protocol."""
+    scheme, found, rest = text.partition("://")
+    if not found or scheme not in _REDIS:
+        raise ValueError("must begin with redis:// or rediss://")
+    if not _check_host(rest):
+        raise ValueError("names no host")
+    return f"{_REDIS[scheme]}://{rest}"
+
+
+def base_url(text: str) -> str:
+    """The part of a provider's address that is common to all its calls, without a slash at the end."""
+    parts = _http(text)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("holds a user name or password; keys are named in api_keys")
+    if parts.query or parts.fragment:
+        raise ValueError("must end before the ? and the #")
+    url = text.rstrip("/")
+    for ending in ("/chat/completions", "/embeddings"):
+        if url.endswith(ending):
+            raise ValueError(f"must end before {ending}")
+    return url
+
+
+def web_url(text: str) -> str:
+    _http(text)
+    return text.rstrip("/")
+
+
+def masked(url: str) -> str:
+    """The URL without its password: everything between the first colon and the last @ is taken for one."""
+    return _SECRET_QUERY.sub(r"\1***", _USERINFO.sub(r"\1:***", url))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server bound to `host` can be reached from this machine only."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_host(rest: str) -> str | None:
+    """The host of what follows `://`. A password may hold any character, so only what is after the last @ is split."""
+    return _split("//" + rest.rpartition("@")[2]).hostname
+
+
+def _http(text: str) -> SplitResult:
+    parts = _split(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be a URL that begins with https:// or http://")
+    if not _PLAIN.fullmatch(text) or not _is_host(parts.hostname):
+        raise ValueError("holds a character that has no place in a URL")
+    return parts
+
+
+def _is_host(name: str) -> bool:
+    if ":" not in name:
+        return _HOST.fullmatch(name) is not None
+    try:
+        ipaddress.IPv6Address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # read here because it is only now that the standard library looks at it
+    except ValueError:
+        raise ValueError("is not a valid URL: look at the host and the port") from None
+    return parts

@@ -1,0 +1,308 @@
+"""Every environment variable, declared once: name, type, default, bounds and what it means.
+
+The README's table, `.env.example` and the messages about wrong values are all made from these declarations.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from worker.domain.answer import Json
+from worker.domain.failure import Lane
+from worker.settings import address
+from worker.settings.file import ProviderConfig, RouteConfig
+
+SandboxMode = Literal["auto", "on", "off"]
+_MASK: Final = "***"
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """What a field's declaration does not say by itself. `shown` stands for a default that depends on the machine."""
+
+    name: str
+    meaning: str
+    unit: str = ""
+    shown: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table of variables; an empty default means: not set."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+# Variables of providers. A preset or the file says which provider a key belongs to; the other three are laid over
+# the `huggingface` provider, because deployments have them already.
+KEY_VARIABLES: Final = (
+    Variable("GROQ_API_KEY", "Key of Groq; with it the provider `groq` exists."),
+    Variable("KIMI_API_KEY", "Key of Moonshot AI; with it the provider `kimi` exists."),
+    Variable("MOONSHOT_API_KEY", "Other name of KIMI_API_KEY; a second key where both are set and differ."),
+    Variable("OPENAI_API_KEY", "Key of OpenAI; with it the provider `openai` exists."),
+    Variable("ANTHROPIC_API_KEY", "Key of Anthropic; with it the provider `anthropic` exists."),
+    Variable("GEMINI_API_KEY", "Key of the Gemini API; with it the provider `gemini` exists."),
+    Variable("HUGGINGFACE_API_KEY", "Token of Hugging Face; with it the provider `huggingface` exists."),
+)
+HUGGING_FACE_VARIABLES: Final = {
+    "default_model": Variable("HUGGINGFACE_MODEL_ID", "Model that `huggingface` stands for."),
+    "base_url": Variable("HUGGINGFACE_API_URL", "Address of Hugging Face, or of an endpoint of your own."),
+    "label": Variable("HF_LLAVE_5_NOMBRE", "Name that people see for `huggingface`."),
+}
+
+
+def user_data_dir(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
+    """Where this platform wants a program's own files, by its conventions; nothing is made."""
+    home = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())
+    if platform == "win32":
+        local = environ.get("LOCALAPPDATA")
+        return (Path(local) if local else home / "AppData" / "Local") / "completar"
+    if platform == "darwin":
+        return home / "Library" / "Application Support" / "completar"
+    xdg = environ.get("XDG_DATA_HOME", "")  # a relative one is to be ignored (XDG Base Directory Specification)
+    return (Path(xdg) if xdg.startswith("/") else home / ".local" / "share") / "completar"
+
+
+def _lowered(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _words(value: Any) -> Any:
+    return [word.strip().lower() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+def _checked_database(value: SecretStr) -> SecretStr:
+    return SecretStr(address.database_url(value.get_secret_value()))
+
+
+def _checked_redis(value: SecretStr) -> SecretStr:
+    return SecretStr(address.redis_url(value.get_secret_value()))
+
+
+def no_blanks(value: SecretStr) -> SecretStr:
+    """A key travels in a header: a line break or a quote in it came from copying."""
+    text = value.get_secret_value()
+    if not text.isascii() or not text.isprintable() or " " in text or text[:1] in "\"'":
+        raise ValueError("holds a space, a quote, a line break or a letter no key has: copy it again")
+    return value
+
+
+def _long(value: SecretStr) -> SecretStr:
+    if len(value) < 32:
+        raise ValueError("must have 32 characters or more")
+    return value
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_checked_database)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_checked_redis)]
+Token = Annotated[SecretStr, AfterValidator(no_blanks)]
+SecretKey = Annotated[Token, AfterValidator(_long)]
+
+
+class Settings(BaseModel):
+    """Immutable. The fields below `url` are no variables of their own: they come from the file and the keys.
+
+    keys      variable -> key, for every key variable that is set
+    warnings  sentences for the log: values that work no longer, or not as written
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database_url: Annotated[
+        DatabaseUrl | None,
+        Variable("DATABASE_URL", "Postgres, or sqlite:///FILE; not set: an SQLite file in the data folder."),
+    ] = None
+    redis_url: Annotated[
+        RedisUrl | None,
+        Variable("REDIS_URL", "Redis or Valkey; not set: one process holds everything (embedded)."),
+    ] = None
+    port: Annotated[
+        int, Variable("PORT", "Port the web process listens on; 0 takes a free one."), Field(ge=0, le=65_535)
+    ] = 8000
+    host: Annotated[
+        str, Variable("HOST", "Address the web process binds; 0.0.0.0 or :: to be reached from outside.")
+    ] = "127.0.0.1"
+    config: Annotated[
+        Path | None,
+        Variable(
+            "COMPLETAR_CONFIG",
+            "TOML file with providers and routes; without it completar.toml, where there is one.",
+            shown="completar.toml",
+        ),
+    ] = None
+    data_dir: Annotated[
+        Path,
+        Variable("COMPLETAR_DATA_DIR", "Folder of the embedded database and key.", shown="the user's data folder"),
+    ] = Field(default_factory=lambda: user_data_dir(os.environ))
+    api_key: Annotated[
+        Token | None,
+        Variable(
+            "COMPLETAR_API_KEY",
+            "A key the first project always has; under 20 characters only where HOST is loopback.",
+        ),
+    ] = None
+    secret_key: Annotated[
+        SecretKey | None,
+        Variable("COMPLETAR_SECRET_KEY", "Encrypts webhook secrets in the database; 32 characters or more."),
+    ] = None
+    drain_s: Annotated[
+        float,
+        Variable("DRAIN_S", "How long calls in flight may go on after SIGTERM.", "seconds"),
+        Field(ge=0, le=3600),
+    ] = 25.0
+    lanes: Annotated[
+        frozenset[Lane],
+        Variable("LANES", "Lanes this worker serves: interactive, batch or both."),
+        BeforeValidator(_words),
+        Field(min_length=1),
+    ] = frozenset(Lane)
+    slots: Annotated[int, Variable("SLOTS", "Calls in flight in one worker process."), Field(ge=1, le=100_000)] = 1000
+    heartbeat_s: Annotated[
+        float,
+        Variable("COMPLETAR_HEARTBEAT_S", "Between two signs of life of a worker.", "seconds"),
+        Field(ge=0.05, le=60),
+    ] = 3.0
+    lease_s: Annotated[
+        float,
+        Variable(
+            "COMPLETAR_LEASE_S", "Silence after which a worker counts as dead and its jobs are taken back.", "seconds"
+        ),
+        Field(ge=0.1, le=600),
+    ] = 15.0
+    poll_s: Annotated[
+        float,
+        Variable("COMPLETAR_POLL_S", "Between two looks for due rows whose message was lost.", "seconds"),
+        Field(ge=0.01, le=60),
+    ] = 1.0
+    deadline_s: Annotated[
+        float,
+        Variable("COMPLETAR_DEADLINE_S", "Deadline of a job that names none.", "seconds"),
+        Field(ge=1, le=2_592_000),
+    ] = 86_400.0
+    max_body_bytes: Annotated[
+        int,
+        Variable("COMPLETAR_MAX_BODY_BYTES", "Largest request body taken.", "bytes"),
+        Field(ge=1024, le=1_073_741_824),
+    ] = 8 * 1024 * 1024
+    max_answer_bytes: Annotated[
+        int,
+        Variable("COMPLETAR_MAX_ANSWER_BYTES", "Largest answer of a provider that is read.", "bytes"),
+        Field(ge=1024, le=1_073_741_824),
+    ] = 16 * 1024 * 1024
+    waiters: Annotated[
+        int,
+        Variable("COMPLETAR_WAITERS", "Requests of one web process that may wait for a job at once; 0: none waits."),
+        Field(ge=0, le=10_000),
+    ] = 32
+    retention_days: Annotated[
+        int,
+        Variable("COMPLETAR_RETENTION_DAYS", "How long a finished job is kept.", "days"),
+        Field(ge=1, le=3650),
+    ] = 30
+    log_level: Annotated[
+        LogLevel, Variable("COMPLETAR_LOG_LEVEL", "What is logged, and all above it."), BeforeValidator(_lowered)
+    ] = "info"
+    sandbox: Annotated[
+        SandboxMode,
+        Variable("COMPLETAR_SANDBOX", "The built-in provider without a model; auto: where there is no other."),
+        BeforeValidator(_lowered),
+    ] = "auto"
+    web_concurrency: Annotated[
+        int, Variable("WEB_CONCURRENCY", "Web processes under gunicorn."), Field(ge=1, le=256)
+    ] = 2
+    url: Annotated[
+        str,
+        Variable("COMPLETAR_URL", "Server the command line talks to."),
+        AfterValidator(address.web_url),
+    ] = "http://127.0.0.1:8000"
+
+    providers: Mapping[str, ProviderConfig] = {}
+    routes: Mapping[str, RouteConfig] = {}
+    keys: Mapping[str, SecretStr] = {}
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def embedded(self) -> bool:
+        """Without a broker one process holds web, worker and shared state."""
+        return self.redis_url is None
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy's URL, a file in the data folder where none was named. It may hold a password."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.data_dir / 'completar.sqlite3').as_posix()}"
+
+    def redacted(self) -> dict[str, Json]:
+        """Variable -> the value in force, fit for a screen: no password, no key; None: not set."""
+        shown = {variable.name: _shown(getattr(self, field)) for field, variable in declared().items()}
+        for name, url in (("DATABASE_URL", self.database_url), ("REDIS_URL", self.redis_url)):
+            shown[name] = None if url is None else address.masked(url.get_secret_value())
+        return shown | dict.fromkeys((v.name for v in KEY_VARIABLES), None) | dict.fromkeys(self.keys, _MASK)
+
+
+def declared() -> dict[str, Variable]:
+    """Field of Settings -> its variable."""
+    found = {}
+    for field, info in Settings.model_fields.items():
+        variable = next((item for item in info.metadata if isinstance(item, Variable)), None)
+        if variable is not None:
+            found[field] = variable
+    return found
+
+
+def bounds(field: str) -> tuple[float, float] | None:
+    """The least and the greatest value a number may have; None: the field is no number."""
+    metadata = Settings.model_fields[field].metadata
+    low: Any = next((item.ge for item in metadata if isinstance(item, Ge)), None)
+    high: Any = next((item.le for item in metadata if isinstance(item, Le)), None)
+    return None if low is None or high is None else (low, high)
+
+
+def environment_table() -> list[Row]:
+    """Every variable in the order people meet them: the process, then the providers."""
+    return [*_rows(), *(Row(v.name, "", v.meaning) for v in (*KEY_VARIABLES, *HUGGING_FACE_VARIABLES.values()))]
+
+
+def _rows() -> Iterator[Row]:
+    for field, variable in declared().items():
+        default = Settings.model_fields[field].default
+        text = variable.shown if variable.shown is not None else _plain(default)
+        bound = extent(field)
+        meaning = f"{variable.meaning.rstrip('.')} {bound}." if bound else variable.meaning
+        yield Row(variable.name, text, meaning)
+
+
+def extent(field: str) -> str:
+    """`(0 to 3,600 seconds)`, or nothing for what is no number."""
+    span = bounds(field)
+    if span is None:
+        return ""
+    return f"({span[0]:,} to {span[1]:,} {declared()[field].unit}".rstrip() + ")"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, frozenset):
+        return ",".join(lane for lane in Lane if lane in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shown(value: Any) -> Json:
+    if isinstance(value, SecretStr):
+        return _MASK
+    if isinstance(value, frozenset):
+        return _plain(value)
+    return str(value) if isinstance(value, Path) else value
