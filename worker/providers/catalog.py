@@ -1,0 +1,178 @@
+"""Which providers and routes there are, and what a request's `model` stands for.
+
+Presets, the file and the environment are laid over each other once; after that every answer is a look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from pydantic import SecretStr
+
+from worker.domain.answer import Json
+from worker.domain.money import Price
+from worker.domain.route import Route, Target
+from worker.providers.merging import DEFAULT, merged
+from worker.providers.spec import Limits, ProviderSpec, distinct, suggested, target_named
+from worker.settings import Fault, Settings, SettingsError, read
+
+__all__ = ["Catalog", "Limits", "ProviderSpec", "UnknownModel", "build", "check"]
+
+_REMEMBERED: Final = 1024  # names come from requests: without a bound a client could fill the memory
+_CUT: Final = 200
+
+
+class UnknownModel(ValueError):
+    """No route and no target has this name. `suggestion`: a name that would do; `why`: more, where more is known."""
+
+    def __init__(self, name: str, suggestion: str | None = None, why: str | None = None) -> None:
+        self.name = name[:_CUT]
+        self.suggestion = suggestion
+        self.why = why
+        more = "" if why is None else f": {why}"
+        super().__init__(
+            f"unknown model {self.name!r}{more}" + ("" if suggestion is None else f"; did you mean {suggestion!r}?")
+        )
+
+
+class Catalog:
+    """What there is. Immutable; `warnings` are sentences for the log, the settings' among them."""
+
+    def __init__(
+        self,
+        providers: Mapping[str, ProviderSpec],
+        routes: Mapping[str, Route],
+        secrets: Mapping[str, SecretStr],
+        warnings: Sequence[str] = (),
+        absent: Mapping[str, str] | None = None,
+    ) -> None:
+        """`absent`: provider that could exist -> why it does not."""
+        self.providers = MappingProxyType(dict(providers))
+        self.routes = MappingProxyType(dict(routes))
+        self.warnings = tuple(warnings)
+        self._absent = dict(absent or {})
+        self._secrets = {(spec.name, key.name): secrets[key.name] for spec in providers.values() for key in spec.keys}
+        self._resolved = lru_cache(_REMEMBERED)(self._resolve)
+
+    def resolve(self, models: Sequence[str]) -> Route:
+        """A route's name, `provider/model`, a provider (its default model), or a list of these in order.
+
+        The last three come as a route of their own with the bounds of route `default`. Raises UnknownModel.
+        """
+        return self._resolved(tuple(models))
+
+    def only(self, provider: str) -> Route:
+        """What route `default` would ask of this provider alone, else its default model. Raises UnknownModel."""
+        usual = [target.name for target in self.routes[DEFAULT].targets if target.provider == provider]
+        if not usual and provider not in self.providers:
+            raise self._unknown(provider)
+        return self.resolve(usual or [provider])
+
+    def secret(self, provider: str, key_name: str) -> str:
+        """The key itself. Raises KeyError for a key the provider has not got."""
+        return self._secrets[provider, key_name].get_secret_value()
+
+    def describe(self) -> dict[str, Json]:
+        """The merged result, fit for a screen: names of keys, never keys."""
+        return {
+            "providers": {name: _provider(spec) for name, spec in self.providers.items()},
+            "routes": {name: _route(route) for name, route in self.routes.items()},
+            "warnings": list(self.warnings),
+        }
+
+    def _resolve(self, models: tuple[str, ...]) -> Route:
+        if len(models) == 1 and models[0] in self.routes:
+            return self.routes[models[0]]
+        if not models:
+            raise UnknownModel("", DEFAULT)
+        targets = distinct(target for name in models for target in self._targets(name))
+        return replace(self.routes[DEFAULT], name=",".join(target.name for target in targets), targets=targets)
+
+    def _targets(self, name: str) -> tuple[Target, ...]:
+        route = self.routes.get(name)
+        if route is not None:
+            return route.targets
+        target = target_named(name, self.providers)
+        if target is None:
+            raise self._unknown(name)
+        return (target,)
+
+    def _unknown(self, name: str) -> UnknownModel:
+        provider, slash, _ = name.partition("/")
+        why = self._absent.get(provider)
+        if why is None and provider in self.providers and not slash:
+            why = f"provider {provider} has no default model"
+        return UnknownModel(name, suggested(name, self.providers, self.routes), why)
+
+
+def build(settings: Settings, sandbox_url: str | None = None) -> Catalog:
+    """Raises SettingsError with every fault between names: an unknown provider, a loop of routes, a missing address.
+
+    sandbox_url  base URL of the sandbox of this process; where there is none, the sandbox can be named but not called
+    """
+    catalog, faults = _built(settings, sandbox_url)
+    if faults:
+        raise SettingsError(faults)
+    return catalog
+
+
+def check(environ: Mapping[str, str], config_file: Path | None = None) -> tuple[Settings, Catalog]:
+    """As `settings.load` and `build` after each other, but the faults of both come at once."""
+    settings, faults = read(environ, config_file)
+    catalog, more = _built(settings, None)
+    # What follows from a fault that is told already is left out.
+    faults += [fault for fault in more if not any(fault.concerns(other) for other in faults)]
+    if faults:
+        raise SettingsError(faults)
+    return settings, catalog
+
+
+def _built(settings: Settings, sandbox_url: str | None) -> tuple[Catalog, list[Fault]]:
+    found = merged(settings, sandbox_url)
+    catalog = Catalog(found.providers, found.routes, settings.keys, (*settings.warnings, *found.warnings), found.absent)
+    return catalog, found.faults
+
+
+def _provider(spec: ProviderSpec) -> Json:
+    return {
+        "label": spec.label,
+        "format": spec.format,
+        "base_url": spec.base_url,
+        "api_keys": {key.name: key.account for key in spec.keys},
+        "limits": {"rpm": spec.limits.rpm, "tpm": spec.limits.tpm, "concurrency": spec.limits.concurrency},
+        "default_model": spec.default_model,
+        "sandbox": spec.is_sandbox,
+        "models": {
+            model: {"window": target.window, "takes": sorted(target.takes), "price": _price(target.price)}
+            for model, target in spec.models.items()
+        },
+    }
+
+
+def _price(price: Price | None) -> Json:
+    if price is None:
+        return None
+    return {
+        "input": str(price.input),
+        "output": str(price.output),
+        "cached_input": None if price.cached_input is None else str(price.cached_input),
+    }
+
+
+def _route(route: Route) -> Json:
+    return {
+        "targets": [target.name for target in route.targets],
+        "max_attempts": route.max_attempts,
+        "attempt_timeout_s": route.attempt_timeout_s,
+        "connect_timeout_s": route.connect_timeout_s,
+        "first_byte_timeout_s": route.first_byte_timeout_s,
+        "max_wait_s": route.max_wait_s,
+        "cold_start_s": route.cold_start_s,
+        "backoff": {"base_s": route.backoff.base_s, "cap_s": route.backoff.cap_s},
+        "on": {str(kind): word for kind, word in route.on.items()},
+    }
