@@ -91,3 +91,8 @@ def _until_pg(element: Any, compiler: Any, **kw: Any) -> str:
 @compiles(seconds_until, "sqlite")
 def _until_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     return f"({compiler.process(element.clauses, **kw)} - (julianday('now') - 2440587.5) * 86400000000) / 1000000.0"
+
+
+def instant(conn: sa.Connection) -> datetime:
+    """The database's clock, aware UTC."""
+    return conn.execute(sa.select(db_now())).scalar_one()

@@ -24,3 +24,8 @@ def ensure(conn: sa.Connection, name: str = DEFAULT) -> str:
     except IntegrityError:  # two processes started at once
         pass
     return str(conn.execute(find).scalar_one())
+
+
+def names(conn: sa.Connection) -> dict[str, str]:
+    """Every project's name, by its id."""
+    return {row.id: row.name for row in conn.execute(sa.select(project.c.id, project.c.name))}

@@ -1,0 +1,140 @@
+"""Celery as a doorbell: small messages with ids, delivered fast, safe to lose, to repeat and to reorder.
+
+Why each setting is as it is: docs/architecture.md, "Engine".
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+from celery import Celery, signals
+from kombu.exceptions import OperationalError
+
+from worker import events
+from worker.deps import build
+from worker.domain.failure import Lane
+from worker.services.hints import NoHints
+from worker.services.worker import Worker
+from worker.settings import Settings, load
+
+RUN_JOBS: Final = "completar.run_jobs"
+DRAIN: Final = "completar.drain"
+PUBLISH_S: Final = 0.5  # the caller waits for its 202, not for the broker
+
+
+def make_celery(redis_url: str | None) -> Celery:
+    app = Celery("completar", broker=redis_url or "memory://", include=["worker.tasks"], set_as_current=False)
+    app.conf.update(
+        task_ignore_result=True,
+        result_backend=None,
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        task_serializer="json",
+        accept_content=["json"],
+        task_default_queue=Lane.INTERACTIVE.value,
+        task_create_missing_queues=True,
+        task_store_eager_result=False,
+        worker_send_task_events=False,
+        task_send_sent_event=False,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=PUBLISH_S,
+        broker_pool_limit=10,
+        # A message is only a hint, so it need not be remembered until it is acknowledged: twice the throughput.
+        broker_transport_options={
+            "ack_emulation": False,
+            "global_keyprefix": "completar:",
+            "socket_connect_timeout": PUBLISH_S,
+            "socket_timeout": 5.0,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+    )
+    return app
+
+
+class CeleryHints:
+    """Publishes hints. While the broker is away one costs at most PUBLISH_S, and then none is tried for a second."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._quiet = threading.Event()
+
+    def jobs(self, ids: Sequence[str]) -> None:
+        self._publish(RUN_JOBS, Lane.INTERACTIVE, [list(ids)])
+
+    def lane(self, lane: Lane) -> None:
+        self._publish(DRAIN, lane, [lane.value])
+
+    def alive(self) -> bool:
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=1)
+        except Exception:  # noqa: BLE001 - whatever is wrong, it is not alive
+            return False
+        return True
+
+    def _publish(self, name: str, lane: Lane, args: list[Any]) -> None:
+        if self._quiet.is_set():
+            return
+        try:
+            self._app.send_task(
+                name, args=args, queue=lane.value, retry=False, ignore_result=True, argsrepr="", kwargsrepr=""
+            )
+        except (OperationalError, OSError):
+            self._quiet.set()
+            timer = threading.Timer(1.0, self._quiet.clear)
+            timer.daemon = True
+            timer.start()
+            raise
+
+
+class Process:
+    """The Worker of this process, once Celery has started it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._draining: threading.Thread | None = None
+        self.worker: Worker | None = None
+
+    def start(self, **_kw: Any) -> None:
+        events.configure(self._settings.log_level)
+        self.worker = Worker(build(self._settings, NoHints(), connections=8))
+        self.worker.start()
+
+    def begin_drain(self, **_kw: Any) -> None:
+        """SIGTERM, in Celery's signal handler: only set things going. Whatever hangs, the process ends in time."""
+        if self._draining is None and self.worker is not None:
+            self._draining = threading.Thread(target=self._drain, name="completar-drain")
+            self._draining.start()
+            last = threading.Timer(self._settings.drain_s, os._exit, args=(0,))
+            last.daemon = True
+            last.start()
+
+    def end_drain(self, **_kw: Any) -> None:
+        self.begin_drain()
+        if self._draining is not None:
+            self._draining.join()
+
+    def _drain(self) -> None:
+        assert self.worker is not None
+        self.worker.stop()
+
+
+def _make() -> tuple[Celery, Process]:
+    settings = load(os.environ)
+    made = Process(settings)
+    signals.setup_logging.connect(lambda **_kw: None, weak=False)
+    signals.worker_init.connect(made.start, weak=False)
+    signals.worker_shutting_down.connect(made.begin_drain, weak=False)
+    signals.worker_shutdown.connect(made.end_drain, weak=False)
+    return make_celery(settings.redis_url.get_secret_value() if settings.redis_url is not None else None), made
+
+
+app, process = _make()

@@ -1,0 +1,42 @@
+"""What the engine holds of one running job: who may interrupt it, and why."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+Why = Literal["cancelled", "draining"]
+
+
+class Control:
+    """One per running job. `why` is set when the job is asked to stop; waits in the engine end at once then."""
+
+    __slots__ = ("_asked", "task", "why")
+
+    def __init__(self) -> None:
+        self.why: Why | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._asked: asyncio.Event | None = None
+
+    def stop(self, why: Why) -> None:
+        if self.why is None:
+            self.why = why
+            if self._asked is not None:
+                self._asked.set()
+
+    def hang_up(self) -> None:
+        """The open call is given up; the job's coroutine sees a CancelledError."""
+        if self.task is not None:
+            self.task.cancel()
+
+    async def sleep(self, seconds: float) -> bool:
+        """Wait; True when the job was asked to stop meanwhile."""
+        if self.why is not None:
+            return True
+        if self._asked is None:
+            self._asked = asyncio.Event()
+        try:
+            await asyncio.wait_for(self._asked.wait(), seconds)
+        except TimeoutError:
+            return self.why is not None
+        return True

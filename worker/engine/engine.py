@@ -1,0 +1,335 @@
+"""One asyncio loop per worker process: claims jobs of its lanes, runs a coroutine for each, bounded by places.
+
+Rows are the queue. A hint (a Celery message, or a call in the embedded mode) only says where to look now; without any,
+every lane is looked at each `poll_s`. Each lane has a standing refill loop: while there are due rows it keeps its
+places full, with a few claimed jobs in hand so that a place never waits for the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from worker import clock, events
+from worker.domain.failure import Lane
+from worker.domain.job import Claimed, Return
+from worker.engine.control import Control, Why
+from worker.engine.governor import TICK_S, Governor
+from worker.engine.writer import Closing, Entry, Writer
+from worker.store import attempts, jobs
+from worker.store.attempts import Attempt
+from worker.store.database import Database, Unavailable
+from worker.store.jobs import Settle
+
+BLOCK: Final = 200  # claimed at once
+BURST: Final = 25  # started before the loop gets a turn for other things
+AWAY_S: Final = 1.0  # between claims while the database is away
+HANG_UP_S: Final = 10.0  # a cancelled job's open call may still answer this long: what it cost is then on record
+
+Run = Callable[["Held", Control], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A claimed job with the attempts it has behind it (empty for a first run)."""
+
+    job: Claimed
+    history: Sequence[Attempt]
+
+
+@dataclass(slots=True)
+class _LaneState:
+    lane: Lane
+    governor: Governor
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    due: bool = True  # there may be rows worth claiming
+    hinted: deque[str] = field(default_factory=deque)
+    buffer: deque[Held] = field(default_factory=deque)
+    running: dict[str, Control] = field(default_factory=dict)
+    claiming: bool = False
+
+    @property
+    def free(self) -> int:
+        return self.governor.places - len(self.running)
+
+
+class Engine:
+    """Made, started and stopped from any thread; everything else runs on its loop."""
+
+    def __init__(
+        self, database: Database, *, lanes: Iterable[Lane], slots: int, poll_s: float, worker_id: Callable[[], str]
+    ) -> None:
+        """`worker_id` is asked at each claim: it changes when the worker was declared dead and registered anew."""
+        self._database = database
+        self._lane_names = tuple(lanes)
+        self._slots = slots
+        self._poll_s = poll_s
+        self._worker_id = worker_id
+        self._ready = threading.Event()
+        self._draining = False
+        self._thread: threading.Thread | None = None
+        self._claims = ThreadPoolExecutor(2, thread_name_prefix="completar-claims")
+        self._run_job: Run | None = None
+        self._close_run: Callable[[], Awaitable[None]] | None = None
+        self.loop: asyncio.AbstractEventLoop
+        self.writer: Writer
+        self._lanes: dict[Lane, _LaneState] = {}
+
+    # -- from any thread ----------------------------------------------------------------------------------------
+
+    def start(self, open_run: Callable[[Engine], Awaitable[tuple[Run, Callable[[], Awaitable[None]]]]]) -> None:
+        """Start the loop's thread. `open_run` makes, on the loop, what runs a job and what closes it at the end."""
+        self._thread = threading.Thread(target=self._main, args=(open_run,), name="completar-engine", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def hint(self, ids: Sequence[str]) -> None:
+        """These interactive jobs are worth a claim now. Dropped without harm when there is no room."""
+        self._soon(self._hinted, list(ids))
+
+    def wake(self, lane: Lane) -> None:
+        """This lane has due rows."""
+        self._soon(self._woken, lane)
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """Somebody asked these jobs, which run here, to stop."""
+        self._soon(self._cancelled, list(ids))
+
+    def report(self) -> dict[str, Any]:
+        """Calls in flight and places by lane, as of about now."""
+        return {
+            "in_flight": {name.value: len(state.running) for name, state in self._lanes.items()},
+            "places": {name.value: state.governor.places for name, state in self._lanes.items()},
+        }
+
+    def drain(self, seconds: float) -> None:
+        """Stop: no more claims, unsent jobs go back at once, open calls get `seconds` to end, the rest goes back."""
+        if self._thread is None or not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(self._drain(seconds), self.loop).result()
+        self._soon(self.loop.stop)
+        self._thread.join(5.0)
+        self.writer.close()
+        self._claims.shutdown(wait=False, cancel_futures=True)
+
+    def _soon(self, call: Callable[..., None], *args: Any) -> None:
+        try:
+            self.loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:  # the loop is closed: the rows are still there for the next worker
+            return
+
+    # -- on the loop --------------------------------------------------------------------------------------------
+
+    def _main(self, open_run: Callable[[Engine], Awaitable[tuple[Run, Callable[[], Awaitable[None]]]]]) -> None:
+        self.loop = _new_loop()
+        asyncio.set_event_loop(self.loop)
+        self.writer = Writer(self._database, self.loop)
+        for lane in self._lane_names:
+            least = self._slots if lane is Lane.INTERACTIVE else min(50, self._slots)
+            self._lanes[lane] = _LaneState(lane, Governor(self._slots, least=least))
+        self._run_job, self._close_run = self.loop.run_until_complete(_awaited(open_run(self)))
+        keep = [self.loop.create_task(self._serve(state)) for state in self._lanes.values()]
+        keep += [self.loop.create_task(self._poll()), self.loop.create_task(self._govern())]
+        for task in keep:
+            task.add_done_callback(_loud)
+        self._ready.set()
+        try:
+            self.loop.run_forever()
+        finally:
+            for task in keep:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.gather(*keep, return_exceptions=True))
+            self.loop.close()
+
+    async def _serve(self, state: _LaneState) -> None:
+        """The standing refill loop of one lane."""
+        while True:
+            await state.wake.wait()
+            state.wake.clear()
+            started = 0
+            while state.buffer and state.free > 0 and not self._draining:
+                self._start(state, state.buffer.popleft())
+                started += 1
+                if started % BURST == 0:
+                    await asyncio.sleep(0)
+            if not self._draining and not state.claiming and self._wanted(state):
+                state.claiming = True
+                self.loop.create_task(self._claim(state)).add_done_callback(_loud)
+
+    def _wanted(self, state: _LaneState) -> bool:
+        if state.hinted:
+            return state.free > len(state.buffer)
+        ahead = BLOCK // 2 if state.lane is Lane.BATCH else 0  # in hand, so that a place never waits for the database
+        return state.due and len(state.buffer) < min(BLOCK // 2, state.free + ahead)
+
+    async def _claim(self, state: _LaneState) -> None:
+        """Claim hinted jobs by id, else a block of whatever is due."""
+        try:
+            free = max(1, state.free)
+            if state.hinted:
+                ids = [state.hinted.popleft() for _ in range(min(len(state.hinted), free, BLOCK))]
+                held = await self.loop.run_in_executor(self._claims, self._claim_ids, ids)
+            else:
+                state.due = False
+                room = BLOCK if state.lane is Lane.BATCH else min(BLOCK, free)
+                held = await self.loop.run_in_executor(self._claims, self._claim_block, state.lane, room)
+                state.due = state.due or len(held) >= room
+        except Unavailable as exc:
+            events.emit("claim.waiting", level="warning", lane=state.lane.value, reason=str(exc))
+            self.loop.call_later(AWAY_S, self._woken, state.lane)
+            return
+        finally:
+            state.claiming = False
+        state.buffer.extend(held)
+        if self._draining:
+            self._give_back(state)
+        state.wake.set()
+
+    def _claim_ids(self, ids: Sequence[str]) -> list[Held]:
+        with self._database.write() as conn:
+            found = jobs.claim(conn, ids, worker_id=self._worker_id(), claim_id=clock.new_id("clm"))
+            return _with_history(conn, found)
+
+    def _claim_block(self, lane: Lane, room: int) -> list[Held]:
+        with self._database.write() as conn:
+            found = jobs.claim_block(conn, lane, room, worker_id=self._worker_id(), claim_id=clock.new_id("clm"))
+            return _with_history(conn, found)
+
+    def _start(self, state: _LaneState, held: Held) -> None:
+        control = Control()
+        state.running[held.job.id] = control
+        control.task = self.loop.create_task(self._run(state, held, control))
+
+    async def _run(self, state: _LaneState, held: Held, control: Control) -> None:
+        assert self._run_job is not None
+        try:
+            await self._run_job(held, control)
+        except Closing:
+            events.emit("job.unwritten", level="error", job_id=held.job.id)
+        except Exception as exc:  # noqa: BLE001 - one job's fault must not end the lane
+            events.emit("job.broken", level="error", job_id=held.job.id, error=repr(exc)[:300])
+        finally:
+            del state.running[held.job.id]
+            if state.buffer or state.due or state.hinted:
+                state.wake.set()
+
+    def _hinted(self, ids: list[str]) -> None:
+        state = self._lanes.get(Lane.INTERACTIVE)
+        if state is None or self._draining:
+            return
+        if len(state.hinted) < 2 * self._slots:
+            state.hinted.extend(ids)
+        else:
+            state.due = True  # no room to remember them; the refill loop finds the rows
+        state.wake.set()
+
+    def _woken(self, lane: Lane) -> None:
+        state = self._lanes.get(lane)
+        if state is not None:
+            state.due = True
+            state.wake.set()
+
+    def wake_in(self, lane: Lane, seconds: float) -> None:
+        """A job of this lane was parked here: look again when it is due. On the loop only."""
+        self.loop.call_later(seconds + 0.002, self._woken, lane)
+
+    def _cancelled(self, ids: list[str]) -> None:
+        for state in self._lanes.values():
+            for job_id in ids:
+                control = state.running.get(job_id)
+                if control is not None and control.why is None:
+                    control.stop("cancelled")
+                    self.loop.call_later(HANG_UP_S, self._hang_up, state, job_id, control)
+
+    def _hang_up(self, state: _LaneState, job_id: str, control: Control) -> None:
+        if state.running.get(job_id) is control:
+            control.hang_up()
+
+    async def _poll(self) -> None:
+        while True:
+            for lane in self._lanes:
+                self._woken(lane)
+            await asyncio.sleep(self._poll_s * (0.9 + 0.2 * clock.draw()))
+
+    async def _govern(self) -> None:
+        while True:
+            before = self.loop.time()
+            await asyncio.sleep(TICK_S)
+            lag = self.loop.time() - before - TICK_S
+            for lane, state in self._lanes.items():
+                if lane is Lane.BATCH:
+                    freed = state.governor.places
+                    state.governor.saw(lag)
+                    if state.governor.places > freed:
+                        state.wake.set()
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    async def _drain(self, seconds: float) -> None:
+        self._draining = True
+        for state in self._lanes.values():
+            self._give_back(state)
+            for control in list(state.running.values()):
+                control.stop("draining")
+        deadline = self.loop.time() + seconds
+        while self._busy() and self.loop.time() < deadline:  # noqa: ASYNC110 - many jobs have no one event
+            await asyncio.sleep(0.02)
+        open_calls = [control for state in self._lanes.values() for control in state.running.values()]
+        for control in open_calls:
+            control.hang_up()
+        tasks = [control.task for control in open_calls if control.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=2.0)
+        if self._close_run is not None:
+            await self._close_run()
+
+    def _busy(self) -> bool:
+        return any(state.running or state.claiming or state.buffer for state in self._lanes.values())
+
+    def _give_back(self, state: _LaneState) -> None:
+        """Jobs in hand that have not started go back as they came."""
+        while state.buffer:
+            job = state.buffer.popleft().job
+            entry = Entry(job.id, job.claim_id, settle=Settle(job.id, job.claim_id, Return()))
+            control = Control()
+            state.running[job.id] = control
+            self.writer.write(entry, urgent=True).add_done_callback(partial(_given_back, state, job.id))
+
+
+def _with_history(conn: Any, found: Sequence[Claimed]) -> list[Held]:
+    again = [job.id for job in found if job.rows]
+    history = attempts.of_jobs(conn, again) if again else {}
+    return [Held(job, history.get(job.id, ())) for job in found]
+
+
+def _given_back(state: _LaneState, job_id: str, write: asyncio.Future[bool]) -> None:
+    state.running.pop(job_id, None)
+    if not write.cancelled() and write.exception() is not None:  # the sweep of another worker takes it back
+        events.emit("job.not_given_back", level="warning", job_id=job_id)
+
+
+async def _awaited(made: Awaitable[Any]) -> Any:
+    return await made
+
+
+def _loud(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        events.emit("engine.broken", level="error", error=repr(task.exception())[:500])
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop where there is a wheel: less time per call, and asyncio's own TLS holds 256 KiB per connection."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+__all__ = ["Control", "Engine", "Held", "Run", "Why"]

@@ -1,0 +1,184 @@
+"""Which targets and keys may be called just now, as this process has seen them.
+
+One gate per worker process, used by its loop thread alone. What it knows: circuit breakers, sleeping endpoints, keys
+that were refused, accounts without quota, waits that providers asked for, and the rates of the configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from worker.domain.answer import Answer, Failure, Outcome
+from worker.domain.breaker import Breaker, BreakerPolicy
+from worker.domain.bucket import Bucket
+from worker.domain.failure import INTERACTIVE, FailureKind
+from worker.domain.route import Key, Target
+from worker.domain.walk import COLD_POLL_S, QUOTA_POLL_S, Closed
+
+_K = FailureKind
+KEY_REST_S: Final = 300.0  # a refused key is tried again after this
+RATE_REST_S: Final = 1.0
+_COLD: Final = BreakerPolicy(volume=1, ratio=0.0, open_s=COLD_POLL_S, longest_open_s=COLD_POLL_S)
+# Failures that show the provider alive and well.
+_ALIVE: Final = frozenset(
+    {
+        _K.AUTH,
+        _K.PERMISSION,
+        _K.MODEL_NOT_FOUND,
+        _K.GONE,
+        _K.CONTEXT_LENGTH,
+        _K.CONTENT_FILTER,
+        _K.REFUSAL,
+        _K.BAD_REQUEST,
+        _K.SCHEMA_MISMATCH,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Configured limits of one provider; None: none. Per minute, and calls at once."""
+
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+
+
+@dataclass(slots=True)
+class _Door:
+    """What is known of one target."""
+
+    breaker: Breaker = field(default_factory=Breaker)
+    cold: Breaker = field(default_factory=lambda: Breaker(_COLD))
+
+
+@dataclass(slots=True)
+class _Rest:
+    until_s: float
+    closed: Closed
+
+
+class Gate:
+    def __init__(self, rates: Mapping[str, Rates]) -> None:
+        """`rates` by provider name."""
+        self._doors: dict[str, _Door] = {}
+        self._rests: dict[tuple[str, ...], _Rest] = {}
+        self._requests = {name: Bucket(r.rpm) for name, r in rates.items() if r.rpm is not None}
+        self._tokens = {name: Bucket(r.tpm) for name, r in rates.items() if r.tpm is not None}
+        self._places = {
+            name: asyncio.Semaphore(r.concurrency) for name, r in rates.items() if r.concurrency is not None
+        }
+
+    def look(self, target: Target, key: Key | None, now_s: float) -> Closed | None:
+        """Why this target must not be asked now with this key; None: it may. Changes nothing."""
+        door = self._doors.get(target.name)
+        if door is not None:
+            if door.breaker.state != "closed" and (wait := door.breaker.wait_s(now_s)) > 0.0:
+                return Closed(_K.OVERLOADED, wait, f"{target.name} has been failing; its circuit breaker is open")
+            if door.cold.state != "closed" and (wait := door.cold.wait_s(now_s)) > 0.0:
+                return Closed(_K.LOADING, wait, f"{target.name} is starting")
+        if self._rests:
+            for name in _rest_names(target, key):
+                rest = self._rests.get(name)
+                if rest is None:
+                    continue
+                if rest.until_s > now_s:
+                    return Closed(rest.closed.kind, rest.until_s - now_s, rest.closed.reason)
+                del self._rests[name]
+        for buckets, unit in ((self._requests, "requests"), (self._tokens, "tokens")):
+            bucket = buckets.get(target.provider)
+            if bucket is not None and (wait := bucket.wait_s(now_s)) > 0.0:
+                return Closed(_K.RATE_LIMIT, wait, f"the configured {unit} per minute of {target.provider} are used up")
+        return None
+
+    def place(self, target: Target) -> asyncio.Semaphore | None:
+        """The places of this target's provider, where their number is limited."""
+        return self._places.get(target.provider)
+
+    def enter(self, target: Target, tokens: int, now_s: float) -> None:
+        """A call is about to be made; `tokens` is the estimate to reserve."""
+        door = self._doors.get(target.name)
+        if door is not None:
+            door.breaker.enter(now_s)
+            door.cold.enter(now_s)
+        if target.provider in self._requests:
+            self._requests[target.provider].take(now_s, 1)
+        if target.provider in self._tokens:
+            self._tokens[target.provider].take(now_s, tokens)
+
+    def leave(self, target: Target, key: Key | None, outcome: Outcome | None, tokens: int, now_s: float) -> None:
+        """The call is over; None: it was given up without a verdict (cancelled, drained)."""
+        door = self._doors.get(target.name)
+        if target.provider in self._tokens and outcome is not None:
+            used = (outcome.usage.input_tokens or 0) + (outcome.usage.output_tokens or 0)
+            self._tokens[target.provider].give(tokens - used)
+        if isinstance(outcome, Answer):
+            if door is not None:
+                door.breaker.record(now_s, good=True)
+                if door.cold.state != "closed":
+                    door.cold.record(now_s, good=True)
+            return
+        if door is None:
+            door = self._doors.setdefault(target.name, _Door())
+        if outcome is None:
+            door.breaker.forget_probe()
+            door.cold.forget_probe()
+            return
+        self._failed(door, target, key, outcome, now_s)
+
+    def _failed(self, door: _Door, target: Target, key: Key | None, failure: Failure, now_s: float) -> None:
+        kind = failure.kind
+        if kind is _K.LOADING:
+            door.cold.record(now_s, good=False)
+        elif door.cold.state != "closed":
+            door.cold.forget_probe()
+        if INTERACTIVE[kind].breaker == "counts":
+            door.breaker.record(now_s, good=False)
+        elif kind in _ALIVE:
+            door.breaker.record(now_s, good=True)
+        else:
+            door.breaker.forget_probe()
+        key_name = key.name if key is not None else ""
+        match kind:
+            case _K.AUTH if key is not None:
+                self._rest((target.provider, key_name), kind, KEY_REST_S, f"key {key_name} was refused", now_s)
+            case _K.PERMISSION if key is not None:
+                reason = f"key {key_name} may not use {target.name}"
+                self._rest((target.name, key_name), kind, KEY_REST_S, reason, now_s)
+            case _K.QUOTA:
+                # Without a key there is no account to speak of: only this target rests.
+                account = key.account if key is not None else target.name
+                wait = max(failure.wait_s or 0.0, QUOTA_POLL_S)
+                self._rest((target.provider, "", account), kind, wait, f"account {account} has no quota left", now_s)
+            case _K.RATE_LIMIT:
+                wait = failure.wait_s if failure.wait_s is not None else RATE_REST_S
+                self._rest((target.name, key_name), kind, wait, f"{target.name} asked to wait", now_s)
+            case _:
+                pass
+
+    def _rest(self, name: tuple[str, ...], kind: FailureKind, wait_s: float, reason: str, now_s: float) -> None:
+        self._rests[name] = _Rest(now_s + wait_s, Closed(kind, wait_s, reason))
+
+    def report(self, now_s: float) -> dict[str, Any]:
+        """What is not open, for people: `{"targets": {name: {state, wait_s, reason}}, "resting": [...]}`."""
+        targets = {}
+        for name, door in self._doors.items():
+            state = "loading" if door.cold.state != "closed" else door.breaker.state
+            if state != "closed":
+                wait = max(door.breaker.wait_s(now_s), door.cold.wait_s(now_s))
+                targets[name] = {"state": state, "wait_s": round(wait, 1)}
+        resting = [
+            {"of": name[0], "kind": rest.closed.kind.value, "reason": rest.closed.reason, "wait_s": round(left, 1)}
+            for name, rest in self._rests.items()
+            if (left := rest.until_s - now_s) > 0
+        ]
+        return {"targets": targets, "resting": resting}
+
+
+def _rest_names(target: Target, key: Key | None) -> tuple[tuple[str, ...], ...]:
+    if key is None:
+        return ((target.provider, "", target.name), (target.name, ""))
+    return ((target.provider, key.name), (target.provider, "", key.account), (target.name, key.name))

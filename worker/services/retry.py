@@ -1,0 +1,37 @@
+"""Run a failed job again, as a new job that names the old one."""
+
+from __future__ import annotations
+
+from worker.deps import Deps
+from worker.domain.job import JobView
+from worker.domain.state import JobStatus
+from worker.services.submit import IdempotencyKey, JobRequest, Submitted, submit
+from worker.store import views
+
+RETRIED = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.CANCELLED})
+
+
+class NotRetriable(ValueError):
+    """The job has not failed."""
+
+
+def retry(deps: Deps, project_id: str, job: JobView, idempotent: IdempotencyKey | None = None) -> Submitted:
+    """Raises NotRetriable for a job that is open, completed, or whose request is no longer kept."""
+    if job.status not in RETRIED:
+        raise NotRetriable(f"job {job.id} is {job.status}; only failed, expired and cancelled jobs can be retried")
+    with deps.database.read() as conn:
+        stored = views.request_of(conn, project_id, job.id)
+    if stored is None:
+        raise NotRetriable(f"the request of job {job.id} is no longer kept")
+    again = JobRequest(
+        kind=job.kind,
+        models=tuple(job.models),
+        input=stored["input"],
+        lane=job.lane,
+        output_schema=stored["output_schema"],
+        metadata=job.metadata,
+        priority=job.priority,
+        on_interruption=job.on_interruption,
+        retry_of=job.id,
+    )
+    return submit(deps, project_id, [again], idempotent)

@@ -1,0 +1,427 @@
+"""Run one claimed job to its end: choose, mark, call, record. The one owner of retries.
+
+Nothing is held while a provider is waited for. A call is marked `sent` in SQL before its bytes leave, and the same
+statement checks that the claim still holds and that nobody asked to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from worker import clock, events
+from worker.domain.answer import Answer, Call, Failure, Outcome
+from worker.domain.failure import FailureKind, Lane
+from worker.domain.job import AttemptRow, Claimed, Ending, Return, Served
+from worker.domain.money import NO_USAGE, Usage, cost_nano
+from worker.domain.retry import IN_PLACE_S
+from worker.domain.route import Target, needs_of
+from worker.domain.state import AttemptState, JobStatus
+from worker.domain.walk import Ask, Park, Skip, Stop, Walk
+from worker.engine.control import Control
+from worker.engine.engine import Engine, Held
+from worker.engine.writer import Entry
+from worker.limits.gate import Gate
+from worker.providers.catalog import Catalog, UnknownModel
+from worker.providers.formats import FORMATS
+from worker.providers.transport import Transport
+from worker.services.schema import fits
+from worker.store.attempts import Attempt
+from worker.store.jobs import Settle
+from worker.store.text import dumps
+
+_DUE_S = 0.001  # a deadline this near has passed
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every job of a process is run with."""
+
+    engine: Engine
+    catalog: Catalog
+    gate: Gate
+    transport: Transport
+    max_answer_bytes: int
+
+
+@dataclass(slots=True)
+class _Course:
+    """One claim's way: what has been asked, what is not yet written, what it came to so far."""
+
+    bench: Bench
+    job: Claimed
+    control: Control
+    walk: Walk
+    request: Mapping[str, Any]
+    schema: Mapping[str, Any] | None
+    deadline_s: float | None  # on this process's steady clock
+    number: int
+    calls: int = 0
+    rows: int = 0
+    usage: Usage = NO_USAGE
+    cost: int | None = None
+    cost_complete: bool = True
+    skips: list[AttemptRow] = field(default_factory=list)
+    done: list[AttemptRow] = field(default_factory=list)  # closed calls that the next write takes along
+    broken_text: str | None = None  # an answer of the wrong shape, for the repair turn
+    complaint: str = ""
+
+    def remaining_s(self) -> float | None:
+        return None if self.deadline_s is None else self.deadline_s - clock.monotonic_s()
+
+    def next_number(self) -> int:
+        self.number += 1
+        self.rows += 1
+        return self.number
+
+
+async def run(bench: Bench, held: Held, control: Control) -> None:
+    """Take a claimed job as far as it goes now. Raises Closing when the outcome could not be written."""
+    course = _begin(bench, held, control)
+    if isinstance(course, Ending):
+        await _settle_bare(bench, held.job, course)
+        return
+    try:
+        await _walk(course)
+    except asyncio.CancelledError:
+        # Hung up between calls: nothing is open, the claim goes back or the cancel is carried out.
+        await asyncio.shield(_settle(course, Return()))
+
+
+def _begin(bench: Bench, held: Held, control: Control) -> _Course | Ending:
+    job = held.job
+    try:
+        body = json.loads(job.body)
+        route = bench.catalog.resolve(tuple(json.loads(job.models)))
+    except UnknownModel as exc:
+        return Ending(JobStatus.FAILED, error=Failure(FailureKind.NO_TARGET, str(exc)))
+    schema = body["output_schema"]
+    needs = needs_of(job.kind, body["input"], schema=schema is not None, size=len(job.body))
+    most = job.max_attempts if job.max_attempts is not None else route.max_attempts
+    walk = Walk(route, job.lane, needs, most)
+    if held.history:
+        _replay(walk, held.history)
+    deadline = None if job.remaining_s is None else clock.monotonic_s() + job.remaining_s
+    return _Course(bench, job, control, walk, body["input"], schema, deadline, job.rows)
+
+
+def _replay(walk: Walk, history: Sequence[Attempt]) -> None:
+    """Bring a walk to where the rows on record say it was."""
+    for past in history:
+        row = past.row
+        if row.state is AttemptState.SKIPPED:
+            walk.skipped(row.target, row.kind)
+        elif row.state in {AttemptState.FAILED, AttemptState.LOST} and row.kind is not None:
+            failure = Failure(row.kind, row.reason or row.kind.value, wait_s=row.retry_after_s)
+            at_s = past.ended_at.timestamp() if past.ended_at is not None else 0.0
+            walk.failed(row.target, row.key_name, failure, at_s=at_s, draw=0.5)
+    walk.resumed()
+
+
+async def _walk(course: _Course) -> None:
+    control, gate = course.control, course.bench.gate
+    while True:
+        if control.why is not None:
+            await _settle(course, Return())  # a job that is `cancelling` ends as cancelled by the same statement
+            return
+        remaining = course.remaining_s()
+        if remaining is not None and remaining <= _DUE_S:
+            await _settle(course, _expired(course))
+            return
+        now_s = clock.monotonic_s()
+        step = course.walk.next(lambda target, key: gate.look(target, key, now_s), clock.draw())  # noqa: B023
+        _note_skips(course)
+        match step:
+            case Stop(failure):
+                await _settle(course, Ending(JobStatus.FAILED, error=failure))
+                return
+            case Park(wait_s):
+                if await _rest(course, wait_s):
+                    continue
+                return
+            case Ask():
+                if step.wait_s > 0.0 and not await _rest(course, step.wait_s, park=False):
+                    return
+                if control.why is None and await _ask(course, step):
+                    return
+
+
+async def _rest(course: _Course, wait_s: float, *, park: bool = True) -> bool:
+    """Wait here when it is short; else give the place back (False: the job has left)."""
+    remaining = course.remaining_s()
+    if remaining is not None and wait_s >= remaining:
+        # It would wake after its deadline: it ends then, not now, unless nothing could change.
+        wait_s = max(0.0, remaining)
+    if wait_s > IN_PLACE_S and park:
+        await _settle(course, Return(wait_s))
+        course.bench.engine.wake_in(course.job.lane, wait_s)
+        return False
+    await course.control.sleep(wait_s)
+    if park:
+        course.walk.resumed()
+    return True
+
+
+async def _ask(course: _Course, ask: Ask) -> bool:
+    """One call. True when the job has left: it ended, or its claim was lost."""
+    bench = course.bench
+    places = bench.gate.place(ask.target)
+    if places is None:
+        return await _call(course, ask)
+    try:
+        await asyncio.wait_for(places.acquire(), IN_PLACE_S)
+    except TimeoutError:
+        wait_s = 0.2 + IN_PLACE_S * clock.draw()
+        await _settle(course, Return(wait_s))
+        bench.engine.wake_in(course.job.lane, wait_s)
+        return True
+    try:
+        return await _call(course, ask)
+    finally:
+        places.release()
+
+
+async def _call(course: _Course, ask: Ask) -> bool:
+    bench, job, target, key = course.bench, course.job, ask.target, ask.key
+    row = AttemptRow(
+        id=clock.new_id("att"),
+        job_id=job.id,
+        claim_id=job.claim_id,
+        number=course.next_number(),
+        state=AttemptState.SENT,
+        target=target.name,
+        provider=target.provider,
+        model=target.model,
+        key_name=key.name if key is not None else None,
+    )
+    begin, course.skips = [*course.skips, row], []
+    close, course.done = course.done, []
+    entry = Entry(job.id, job.claim_id, begin=begin, close=close)
+    if not await bench.engine.writer.write(entry, urgent=job.lane is Lane.INTERACTIVE):
+        course.rows -= 1
+        # The claim is lost, or somebody asked to stop between two calls: settle finds out which.
+        await _settle(course, Return())
+        return True
+    course.calls += 1
+    tokens = course.walk.needs.tokens
+    bench.gate.enter(target, tokens, clock.monotonic_s())
+    try:
+        outcome, row = await _send(course, ask, row)
+    except asyncio.CancelledError:
+        bench.gate.leave(target, key, None, tokens, clock.monotonic_s())
+        await asyncio.shield(_hung_up(course, row))
+        return True
+    if isinstance(outcome, Answer):
+        outcome = _judge(course, outcome)
+    bench.gate.leave(target, key, outcome, tokens, clock.monotonic_s())
+    row = _closed(course, target, row, outcome)
+    course.done.append(row)
+    _log(job, row)
+    if isinstance(outcome, Answer):
+        served = Served(target.provider, target.label, outcome.model or target.model)
+        await _settle(course, Ending(JobStatus.COMPLETED, result=_result(outcome), served=served))
+        return True
+    course.walk.failed(target.name, row.key_name, outcome, at_s=clock.now().timestamp(), draw=clock.draw())
+    return False
+
+
+async def _send(course: _Course, ask: Ask, row: AttemptRow) -> tuple[Outcome, AttemptRow]:
+    bench, route = course.bench, course.walk.route
+    spec = bench.catalog.providers[ask.target.provider]
+    wire = FORMATS[spec.format]
+    request = course.request if not ask.repair else _with_repair(course)
+    call = Call(course.job.kind, spec.base_url, ask.target.model, request, course.schema)
+    secret = bench.catalog.secret(spec.name, ask.key.name) if ask.key is not None else None
+    total = route.attempt_timeout_s
+    remaining = course.remaining_s()
+    if remaining is not None:
+        total = min(total, max(_DUE_S, remaining))
+    reply = await bench.transport.send(
+        wire.build_request(call, secret),
+        connect_s=min(route.connect_timeout_s, total),
+        first_byte_s=min(route.first_byte_timeout_s, total),
+        total_s=total,
+        max_bytes=bench.max_answer_bytes,
+    )
+    if isinstance(reply, Failure):
+        return reply, row
+    row = replace(row, http_status=reply.status, first_byte_s=reply.first_byte_s, total_s=reply.total_s)
+    return wire.read_response(call, reply.status, reply.headers, reply.body), row
+
+
+def _judge(course: _Course, answer: Answer) -> Outcome:
+    """A good answer of the wrong shape is a failure of its own kind."""
+    if course.schema is None or course.job.kind != "completion" or answer.finish_reason == "tool_calls":
+        return answer
+    value, why = fits(course.schema, answer.text)
+    if why is None:
+        return replace(answer, json=value)
+    course.broken_text, course.complaint = answer.text, why
+    return Failure(
+        FailureKind.SCHEMA_MISMATCH,
+        f"the answer does not fit output_schema: {why}",
+        http_status=200,
+        usage=answer.usage,
+        model=answer.model,
+        request_id=answer.request_id,
+    )
+
+
+def _with_repair(course: _Course) -> Mapping[str, Any]:
+    """The same conversation, with the answer that did not fit and what was wrong with it."""
+    request = dict(course.request)
+    turns = request.pop("messages", None)
+    if turns is None:
+        turns = [{"role": "user", "content": request.pop("prompt", "")}]
+    if course.broken_text is not None:
+        turns = [
+            *turns,
+            {"role": "assistant", "content": course.broken_text},
+            {
+                "role": "user",
+                "content": f"That does not fit the schema: {course.complaint}. Answer again with JSON that fits it.",
+            },
+        ]
+    return {**request, "messages": turns}
+
+
+def _closed(course: _Course, target: Target, row: AttemptRow, outcome: Outcome) -> AttemptRow:
+    """The row as it is stored after the call, and the sums with it."""
+    usage = outcome.usage
+    cost = cost_nano(usage, target.price)
+    course.usage = course.usage + usage
+    if cost is not None:
+        course.cost = cost if course.cost is None else course.cost + cost
+    elif isinstance(outcome, Answer) or usage != NO_USAGE or outcome.kind in _MAYBE_BILLED:
+        course.cost_complete = False
+    row = replace(
+        row,
+        usage=usage,
+        cost_nano=cost,
+        returned_model=outcome.model,
+        provider_request_id=outcome.request_id,
+    )
+    if isinstance(outcome, Answer):
+        return replace(row, state=AttemptState.ANSWERED)
+    return replace(
+        row,
+        state=AttemptState.FAILED,
+        kind=outcome.kind,
+        http_status=outcome.http_status if outcome.http_status is not None else row.http_status,
+        retry_after_s=outcome.wait_s,
+        reason=outcome.message,
+    )
+
+
+# The bytes had left and no full answer came: the provider may have billed it.
+_MAYBE_BILLED = frozenset(
+    {FailureKind.TIMEOUT, FailureKind.TRUNCATED, FailureKind.BAD_OUTPUT, FailureKind.EMPTY_OUTPUT}
+)
+
+
+async def _hung_up(course: _Course, row: AttemptRow) -> None:
+    """The open call was given up, by a cancel or at the end of a drain: whether it was billed is unknown."""
+    course.cost_complete = False
+    drained = course.control.why == "draining"
+    why = "the worker stopped before the answer came" if drained else "hung up: the job was cancelled"
+    kind = FailureKind.INTERRUPTED if drained else FailureKind.CANCELLED
+    course.done.append(replace(row, state=AttemptState.CANCELLED, kind=kind, reason=why))
+    if drained and course.job.on_interruption == "fail":
+        await _settle(course, Ending(JobStatus.FAILED, error=Failure(kind, why)))
+        return
+    await _settle(course, Return())
+
+
+async def _settle(course: _Course, to: Ending | Return) -> None:
+    """End the claim, with everything that is not yet on record."""
+    job = course.job
+    move = Settle(
+        job.id,
+        job.claim_id,
+        to,
+        calls=course.calls,
+        rows=course.rows,
+        usage=course.usage,
+        cost_nano=course.cost,
+        cost_complete=course.cost_complete,
+    )
+    entry = Entry(job.id, job.claim_id, begin=course.skips, close=course.done, settle=move)
+    course.skips, course.done = [], []
+    urgent = job.lane is Lane.INTERACTIVE
+    try:
+        moved = await course.bench.engine.writer.write(entry, urgent=urgent)
+    except Exception as exc:
+        if not isinstance(to, Ending) or to.status is not JobStatus.COMPLETED:
+            raise
+        # The answer itself cannot be stored: the job ends visibly rather than never.
+        failure = Failure(FailureKind.INTERNAL, f"the answer could not be stored ({type(exc).__name__})")
+        ended = replace(entry, settle=replace(move, to=Ending(JobStatus.FAILED, error=failure)))
+        moved = await course.bench.engine.writer.write(ended, urgent=urgent)
+    if not moved:
+        events.emit("claim.lost", level="warning", job_id=job.id, claim_id=job.claim_id)
+
+
+async def _settle_bare(bench: Bench, job: Claimed, ending: Ending) -> None:
+    entry = Entry(job.id, job.claim_id, settle=Settle(job.id, job.claim_id, ending))
+    await bench.engine.writer.write(entry, urgent=job.lane is Lane.INTERACTIVE)
+
+
+def _expired(course: _Course) -> Ending:
+    last = course.walk.last
+    after = f" (last: {last.message})" if last is not None else ""
+    message = f"its deadline passed after {course.job.attempts + course.calls} calls{after}"
+    return Ending(JobStatus.EXPIRED, error=Failure(FailureKind.DEADLINE, message))
+
+
+def _note_skips(course: _Course) -> None:
+    for skip in course.walk.skips:
+        course.skips.append(_skip_row(course, skip))
+    course.walk.skips.clear()
+
+
+def _skip_row(course: _Course, skip: Skip) -> AttemptRow:
+    return AttemptRow(
+        id=clock.new_id("att"),
+        job_id=course.job.id,
+        claim_id=course.job.claim_id,
+        number=course.next_number(),
+        state=AttemptState.SKIPPED,
+        target=skip.target.name,
+        provider=skip.target.provider,
+        model=skip.target.model,
+        kind=skip.kind,
+        reason=skip.reason,
+    )
+
+
+def _result(answer: Answer) -> str:
+    if answer.embeddings is not None:
+        return dumps({"embeddings": answer.embeddings})
+    return dumps(
+        {
+            "text": answer.text,
+            "finish_reason": answer.finish_reason,
+            "tool_calls": answer.tool_calls or None,
+            "json": answer.json,
+            "message": answer.message,
+        }
+    )
+
+
+def _log(job: Claimed, row: AttemptRow) -> None:
+    quiet = row.state is AttemptState.ANSWERED and job.lane is Lane.BATCH
+    events.emit(
+        "attempt.finished",
+        level="debug" if quiet else "info",
+        job_id=job.id,
+        attempt_id=row.id,
+        target=row.target,
+        key=row.key_name,
+        state=row.state.value,
+        kind=row.kind.value if row.kind is not None else None,
+        http_status=row.http_status,
+        total_s=row.total_s,
+    )

@@ -1,0 +1,68 @@
+"""Does an answer fit the schema that was asked for? Validated here for every provider, whatever it promises."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import jsonschema_rs
+
+MESSAGE_CUT: Final = 300
+
+
+class BadSchema(ValueError):
+    """The schema itself is not usable; the message says why."""
+
+
+def check(schema: Mapping[str, Any]) -> None:
+    """Raise BadSchema for a schema that is none, or that points outside itself (a `$ref` would be fetched)."""
+    for ref in _refs(schema, 0):
+        if not ref.startswith("#"):
+            raise BadSchema(f"output_schema may only refer to itself: $ref {ref[:80]!r} points elsewhere")
+    try:
+        _validator(json.dumps(schema))
+    except (ValueError, jsonschema_rs.ValidationError) as exc:
+        raise BadSchema(f"output_schema is not a valid JSON Schema: {str(exc)[:MESSAGE_CUT]}") from exc
+
+
+def fits(schema: Mapping[str, Any], text: str | None) -> tuple[Any, str | None]:
+    """The parsed value and why it does not fit (None: it fits)."""
+    try:
+        value = json.loads(_bare(text or ""))
+    except (ValueError, RecursionError):
+        return None, "the answer is not JSON"
+    error = next(iter(_validator(json.dumps(schema)).iter_errors(value)), None)
+    if error is None:
+        return value, None
+    where = "/".join(str(part) for part in error.instance_path) or "the answer"
+    return value, f"{where}: {error.message}"[:MESSAGE_CUT]
+
+
+def _bare(text: str) -> str:
+    """Models like to wrap JSON in a fence."""
+    text = text.strip()
+    if text.startswith("```") and text.endswith("```") and "\n" in text:
+        return text[text.index("\n") + 1 : -3]
+    return text
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: str) -> Any:
+    return jsonschema_rs.validator_for(json.loads(schema), retriever=_refuse)
+
+
+def _refuse(uri: str) -> Any:
+    raise ValueError(f"a schema may not refer to {uri[:80]}")
+
+
+def _refs(value: Any, depth: int) -> list[str]:
+    if depth > 64:
+        raise BadSchema("output_schema is nested more than 64 levels deep")
+    if isinstance(value, dict):
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [ref for part in value.values() for ref in _refs(part, depth + 1)]
+    if isinstance(value, list):
+        return [ref for part in value for ref in _refs(part, depth + 1)]
+    return []

@@ -1,0 +1,132 @@
+"""Take jobs in: one transaction for the rows and the idempotency key, then a hint. The order is the promise."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker import clock, events
+from worker.deps import Deps
+from worker.domain.answer import Json, Kind
+from worker.domain.failure import Lane
+from worker.domain.job import NewJob, OnInterruption
+from worker.store import idempotency, jobs
+from worker.store.text import dumps
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """A job as asked for, validated in form."""
+
+    kind: Kind
+    models: tuple[str, ...]
+    input: Mapping[str, Json]
+    lane: Lane = Lane.INTERACTIVE
+    output_schema: Mapping[str, Json] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
+    deadline_s: float | None = None
+    max_attempts: int | None = None
+    on_interruption: OnInterruption = "retry"
+    retry_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """`route` names the operation, `key` is the caller's, `fingerprint` is of the request (see `fingerprint`)."""
+
+    route: str
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Ids in the order of the requests; `replayed`: made by an earlier request with the same idempotency key."""
+
+    ids: tuple[str, ...]
+    replayed: bool = False
+
+
+class KeyReused(ValueError):
+    """The idempotency key was used with another request."""
+
+
+def fingerprint(request: Any) -> str:
+    """SHA-256 of the request's JSON with sorted keys, hex."""
+    return hashlib.sha256(dumps(request).encode()).hexdigest()
+
+
+def submit(
+    deps: Deps, project_id: str, requests: Sequence[JobRequest], idempotent: IdempotencyKey | None = None
+) -> Submitted:
+    """Store jobs and tell the workers. The rows are committed when this returns.
+
+    Raises UnknownModel (nothing is stored), KeyReused, Unavailable (database away; nothing is stored).
+    """
+    for request in requests:
+        deps.catalog.resolve(request.models)
+    if idempotent is not None:
+        earlier = _earlier(deps, project_id, idempotent)
+        if earlier is not None:
+            return earlier
+    new = [_new_job(deps, project_id, request) for request in requests]
+    ids = tuple(job.id for job in new)
+    try:
+        with deps.database.write() as conn:
+            if idempotent is not None and not idempotency.remember(
+                conn, project_id, idempotent.route, idempotent.key, idempotent.fingerprint, ids
+            ):
+                raise _TooLate  # noqa: TRY301 - it rolls the transaction back
+            jobs.insert(conn, new)
+    except _TooLate:  # the same key in parallel: the other one made the job
+        earlier = _earlier(deps, project_id, idempotent) if idempotent is not None else None
+        assert earlier is not None
+        return earlier
+    hint(deps, [job.id for job in new if job.lane is Lane.INTERACTIVE], {job.lane for job in new})
+    return Submitted(ids)
+
+
+def hint(deps: Deps, interactive: Sequence[str], lanes: set[Lane]) -> None:
+    """Wake the workers. A failure is logged and left to their own looking."""
+    try:
+        if interactive:
+            deps.hints.jobs(interactive)
+        if Lane.BATCH in lanes:
+            deps.hints.lane(Lane.BATCH)
+    except Exception as exc:  # noqa: BLE001 - the broker's troubles are never the caller's
+        events.emit("hint.lost", level="warning", error=type(exc).__name__)
+
+
+class _TooLate(Exception):
+    pass
+
+
+def _earlier(deps: Deps, project_id: str, idempotent: IdempotencyKey) -> Submitted | None:
+    with deps.database.read() as conn:
+        known = idempotency.find(conn, project_id, idempotent.route, idempotent.key)
+    if known is None:
+        return None
+    if known.fingerprint != idempotent.fingerprint:
+        raise KeyReused(f"Idempotency-Key {idempotent.key[:40]!r} was used with another request in the last 24 hours")
+    return Submitted(known.made, replayed=True)
+
+
+def _new_job(deps: Deps, project_id: str, request: JobRequest) -> NewJob:
+    return NewJob(
+        id=clock.new_id("job"),
+        project_id=project_id,
+        kind=request.kind,
+        lane=request.lane,
+        models=request.models,
+        input=request.input,
+        output_schema=request.output_schema,
+        metadata=request.metadata,
+        priority=request.priority,
+        deadline_s=request.deadline_s if request.deadline_s is not None else deps.settings.deadline_s,
+        max_attempts=request.max_attempts,
+        on_interruption=request.on_interruption,
+        retry_of=request.retry_of,
+    )
