@@ -1,0 +1,30 @@
+"""Gunicorn for `web` in production: `gunicorn -c gunicorn.conf.py api.wsgi:app`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import closing
+
+
+def _any_address() -> str:
+    """Both IPv4 and IPv6 (some private networks have only the latter), or IPv4 alone where IPv6 is switched off."""
+    try:
+        with closing(socket.socket(socket.AF_INET6)) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return "0.0.0.0"  # noqa: S104 - a platform's router stands in front
+    return "[::]"
+
+
+bind = f"{_any_address()}:{os.environ.get('PORT') or 8000}"
+workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
+worker_class = "gthread"
+threads = 64  # a request that waits for its job holds a thread; api/ bounds how many may
+graceful_timeout = 30
+keepalive = 65  # longer than the 60 s for which routers keep an idle connection, so that we never hang up first
+control_socket_disable = True  # one fixed path in the home folder, for which two servers would fight
+
+# The path without its query, no header, no address: nothing of it can be a secret.
+accesslog = "-"
+access_log_format = "%(m)s %(U)s %(s)s %(b)s bytes %(L)s s"
