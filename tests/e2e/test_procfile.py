@@ -1,0 +1,80 @@
+"""The lines a platform runs: each process starts, does its part and ends when it is told to."""
+
+from __future__ import annotations
+
+import runpy
+import signal
+import socket
+import urllib.request
+
+import pytest
+
+from tests.support.processes import ROOT, Processes, procfile
+from tests.support.redis import Redis
+from tests.support.wait import free_port
+from worker.domain.failure import Lane
+
+
+def test_it_names_what_a_platform_looks_for() -> None:
+    assert list(procfile()) == ["release", "web", "worker"]
+
+
+@pytest.mark.parametrize("name", ["web", "worker"])
+def test_signals_reach_the_program_and_not_a_shell(name: str) -> None:
+    assert procfile()[name].startswith("exec ")
+
+
+def test_the_worker_consumes_every_lane() -> None:
+    words = procfile()["worker"].split()
+    queues = words[words.index("--queues") + 1].split(",")
+    assert {lane.value for lane in Lane} <= set(queues)
+
+
+@pytest.mark.redis
+@pytest.mark.postgres
+def test_the_worker_starts_and_ends_when_told(processes: Processes, redis_server: Redis, postgres_url: str) -> None:
+    worker = processes.worker({"REDIS_URL": redis_server.url, "DATABASE_URL": postgres_url})
+    assert worker.stop() == 0, worker.tail()
+    assert "Traceback" not in worker.output
+
+
+@pytest.mark.redis
+@pytest.mark.postgres
+def test_honcho_runs_and_ends_it(processes: Processes, redis_server: Redis, postgres_url: str) -> None:
+    env = {"REDIS_URL": redis_server.url, "DATABASE_URL": postgres_url}
+    honcho = processes.start("honcho", ["honcho", "--no-colour", "start", "worker"], env)
+    honcho.wait_for_line(r"worker\.1 .* ready\.")
+    honcho.terminate()
+    assert honcho.wait() in (0, 128 + signal.SIGTERM)
+    assert "worker.1 stopped (rc=0)" in honcho.output
+
+
+def test_gunicorn_listens_where_it_is_told_and_logs_no_query(processes: Processes) -> None:
+    port = free_port()
+    app = "wsgiref.simple_server:demo_app"
+    env = {"PORT": str(port), "WEB_CONCURRENCY": "1"}
+    web = processes.start("web", ["gunicorn", "-c", "gunicorn.conf.py", app], env)
+    web.wait_for_port(port)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/jobs?key=ck_secret", timeout=10) as answer:
+        assert answer.status == 200
+        assert b"Hello world!" in answer.read()
+    web.wait_for_line(r"^GET /v1/jobs 200 ")
+    assert web.stop() == 0
+    assert "ck_secret" not in web.output
+    assert "gthread" in web.output
+
+
+def test_gunicorn_takes_the_usual_port_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PORT", "WEB_CONCURRENCY"):
+        monkeypatch.setenv(name, "")
+    told = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    assert told["bind"] in ("[::]:8000", "0.0.0.0:8000")
+    assert (told["workers"], told["threads"]) == (2, 64)
+
+
+def test_gunicorn_keeps_to_ipv4_where_there_is_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def off(family: int) -> socket.socket:
+        raise OSError(97, f"Address family {family} not supported")
+
+    monkeypatch.setattr(socket, "socket", off)
+    assert runpy.run_path(str(ROOT / "gunicorn.conf.py"))["bind"] == "0.0.0.0:8000"
