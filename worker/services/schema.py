@@ -10,6 +10,8 @@ from typing import Any, Final
 import jsonschema_rs
 
 MESSAGE_CUT: Final = 300
+_POINTERS: Final = ("$ref", "$dynamicRef", "$recursiveRef", "$schema")
+_DIALECTS: Final = ("http://json-schema.org/draft-", "https://json-schema.org/draft/")
 
 
 class BadSchema(ValueError):
@@ -18,9 +20,10 @@ class BadSchema(ValueError):
 
 def check(schema: Mapping[str, Any]) -> None:
     """Raise BadSchema for a schema that is none, or that points outside itself (a `$ref` would be fetched)."""
-    for ref in _refs(schema, 0):
-        if not ref.startswith("#"):
-            raise BadSchema(f"output_schema may only refer to itself: $ref {ref[:80]!r} points elsewhere")
+    for word, ref in _refs(schema, 0):
+        # A dialect that the validator does not know would be fetched, like any other reference.
+        if not ref.startswith(_DIALECTS if word == "$schema" else "#"):
+            raise BadSchema(f"output_schema may only refer to itself: {word} {ref[:80]!r} points elsewhere")
     try:
         _validator(json.dumps(schema))
     except (ValueError, jsonschema_rs.ValidationError) as exc:
@@ -57,11 +60,11 @@ def _refuse(uri: str) -> Any:
     raise ValueError(f"a schema may not refer to {uri[:80]}")
 
 
-def _refs(value: Any, depth: int) -> list[str]:
+def _refs(value: Any, depth: int) -> list[tuple[str, str]]:
     if depth > 64:
         raise BadSchema("output_schema is nested more than 64 levels deep")
     if isinstance(value, dict):
-        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        own = [(word, value[word]) for word in _POINTERS if isinstance(value.get(word), str)]
         return own + [ref for part in value.values() for ref in _refs(part, depth + 1)]
     if isinstance(value, list):
         return [ref for part in value for ref in _refs(part, depth + 1)]

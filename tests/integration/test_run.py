@@ -1,0 +1,271 @@
+"""Jobs through the real engine, a real database and a real socket: what each failure leads to, and what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import scripted_provider as script
+from tests.support.scripted_provider import Received, ScriptedProvider
+from tests.support.station import Station
+from tests.support.wait import wait_until
+from worker.domain.failure import FailureKind, Lane
+from worker.domain.state import AttemptState, JobStatus
+from worker.services.cancel import cancel
+
+
+@pytest.fixture
+def provider() -> Iterator[ScriptedProvider]:
+    with ScriptedProvider() as running:
+        running.always(script.chat("fine"))
+        yield running
+
+
+@pytest.fixture
+def station(database_url: str, provider: ScriptedProvider, tmp_path: Path) -> Iterator[Station]:
+    with closing(Station(database_url, provider, tmp_path)) as made, made.worker():
+        yield made
+
+
+def test_a_job_completes_with_result_usage_and_one_attempt(station: Station) -> None:
+    job = station.run()
+    assert job.status is JobStatus.COMPLETED
+    assert job.result["text"] == "fine"
+    assert job.result["message"] == {"role": "assistant", "content": "fine"}
+    assert job.served is not None
+    assert (job.served.provider, job.served.label) == ("first", "First")
+    assert job.attempts == 1
+    (attempt,) = station.attempts(job.id)
+    assert attempt.row.state is AttemptState.ANSWERED
+    assert attempt.row.http_status == 200
+    assert attempt.sent_at is not None
+    assert attempt.ended_at is not None
+    assert attempt.sent_at <= attempt.ended_at
+    assert attempt.row.usage == job.usage
+    assert (job.cost_nano, job.cost_complete) == (None, False), "no price is known for this target"
+
+
+@pytest.mark.parametrize(
+    ("answer", "course"),
+    [
+        (script.error(503, "busy"), ["first:failed:overloaded"] * 3),
+        (script.error(500, "oops"), ["first:failed:server_error"] * 2),
+        (script.error(401, "no", code="invalid_api_key"), ["first:failed:auth"]),
+        (script.error(404, "no model", code="model_not_found"), ["first:failed:model_not_found"]),
+        (script.reset(), ["first:failed:connection"] * 2),
+        (script.reply(200, body="<html>gateway</html>"), ["first:failed:server_error"] * 2),
+        (script.reply(200, body=""), ["first:failed:server_error"] * 2),
+        (script.chat(""), ["first:failed:empty_output"]),
+    ],
+)
+def test_a_failing_target_is_left_for_the_next(station: Station, answer: Any, course: list[str]) -> None:
+    station.provider.always(lambda r: answer if r.path.startswith("/first") else script.chat("second"))
+    job = station.run()
+    assert job.status is JobStatus.COMPLETED
+    assert station.course(job.id) == [*course, "second:answered"]
+    assert job.attempts == len(course) + 1 == len(station.provider.requests)
+
+
+def test_a_silent_target_is_not_asked_twice(database_url: str, provider: ScriptedProvider, tmp_path: Path) -> None:
+    provider.always(lambda r: script.hang() if r.path.startswith("/first") else script.chat("second"))
+    with closing(Station(database_url, provider, tmp_path, more="attempt_timeout_s = 0.3")) as station:
+        with station.worker():
+            job = station.run()
+        assert station.course(job.id) == ["first:failed:timeout", "second:answered"]
+        assert not job.cost_complete, "the silent one may have billed"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xff\xfe not utf-8",
+        b'{"choices": [{"message": {"content": "a\\u0000b"}}]}',
+        b"[" * 50_000,
+        b"null",
+        b'{"a":NaN}',
+    ],
+)
+def test_whatever_bytes_come_the_job_ends(station: Station, body: bytes) -> None:
+    station.provider.always(script.reply(200, body=body))
+    job = station.run(max_attempts=2)
+    assert job.status in {JobStatus.COMPLETED, JobStatus.FAILED}
+    assert station.attempts(job.id)[0].row.state in {AttemptState.ANSWERED, AttemptState.FAILED}
+
+
+def test_an_answer_over_the_cap_is_a_failure_kind(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    provider.always(script.Script(body=b"x" * 65_536, endless=True, framing="chunked"))
+    with closing(Station(database_url, provider, tmp_path, COMPLETAR_MAX_ANSWER_BYTES="100000")) as station:
+        with station.worker():
+            job = station.run()
+        assert job.status is JobStatus.FAILED
+        assert job.error["kind"] == "bad_output"
+
+
+def test_nul_and_lone_surrogates_in_a_prompt_travel_and_in_an_answer_are_kept(station: Station) -> None:
+    station.provider.always(script.chat("nul \x00 and emoji \U0001f600"))
+    job = station.run(prompt="nul \x00 lone \ud800 ñ")
+    assert job.status is JobStatus.COMPLETED
+    assert job.result["text"] == "nul \x00 and emoji \U0001f600"
+
+
+def test_a_caller_fault_fails_at_once_and_names_the_provider_message(station: Station) -> None:
+    station.provider.always(script.error(400, "max_tokens must be positive", code="invalid_value"))
+    job = station.run()
+    assert job.status is JobStatus.FAILED
+    assert job.error["kind"] == "bad_request"
+    assert "max_tokens must be positive" in job.error["message"]
+    assert job.error["retryable"] is False
+    assert len(station.provider.requests) == 1
+
+
+def test_attempts_never_exceed_the_cap(station: Station) -> None:
+    station.provider.always(script.error(503, "busy"))
+    job = station.run(max_attempts=4)
+    assert job.status is JobStatus.FAILED
+    assert job.error["kind"] == "overloaded"
+    assert job.attempts == 4 == len(station.provider.requests)
+
+
+def test_a_long_rate_limit_parks_a_batch_line_without_using_an_attempt(station: Station) -> None:
+    station.provider.queue(script.error(429, "slow down", code="rate_limit_exceeded", headers={"retry-after": "60"}))
+    job_id = station.one(lane=Lane.BATCH)
+    wait_until(lambda: station.job(job_id).status is JobStatus.QUEUED and station.job(job_id).attempts, "the park")
+    job = station.job(job_id)
+    assert 55 < (job.run_at - job.queued_at).total_seconds() < 75
+    assert station.course(job_id) == ["first:failed:rate_limit"]
+    assert cancel(station.deps, station.project_id, job_id) is not None
+    assert station.job(job_id).status is JobStatus.CANCELLED
+
+
+def test_a_job_whose_deadline_has_passed_makes_no_call(database_url: str, tmp_path: Path) -> None:
+    with ScriptedProvider() as provider, closing(Station(database_url, provider, tmp_path)) as station:
+        provider.always(script.chat("late"))
+        job_id = station.one(deadline_s=0.05)
+        wait_until(lambda: _passed(station, job_id), "its deadline")
+        with station.worker():
+            (job,) = station.ended([job_id])
+        assert job.status is JobStatus.EXPIRED
+        assert job.error["kind"] == "deadline"
+        assert provider.requests == []
+
+
+def _passed(station: Station, job_id: str) -> bool:
+    from worker import clock
+
+    deadline = station.job(job_id).deadline_at
+    return deadline is not None and clock.now() > deadline
+
+
+def test_a_deadline_cuts_the_open_call(station: Station) -> None:
+    station.provider.always(script.hang())
+    job = station.run(deadline_s=0.4)
+    assert job.status is JobStatus.EXPIRED
+    assert len(station.provider.requests) == 1
+
+
+def test_cancel_while_a_call_is_open_starts_no_further_one_and_keeps_its_usage(station: Station) -> None:
+    held = station.provider.hold(script.chat("too late"))
+    job_id = station.one()
+    station.provider.wait_for(1)
+    view = cancel(station.deps, station.project_id, job_id)
+    assert view is not None
+    assert view.status is JobStatus.CANCELLING
+    held.release()
+    (job,) = station.ended([job_id])
+    assert job.status is JobStatus.CANCELLED
+    assert job.result is None
+    assert job.usage.input_tokens is not None
+    assert station.course(job_id) == ["first:answered"]
+    assert len(station.provider.requests) == 1
+
+
+def test_cancel_stops_a_wait_in_place(station: Station) -> None:
+    station.provider.always(script.error(429, "slow", code="rate_limit_exceeded", headers={"retry-after": "4"}))
+    job_id = station.one()
+    station.provider.wait_for(1)
+    wait_until(lambda: station.attempts(job_id)[0].row.state is AttemptState.SENT, "the call on record")
+    cancel(station.deps, station.project_id, job_id)
+    (job,) = station.ended([job_id], within_s=2.0)
+    assert job.status is JobStatus.CANCELLED
+    assert len(station.provider.requests) == 1
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+
+
+def test_an_answer_that_does_not_fit_the_schema_gets_one_repair_turn(station: Station) -> None:
+    station.provider.queue(script.chat('{"n": "three"}'), script.chat('{"n": 3}'))
+    job = station.run(output_schema=SCHEMA)
+    assert job.status is JobStatus.COMPLETED
+    assert job.result["json"] == {"n": 3}
+    assert station.course(job.id) == ["first:failed:schema_mismatch", "first:answered"]
+    second = station.provider.requests[1].json
+    assert second["messages"][1] == {"role": "assistant", "content": '{"n": "three"}'}
+    assert "does not fit the schema" in second["messages"][2]["content"]
+
+
+def test_the_repair_turn_is_one_and_then_the_next_target_is_asked(station: Station) -> None:
+    station.provider.always(lambda r: script.chat("no json" if r.path.startswith("/first") else '{"n": 1}'))
+    job = station.run(output_schema=SCHEMA)
+    assert station.course(job.id) == ["first:failed:schema_mismatch"] * 2 + ["second:answered"]
+    assert job.status is JobStatus.COMPLETED
+
+
+def test_an_open_breaker_sends_jobs_past_a_dead_target(station: Station) -> None:
+    station.provider.always(lambda r: script.error(503, "x") if r.path.startswith("/first") else script.chat("ok"))
+    for _ in range(4):
+        assert station.run().status is JobStatus.COMPLETED
+    before = sum(r.path.startswith("/first") for r in station.provider.requests)
+    late = station.run()
+    assert station.course(late.id) == ["first:skipped:overloaded", "second:answered"]
+    assert sum(r.path.startswith("/first") for r in station.provider.requests) == before
+
+
+def test_many_batch_lines_each_end_once_with_one_call(station: Station) -> None:
+    ids = station.submit(600, lane=Lane.BATCH)
+    jobs = station.ended(ids)
+    assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+    prompts = [r.json["messages"][0]["content"] for r in station.provider.requests]
+    assert len(prompts) == len(set(prompts)) == 600
+
+
+def test_projects_share_a_lane_fairly(database_url: str, provider: ScriptedProvider, tmp_path: Path) -> None:
+    from worker.store import projects
+
+    with closing(Station(database_url, provider, tmp_path, SLOTS="5")) as station:
+        crowd = station.submit(400, lane=Lane.BATCH)
+        with station.deps.database.write() as conn:
+            other = projects.ensure(conn, "other")
+        station.project_id, mine = other, station.project_id
+        few = station.submit(10, lane=Lane.BATCH)
+        with station.worker():
+            few_jobs = station.ended(few)
+            station.project_id = mine
+            done = station.ended(crowd)
+        last_few = max(job.ended_at for job in few_jobs if job.ended_at)
+        assert sum(job.ended_at < last_few for job in done if job.ended_at) < 300
+
+
+def test_an_unknown_model_in_a_stored_job_is_a_visible_end(station: Station) -> None:
+    from worker.domain.job import NewJob
+    from worker.store import jobs
+
+    row = NewJob("job_gone", station.project_id, "completion", Lane.INTERACTIVE, ("nobody/x",), {"prompt": "hi"})
+    with station.deps.database.write() as conn:
+        jobs.insert(conn, [row])
+    (job,) = station.ended(["job_gone"])
+    assert job.status is JobStatus.FAILED
+    assert job.error["kind"] == FailureKind.NO_TARGET
+
+
+def test_the_request_on_the_wire_has_only_what_the_caller_set(station: Station) -> None:
+    station.run(prompt="only this")
+    (request,) = station.provider.requests
+    assert isinstance(request, Received)
+    assert request.json == {"model": "m", "messages": [{"role": "user", "content": "only this 0"}]}

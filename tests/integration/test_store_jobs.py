@@ -1,0 +1,431 @@
+"""The moves of a job on both databases: each is guarded, and of two that race only one wins."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from tests.support.wait import wait_until
+from worker import clock
+from worker.domain.answer import Failure
+from worker.domain.failure import FailureKind, Lane
+from worker.domain.job import AttemptRow, Claimed, Ending, NewJob, Return
+from worker.domain.money import Usage
+from worker.domain.state import FINAL, MOVES, AttemptState, JobStatus
+from worker.store import attempts, idempotency, jobs, keys, leases, projects, views, workers
+from worker.store.database import Database
+from worker.store.jobs import Settle
+from worker.store.moment import later
+from worker.store.tables import attempt as attempt_table
+from worker.store.tables import job as job_table
+from worker.store.tables import worker as worker_table
+
+S = JobStatus
+PROJECT = "proj_a"
+
+
+def new_job(project_id: str = PROJECT, **more: object) -> NewJob:
+    fields: dict[str, object] = {"kind": "completion", "lane": Lane.BATCH, "models": ("default",), "input": {"n": 1}}
+    return NewJob(id=clock.new_id("job"), project_id=project_id, **{**fields, **more})  # type: ignore[arg-type]
+
+
+def stored(database: Database, n: int = 1, **more: object) -> list[str]:
+    new = [new_job(**more) for _ in range(n)]
+    with database.write() as conn:
+        jobs.insert(conn, new)
+    return [job.id for job in new]
+
+
+def claimed(database: Database, ids: list[str], worker_id: str = "wrk_1") -> list[Claimed]:
+    with database.write() as conn:
+        return jobs.claim(conn, ids, worker_id=worker_id, claim_id=clock.new_id("clm"))
+
+
+def settled(database: Database, job: Claimed, to: Ending | Return, **more: object) -> bool:
+    with database.write() as conn:
+        return job.id in jobs.settle(conn, [Settle(job.id, job.claim_id, to, **more)])  # type: ignore[arg-type]
+
+
+def status(database: Database, job_id: str, project_id: str = PROJECT) -> JobStatus:
+    with database.read() as conn:
+        view = views.get(conn, project_id, job_id)
+    assert view is not None
+    return view.status
+
+
+def sent(job: Claimed, number: int = 1, **more: object) -> AttemptRow:
+    fields: dict[str, object] = {"state": AttemptState.SENT, "target": "a/m", "provider": "a", "model": "m"}
+    return AttemptRow(clock.new_id("att"), job.id, job.claim_id, number, **{**fields, **more})  # type: ignore[arg-type]
+
+
+def test_a_job_is_claimed_once(database: Database) -> None:
+    ids = stored(database, 5)
+    assert {job.id for job in claimed(database, ids)} == set(ids)
+    assert claimed(database, ids) == []
+
+
+def test_what_is_stored_comes_back_with_the_claim(database: Database) -> None:
+    nul = "nul \x00, lone \ud800, ñ, 𝄞"
+    (job_id,) = stored(
+        database,
+        input={"prompt": nul, "f": float("nan")},
+        output_schema={"type": "object"},
+        deadline_s=60.0,
+        priority=2,
+    )
+    (job,) = claimed(database, [job_id])
+    assert job.body.isascii()
+    assert '"nul \\u0000, lone \\ud800' in job.body
+    assert '"f":null' in job.body
+    assert job.remaining_s is not None
+    assert 58 < job.remaining_s <= 60
+    assert (job.attempts, job.losses, job.rows, job.on_interruption) == (0, 0, 0, "retry")
+
+
+def test_a_settled_job_sums_what_its_claims_came_to(database: Database) -> None:
+    (job_id,) = stored(database)
+    (first,) = claimed(database, [job_id])
+    assert settled(database, first, Return(), calls=2, rows=3, usage=Usage(10, 5), cost_nano=7)
+    (second,) = claimed(database, [job_id])
+    assert (second.attempts, second.rows) == (2, 3)
+    end = Ending(S.COMPLETED, result='{"text":"x"}')
+    assert settled(database, second, end, calls=1, rows=1, usage=Usage(1, None, 1), cost_nano=None, cost_complete=False)
+    with database.read() as conn:
+        view = views.get(conn, PROJECT, job_id)
+    assert view is not None
+    assert (view.status, view.version, view.attempts) == (S.COMPLETED, 5, 3)
+    assert view.usage == Usage(11, 5, 1, None)
+    assert (view.cost_nano, view.cost_complete) == (7, False)
+    assert view.result == {"text": "x"}
+    assert view.ended_at is not None
+
+
+def test_a_settle_without_the_claim_changes_nothing(database: Database) -> None:
+    (job_id,) = stored(database)
+    (old,) = claimed(database, [job_id])
+    assert settled(database, old, Return())
+    (new,) = claimed(database, [job_id])
+    assert not settled(database, old, Ending(S.COMPLETED, result='{"text":"late"}'))
+    assert status(database, job_id) is S.IN_PROGRESS
+    assert settled(database, new, Ending(S.FAILED, error=Failure(FailureKind.TIMEOUT, "silent")))
+    assert not settled(database, new, Ending(S.COMPLETED, result="{}"))
+    with database.read() as conn:
+        view = views.get(conn, PROJECT, job_id)
+    assert view is not None
+    assert view.error == {"kind": "timeout", "code": None, "message": "silent", "provider": None, "retryable": True}
+
+
+def test_a_parked_job_is_not_due_before_its_time(database: Database) -> None:
+    (job_id,) = stored(database)
+    (job,) = claimed(database, [job_id])
+    assert settled(database, job, Return(0.3))
+    assert claimed(database, [job_id]) == []
+    wait_until(lambda: claimed(database, [job_id]), "the park to be over", 3.0)
+
+
+def test_cancel_ends_a_queued_job_and_asks_a_running_one(database: Database) -> None:
+    queued, running = stored(database, 2)
+    (job,) = claimed(database, [running])
+    with database.write() as conn:
+        assert jobs.cancel(conn, PROJECT, queued) is S.CANCELLED
+        assert jobs.cancel(conn, PROJECT, running) is S.CANCELLING
+        assert jobs.cancel(conn, PROJECT, running) is S.CANCELLING
+        assert jobs.cancelling(conn, "wrk_1") == [running]
+        assert jobs.still_ours(conn, [(running, job.claim_id)]) == set()
+    assert settled(database, job, Ending(S.COMPLETED, result='{"text":"too late"}'))
+    with database.read() as conn:
+        view = views.get(conn, PROJECT, running)
+    assert view is not None
+    assert (view.status, view.result) == (S.CANCELLED, None)
+
+
+def test_another_project_neither_sees_nor_cancels(database: Database) -> None:
+    (job_id,) = stored(database)
+    with database.write() as conn:
+        assert views.get(conn, "proj_b", job_id) is None
+        assert jobs.cancel(conn, "proj_b", job_id) is None
+        assert views.many(conn, "proj_b", [job_id]) == {}
+        assert views.request_of(conn, "proj_b", job_id) is None
+        assert views.listed(conn, "proj_b", views.Filter()) == ([], False)
+    assert status(database, job_id) is S.QUEUED
+
+
+def test_a_final_state_never_changes(database: Database) -> None:
+    (job_id,) = stored(database)
+    (job,) = claimed(database, [job_id])
+    settled(database, job, Ending(S.COMPLETED, result="{}"))
+    with database.write() as conn:
+        assert jobs.cancel(conn, PROJECT, job_id) is S.COMPLETED
+        assert jobs.claim(conn, [job_id], worker_id="w", claim_id="c") == []
+        assert jobs.expire(conn) == 0
+    assert status(database, job_id) is S.COMPLETED
+    assert all(not MOVES[state] for state in FINAL)
+
+
+def test_a_block_is_fair_between_projects_and_goes_by_priority_within_one(database: Database) -> None:
+    crowd = stored(database, 50)
+    urgent = stored(database, 5, priority=2)
+    others = stored(database, 10, project_id="proj_b")
+    with database.write() as conn:
+        block = jobs.claim_block(conn, Lane.BATCH, 20, worker_id="w", claim_id="c")
+    ids = [job.id for job in block]
+    assert len(set(ids)) == 20
+    assert set(others) <= set(ids)
+    assert set(urgent) <= set(ids)
+    assert len(set(ids) & set(crowd)) == 5
+    with database.write() as conn:
+        assert jobs.claim_block(conn, Lane.INTERACTIVE, 20, worker_id="w", claim_id="c2") == []
+
+
+def test_blocks_of_two_workers_do_not_overlap(database: Database) -> None:
+    stored(database, 200)
+    found: list[list[Claimed]] = []
+
+    def take(name: str) -> None:
+        for _ in range(5):
+            with database.write() as conn:
+                found.append(jobs.claim_block(conn, Lane.BATCH, 20, worker_id=name, claim_id=clock.new_id("clm")))
+
+    threads = [threading.Thread(target=take, args=(f"w{i}",)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ids = [job.id for block in found for job in block]
+    assert len(ids) == len(set(ids)) == 200
+
+
+def test_a_dead_workers_claims_go_back_and_its_open_calls_are_lost(database: Database) -> None:
+    idle, calling, stopping, forbidden = ids = stored(database, 4)
+    with database.write() as conn:
+        conn.execute(job_table.update().where(job_table.c.id == forbidden).values(on_interruption="fail"))
+    held = {job.id: job for job in claimed(database, ids)}
+    with database.write() as conn:
+        attempts.begin(conn, [sent(held[calling]), sent(held[forbidden])])
+        jobs.cancel(conn, PROJECT, stopping)
+        back = jobs.take_back(conn, "wrk_1")
+    assert (back.queued, back.cancelled, back.failed) == (2, 1, 1)
+    assert [status(database, i) for i in ids] == [S.QUEUED, S.QUEUED, S.CANCELLED, S.FAILED]
+    with database.read() as conn:
+        (row,) = attempts.of_jobs(conn, [calling])[calling]
+        view = views.get(conn, PROJECT, calling)
+    assert (row.row.state, row.row.kind) == (AttemptState.LOST, FailureKind.INTERRUPTED)
+    assert view is not None
+    assert (view.attempts, view.cost_complete) == (1, False)
+    assert not settled(database, held[idle], Ending(S.COMPLETED, result="{}"))
+
+
+def test_only_silent_workers_are_buried_and_only_the_dead_are_robbed(database: Database) -> None:
+    with database.write() as conn:
+        for name in ("wrk_live", "wrk_dead", "wrk_left"):
+            workers.register(conn, worker_id=name, host="h", pid=1, lanes=["batch"], release="1")
+        silent = worker_table.update().where(worker_table.c.id == "wrk_dead").values(heartbeat_at=later(-60.0))
+        conn.execute(silent)
+        workers.leave(conn, "wrk_left")
+    for name in ("wrk_live", "wrk_dead", "wrk_left", "wrk_never_seen"):
+        claimed(database, stored(database), name)
+    with database.write() as conn:
+        assert workers.bury(conn, 15.0) == 1
+        assert sorted(workers.dead_holders(conn)) == ["wrk_dead", "wrk_left", "wrk_never_seen"]
+        assert workers.beat(conn, "wrk_live", {"in_flight": 1})
+        assert not workers.beat(conn, "wrk_dead", {})
+        assert workers.reports(conn) == {"wrk_live": {"in_flight": 1}}
+
+
+def test_expire_ends_only_what_is_late_and_still_queued(database: Database) -> None:
+    late, running = stored(database, 2, deadline_s=-1.0)
+    (in_time,) = stored(database, 1, deadline_s=100.0)
+    (never,) = stored(database)
+    claimed(database, [running])
+    with database.write() as conn:
+        assert jobs.expire(conn) == 1
+    found = [status(database, i) for i in (late, running, in_time, never)]
+    assert found == [S.EXPIRED, S.IN_PROGRESS, S.QUEUED, S.QUEUED]
+
+
+def test_purge_forgets_the_text_and_leaves_a_tombstone(database: Database) -> None:
+    old, open_ = stored(database, 2)
+    (job,) = claimed(database, [old])
+    with database.write() as conn:
+        attempts.begin(conn, [sent(job)])
+    settled(database, job, Ending(S.COMPLETED, result='{"text":"secret"}'))
+    with database.write() as conn:
+        assert jobs.purge(conn, 3600.0) == 0
+        assert jobs.purge(conn, -1.0) == 1
+        assert jobs.purge(conn, -1.0) == 0
+        view = views.get(conn, PROJECT, old)
+        assert view is not None
+        assert (view.purged, view.result, view.metadata) == (True, None, {})
+        assert attempts.of_jobs(conn, [old])[old] == []
+        assert [v.id for v in views.listed(conn, PROJECT, views.Filter())[0]] == [open_]
+
+
+def test_listing_is_newest_first_and_pages_without_gaps(database: Database) -> None:
+    ids = stored(database, 7, metadata={"k": "v"})
+    seen: list[str] = []
+    after, more = None, True
+    while more:
+        with database.read() as conn:
+            page, more = views.listed(conn, PROJECT, views.Filter(after=after, limit=3))
+        seen += [view.id for view in page]
+        after = seen[-1]
+        assert page[0].metadata == {"k": "v"}
+    assert seen == sorted(ids, reverse=True)
+
+
+def test_a_lease_has_one_holder_until_it_is_over(database: Database) -> None:
+    with database.write() as conn:
+        assert leases.take(conn, "sweep", "a", 0.2)
+        assert leases.take(conn, "sweep", "a", 0.2)
+        assert not leases.take(conn, "sweep", "b", 0.2)
+
+    def taken() -> bool:
+        with database.write() as conn:
+            return leases.take(conn, "sweep", "b", 5.0)
+
+    wait_until(taken, "the lease to be over", 3.0)
+
+
+def test_keys_are_found_by_their_secret_until_revoked_or_expired(database: Database) -> None:
+    with database.write() as conn:
+        project_id = projects.ensure(conn)
+        key, secret = keys.create(conn, project_id, "one", scopes=["jobs:read"])
+        assert secret.startswith("ck_")
+        found = keys.find(conn, secret)
+        assert found is not None
+        assert (found.id, found.scopes) == (key.id, {"jobs:read"})
+        again, same = keys.create(conn, project_id, "two", secret=secret)
+        assert (again.id, same) == (key.id, secret)
+        _, expired = keys.create(conn, project_id, "old", lasts_s=-1.0)
+        assert keys.find(conn, expired) is None
+        assert keys.revoke(conn, key.id)
+        assert not keys.revoke(conn, key.id)
+        assert keys.find(conn, secret) is None
+        assert secret not in str(conn.execute(sa.text("SELECT * FROM api_key")).all())
+
+
+def test_an_idempotency_key_is_remembered_with_what_it_made(database: Database) -> None:
+    with database.write() as conn:
+        assert idempotency.remember(conn, PROJECT, "jobs", "k", "f1", ["job_1"])
+        assert not idempotency.remember(conn, PROJECT, "jobs", "k", "f2", ["job_2"])
+        assert idempotency.remember(conn, "proj_b", "jobs", "k", "f2", ["job_2"])
+        known = idempotency.find(conn, PROJECT, "jobs", "k")
+    assert known is not None
+    assert (known.fingerprint, known.made) == ("f1", ("job_1",))
+
+
+# -- two connections, one row: on Postgres, where they really meet ------------------------------------------------
+
+Move = Callable[[sa.Connection, Claimed], object]
+RACES: list[tuple[str, Move, Move]] = [
+    (
+        "settle against take_back",
+        lambda c, j: jobs.take_back(c, "wrk_1"),
+        lambda c, j: jobs.settle(c, [Settle(j.id, j.claim_id, Ending(S.COMPLETED, result="{}"))]),
+    ),
+    (
+        "settle against settle",
+        lambda c, j: jobs.settle(c, [Settle(j.id, j.claim_id, Return())]),
+        lambda c, j: jobs.settle(c, [Settle(j.id, j.claim_id, Ending(S.COMPLETED, result="{}"))]),
+    ),
+]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(("name", "first", "second"), RACES, ids=[r[0] for r in RACES])
+def test_the_second_of_two_moves_finds_the_row_gone(postgres_url: str, name: str, first: Move, second: Move) -> None:
+    database = Database(postgres_url)
+    (job_id,) = stored(database)
+    (job,) = claimed(database, [job_id])
+    outcome: list[object] = []
+
+    def late() -> None:
+        with database.write() as conn:
+            outcome.append(second(conn, job))
+
+    with database.write() as conn:
+        first(conn, job)
+        thread = threading.Thread(target=late)
+        thread.start()
+        wait_until(lambda: _waits_for_a_lock(postgres_url), "the second move to wait")
+    thread.join()
+    assert outcome == [set()]
+    assert status(database, job_id) is S.QUEUED
+    database.close()
+
+
+@pytest.mark.postgres
+def test_a_cancel_that_waits_for_the_end_leaves_the_end_alone(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    (job_id,) = stored(database)
+    (job,) = claimed(database, [job_id])
+    seen: list[object] = []
+
+    def late() -> None:
+        with database.write() as conn:
+            seen.append(jobs.cancel(conn, PROJECT, job_id))
+
+    with database.write() as conn:
+        jobs.settle(conn, [Settle(job.id, job.claim_id, Ending(S.COMPLETED, result="{}"))])
+        thread = threading.Thread(target=late)
+        thread.start()
+        wait_until(lambda: _waits_for_a_lock(postgres_url), "the cancel to wait")
+    thread.join()
+    assert seen == [S.COMPLETED]
+    database.close()
+
+
+def _waits_for_a_lock(url: str) -> bool:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as conn:
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return bool(conn.execute(sa.text(waiting)).scalar_one())
+
+
+# -- the hot statements keep their indexes ------------------------------------------------------------------------
+
+
+@pytest.mark.postgres
+@pytest.mark.slow
+def test_hot_statements_do_not_scan_the_table(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    fill = """
+        INSERT INTO job (id, project_id, kind, lane, status, version, priority, models, created_at, queued_at, run_at,
+                         ended_at, attempts, rows, losses, on_interruption, cost_complete, deadline_at)
+        SELECT 'job_' || lpad(n::text, 26, '0'), 'proj_' || n % 5, 'completion', 'batch',
+               CASE WHEN n % 5 = 0 THEN 'queued' ELSE 'completed' END, 1, 0, '["default"]', now(), now(), now(),
+               CASE WHEN n % 5 = 0 THEN NULL ELSE now() END, 0, 0, 0, 'retry', true, now() + interval '1 day'
+        FROM generate_series(1, 50000) n
+    """
+    with database.write() as conn:
+        conn.execute(sa.text(fill))
+    with database.read() as conn:
+        conn.execute(sa.text("ANALYZE job"))
+        ids = {"rows_id": ["job_" + "5".zfill(26)]}
+        plans = {
+            "groups": (jobs._groups(), {"lane": "batch", "most": 100}),
+            "due": (jobs._due("postgresql"), {"lane": "batch", "project": "proj_0", "priority": 0, "quota": 50}),
+            "claim": (jobs._claim("postgresql"), {**ids, "worker": "w", "claim": "c"}),
+            "fence": (jobs._still_ours("postgresql"), {**ids, "rows_claim_id": ["c"]}),
+            "list": (
+                views._select().where(job_table.c.project_id == "proj_1").order_by(job_table.c.id.desc()).limit(20),
+                {},
+            ),
+            "cancels": (
+                sa.select(job_table.c.id).where(job_table.c.worker_id == "w", job_table.c.status == "cancelling"),
+                {},
+            ),
+            "attempts": (sa.select(attempt_table).where(attempt_table.c.job_id.in_(["job_1"])), {}),
+        }
+        for name, (statement, params) in plans.items():
+            compiled = statement.compile(dialect=conn.dialect, compile_kwargs={"render_postcompile": True})
+            merged = {**compiled.params, **params}
+            plan = "\n".join(row[0] for row in conn.exec_driver_sql(f"EXPLAIN {compiled}", merged))
+            assert "Seq Scan on job " not in plan, f"{name}:\n{plan}"
+            assert "Seq Scan on job\n" not in plan, f"{name}:\n{plan}"
+    database.close()
