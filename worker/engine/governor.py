@@ -1,6 +1,7 @@
 """Keeps the loop answering: when it lags, the batch lane gets fewer places, long before a waiting person notices.
 
-A saturated loop gains nothing from more calls in flight: they only queue inside it.
+A saturated loop gains nothing from more calls in flight: they only queue inside it. What counts is the lag over some
+ticks, not one late tick: a group of results that comes back at once is late by nature and over at once.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from dataclasses import dataclass
 from typing import Final
 
 TICK_S: Final = 0.02
-CALM_S: Final = 0.015
-LAG_S: Final = 0.04
+CALM_S: Final = 0.025
+LAG_S: Final = 0.05
+_WEIGHT: Final = 0.2  # of the newest tick
+_SETTLE_TICKS: Final = 10  # a change of places takes a call's length to show
 
 
 @dataclass(slots=True)
 class Governor:
-    """Additive increase, multiplicative decrease of the places in use, by the loop's lag."""
+    """Additive increase, multiplicative decrease of the places in use, by the loop's smoothed lag."""
 
     most: int
     least: int = 50
     places: int = 0
-    _calm: int = 0
+    lag_s: float = 0.0
+    _rest: int = 0
 
     def __post_init__(self) -> None:
         self.least = min(self.least, self.most)
@@ -28,11 +32,12 @@ class Governor:
 
     def saw(self, lag_s: float) -> None:
         """One tick of the loop came `lag_s` late."""
-        if lag_s > LAG_S:
+        self.lag_s += _WEIGHT * (lag_s - self.lag_s)
+        if self._rest > 0:
+            self._rest -= 1
+        elif self.lag_s > LAG_S:
             self.places = max(self.least, int(self.places * 0.85))
-            self._calm = 0
-        elif lag_s < CALM_S:
-            self._calm += 1
-            if self._calm >= 5 and self.places < self.most:
-                self.places = min(self.most, self.places + max(1, self.most // 50))
-                self._calm = 0
+            self._rest = _SETTLE_TICKS
+        elif self.lag_s < CALM_S and self.places < self.most:
+            self.places = min(self.most, self.places + max(1, self.most // 25))
+            self._rest = _SETTLE_TICKS

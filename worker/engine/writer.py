@@ -1,7 +1,8 @@
 """Group commit: what many jobs have to say to the database goes in one transaction.
 
-No timer: a write leaves as soon as one of the database threads is free, alone or with all that waited meanwhile.
-At 1,700 jobs a second that is one transaction for some fifty jobs; a single job gets a commit of its own at once.
+An urgent write (somebody waits for the job) leaves as soon as one of the database threads is free, alone or with all that
+waited meanwhile. A batch line's write lets others gather first, for LINGER_S at most: a transaction costs about the same
+for one job as for twenty, and at 1,300 jobs a second the transactions cost more than the calls.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from worker.store.database import Database, Unavailable
 from worker.store.jobs import Settle
 
 GROUP_MAX = 200
+GROUP_LEAST = 100  # so many need not linger
+LINGER_S = 0.01
 THREADS = 2
 _RETRY_S = (0.1, 0.2, 0.5, 1.0)
 
@@ -52,6 +55,7 @@ class Writer:
         self._busy = 0
         self._urgent: deque[tuple[Entry, asyncio.Future[bool]]] = deque()
         self._waiting: deque[tuple[Entry, asyncio.Future[bool]]] = deque()
+        self._lingering: asyncio.TimerHandle | None = None
         self._closing = threading.Event()
 
     def write(self, entry: Entry, *, urgent: bool) -> asyncio.Future[bool]:
@@ -61,8 +65,10 @@ class Writer:
         """
         future: asyncio.Future[bool] = self._loop.create_future()
         (self._urgent if urgent else self._waiting).append((entry, future))
-        if self._busy < THREADS:
+        if urgent or len(self._waiting) >= GROUP_LEAST:
             self._send()
+        elif self._lingering is None:
+            self._lingering = self._loop.call_later(LINGER_S, self._lingered)
         return future
 
     def close(self) -> None:
@@ -70,7 +76,14 @@ class Writer:
         self._closing.set()
         self._pool.shutdown(wait=True)
 
+    def _lingered(self) -> None:
+        self._lingering = None
+        self._send()
+
     def _send(self) -> None:
+        """Hand what waits to a free database thread; when none is free, `_done` comes back here."""
+        if self._busy >= THREADS:
+            return
         group: list[tuple[Entry, asyncio.Future[bool]]] = []
         for queue in (self._urgent, self._waiting):
             while queue and len(group) < GROUP_MAX:
@@ -85,7 +98,7 @@ class Writer:
 
     def _done(self, group: list[tuple[Entry, asyncio.Future[bool]]], results: Sequence[bool | Exception]) -> None:
         self._busy -= 1
-        if self._urgent or self._waiting:
+        if self._urgent or len(self._waiting) >= GROUP_LEAST or (self._waiting and self._lingering is None):
             self._send()
         for (_, future), result in zip(group, results, strict=True):
             if future.cancelled():
