@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, Final
 
 MAX_DEPTH: Final = 100  # of values that are kept; deeper ones break whoever walks them later
+_THOUGHTS: Final = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+_FENCE: Final = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
 
 def read_json(body: bytes) -> Any:
@@ -28,6 +31,17 @@ def read_strict_json(text: str) -> Any:
         raise ValueError("nested too deeply") from None
     walk = "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH
     return kept(value) if walk else value
+
+
+def answer_json(text: str) -> Any:
+    """The JSON of an answer, without the thoughts before it or the fence around it that some models write anyway.
+
+    Raises ValueError.
+    """
+    if thoughts := _THOUGHTS.match(text):
+        text = text[thoughts.end() :]
+    fence = _FENCE.fullmatch(text)
+    return read_strict_json(fence[1] if fence else text.strip())
 
 
 def kept(value: Any, depth: int = MAX_DEPTH) -> Any:

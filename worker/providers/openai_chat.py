@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from worker.domain.answer import Answer, Call, Outcome
 from worker.domain.failure import FailureKind
-from worker.providers.json_text import clean, kept, read_strict_json
+from worker.providers.json_text import answer_json, clean, kept, read_strict_json
 from worker.providers.openai_facts import facts_of
 
 # Raw finish reasons of the family. Unknown ones count as `stop` where there is text.
@@ -30,8 +30,6 @@ FINISH: Final[Mapping[str, str]] = MappingProxyType(
         "error": "error",
     }
 )
-_THOUGHTS: Final = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
-_FENCE: Final = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 _RAW_CUT: Final = 100
 
 
@@ -67,10 +65,9 @@ def read_chat(call: Call, status: int, headers: Mapping[str, str], reply: Any) -
 
     value = None
     if call.output_schema is not None and text is not None and not calls and finish != "length":
-        try:
-            value = read_strict_json(_bare(text))
-        except ValueError as fault:
-            return facts.failure(FailureKind.SCHEMA_MISMATCH, f"the answer is no JSON: {fault}")
+        # Whether it fits is judged by the caller, for every format alike.
+        with contextlib.suppress(ValueError):
+            value = answer_json(text)
     return Answer(
         usage=facts.usage,
         text=text,
@@ -92,14 +89,6 @@ def _text(content: Any) -> str | None:
         parts = [part.get("text") for part in content if isinstance(part, dict)]
         return clean("".join(part for part in parts if isinstance(part, str)))
     return None
-
-
-def _bare(text: str) -> str:
-    """The JSON of an answer, without the thoughts before it or the fence around it that some models write anyway."""
-    if thoughts := _THOUGHTS.match(text):
-        text = text[thoughts.end() :]
-    fence = _FENCE.fullmatch(text)
-    return fence[1] if fence else text.strip()
 
 
 def _tools(message: Mapping[str, Any]) -> list[Any]:

@@ -259,6 +259,8 @@ def _judge(course: _Course, answer: Answer) -> Outcome:
     value, why = fits(course.schema, answer.text)
     if why is None:
         return replace(answer, json=value)
+    if answer.finish_reason == "length":  # cut by the caller's own ceiling: another call would be cut again
+        return replace(answer, json=None)
     course.broken_text, course.complaint = answer.text, why
     return Failure(
         FailureKind.SCHEMA_MISMATCH,

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import jsonschema_rs
 
+from worker.providers.json_text import answer_json
+
 MESSAGE_CUT: Final = 300
 _POINTERS: Final = ("$ref", "$dynamicRef", "$recursiveRef", "$schema")
 _DIALECTS: Final = ("http://json-schema.org/draft-", "https://json-schema.org/draft/")
@@ -33,22 +35,14 @@ def check(schema: Mapping[str, Any]) -> None:
 def fits(schema: Mapping[str, Any], text: str | None) -> tuple[Any, str | None]:
     """The parsed value and why it does not fit (None: it fits)."""
     try:
-        value = json.loads(_bare(text or ""))
-    except (ValueError, RecursionError):
+        value = answer_json(text or "")
+    except ValueError:
         return None, "the answer is not JSON"
     error = next(iter(_validator(json.dumps(schema)).iter_errors(value)), None)
     if error is None:
         return value, None
     where = "/".join(str(part) for part in error.instance_path) or "the answer"
     return value, f"{where}: {error.message}"[:MESSAGE_CUT]
-
-
-def _bare(text: str) -> str:
-    """Models like to wrap JSON in a fence."""
-    text = text.strip()
-    if text.startswith("```") and text.endswith("```") and "\n" in text:
-        return text[text.index("\n") + 1 : -3]
-    return text
 
 
 @lru_cache(maxsize=256)
