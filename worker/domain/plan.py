@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from worker.domain.answer import Failure
-from worker.domain.failure import FailureKind, Lane, rule_for
+from worker.domain.failure import FailureKind, Lane, Then, rule_for
 from worker.domain.job import STARTS_MAX
 from worker.domain.route import Needs, Route
 from worker.domain.walk import Ask, Park, Stop, Walk
 
-Do = Literal["call", "repair", "wait", "fail", "expire"]
+Do = Literal["call", "repair", "wait", "fail", "expire", "end"]
 
 SHOWN: Final = 3  # calls of one target and key that use up nothing; what follows them is more of the same
+CALL_S: Final = 1.0  # what a call is taken to need
+_ENOUGH: Final = 5_000  # steps; whoever still goes on then does so until the deadline
 _UPPER: Final = 1.0  # the draw that no jitter exceeds: waits are shown as "at most"
 _PROMPT: Final = Needs(frozenset({"completion"}), 1)
 
@@ -28,7 +30,7 @@ _PROMPT: Final = Needs(frozenset({"completion"}), 1)
 class PlanStep:
     """call, repair  one call of `target` with `key`, `wait_s` after what was before it; repair: with a turn to mend it
     wait             the job gives its place back for `wait_s` and is visible as queued
-    fail, expire     how it ends
+    fail, expire     how it ends; end: by our own decision, which this kind stands for
 
     wait_s   at most: the jitter only shortens it (a wait the provider names is a floor, with up to a tenth on top)
     counts   it uses up one of the job's `max_attempts`
@@ -49,14 +51,14 @@ def plan(
     """The steps of a job of this lane on this route when every call fails as `kind`.
 
     hint_s      the wait that each failure names; None: it names none
-    deadline_s  of the job, from its first call; calls themselves are taken to need no time
+    deadline_s  of the job, from its first call
     """
     seen: Counter[tuple[str | None, str | None]] = Counter()
     shown: list[PlanStep] = []
     for step in _steps(route, lane, kind, hint_s, deadline_s):
         if step.do in {"call", "repair"} and not step.counts:
             seen[step.target, step.key] += 1
-        ends = step.do in {"fail", "expire"}
+        ends = step.do in {"fail", "expire", "end"}
         if seen and max(seen.values()) > SHOWN and not ends:
             shown[-1] = replace(shown[-1], skipped=shown[-1].skipped + 1)
         else:
@@ -64,18 +66,16 @@ def plan(
     return shown
 
 
-def _steps(
-    route: Route, lane: Lane, kind: FailureKind, hint_s: float | None, deadline_s: float
-) -> Iterator[PlanStep]:
+def _steps(route: Route, lane: Lane, kind: FailureKind, hint_s: float | None, deadline_s: float) -> Iterator[PlanStep]:
     walk = Walk(route, lane, _PROMPT, route.max_attempts)
     failure = Failure(kind, kind.value, wait_s=hint_s)
-    counts = not rule_for(kind, lane, route.on).free
+    rule = rule_for(kind, lane, route.on)
     at_s, started = 0.0, 0
-    while True:
+    for _ in range(_ENOUGH):
         step = walk.next(draw=_UPPER)
         match step:
             case Stop():
-                yield PlanStep("fail")
+                yield PlanStep("end" if rule.then is Then.END else "fail")
                 return
             case Park(wait_s):
                 yield PlanStep("wait", wait_s=wait_s)
@@ -85,12 +85,13 @@ def _steps(
                 at_s += wait_s
                 if at_s < deadline_s:
                     name = key.name if key is not None else None
-                    yield PlanStep("repair" if repair else "call", target.name, name, wait_s, counts)
+                    yield PlanStep("repair" if repair else "call", target.name, name, wait_s, not rule.free)
+                    at_s += CALL_S
                     walk.failed(target.name, name, failure, at_s=at_s, draw=_UPPER)
                     started += 1
         if at_s >= deadline_s:
-            yield PlanStep("expire")
-            return
+            break
         if kind is FailureKind.INTERRUPTED and started == STARTS_MAX:  # the store's rule, not the walk's
             yield PlanStep("fail")
             return
+    yield PlanStep("expire")

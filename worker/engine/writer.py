@@ -1,8 +1,8 @@
 """Group commit: what many jobs have to say to the database goes in one transaction.
 
-An urgent write (somebody waits for the job) leaves as soon as one of the database threads is free, alone or with all that
-waited meanwhile. A batch line's write lets others gather first, for LINGER_S at most: a transaction costs about the same
-for one job as for twenty, and at 1,300 jobs a second the transactions cost more than the calls.
+An urgent write (somebody waits for the job) leaves as soon as one of the database threads is free, alone or with all
+that waited meanwhile. A batch line's write lets others gather first, for LINGER_S at most: a transaction costs about
+the same for one job as for twenty, and at 1,300 jobs a second the transactions cost more than the calls.
 """
 
 from __future__ import annotations
