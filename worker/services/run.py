@@ -27,6 +27,7 @@ from worker.engine.writer import Entry
 from worker.limits.gate import Gate
 from worker.providers.catalog import Catalog, UnknownModel
 from worker.providers.formats import FORMATS
+from worker.providers.prices import published_nano
 from worker.providers.transport import Transport
 from worker.services.schema import fits
 from worker.store.attempts import Attempt
@@ -293,7 +294,7 @@ def _with_repair(course: _Course) -> Mapping[str, Any]:
 def _closed(course: _Course, target: Target, row: AttemptRow, outcome: Outcome) -> AttemptRow:
     """The row as it is stored after the call, and the sums with it."""
     usage = outcome.usage
-    cost = cost_nano(usage, target.price)
+    cost = _cost(course, target, outcome)
     course.usage = course.usage + usage
     if cost is not None:
         course.cost = cost if course.cost is None else course.cost + cost
@@ -316,6 +317,16 @@ def _closed(course: _Course, target: Target, row: AttemptRow, outcome: Outcome) 
         retry_after_s=outcome.wait_s,
         reason=outcome.message,
     )
+
+
+def _cost(course: _Course, target: Target, outcome: Outcome) -> int | None:
+    """By the configured price, else by the published one: of the model as the provider names it, then as we do."""
+    if target.price is not None:
+        return cost_nano(outcome.usage, target.price)
+    base_url = course.bench.catalog.providers[target.provider].base_url
+    at = clock.now()
+    served = published_nano(base_url, outcome.model, outcome.usage, at) if outcome.model is not None else None
+    return served if served is not None else published_nano(base_url, target.model, outcome.usage, at)
 
 
 # The bytes had left and no full answer came: the provider may have billed it.
