@@ -17,7 +17,15 @@ def _any_address() -> str:
     return "[::]"
 
 
-bind = f"{_any_address()}:{os.environ.get('PORT') or 8000}"
+def _host() -> str:
+    """HOST where it is set; else every address, for a platform's router to reach."""
+    named = os.environ.get("HOST", "").strip("[] ")
+    if not named:
+        return _any_address()
+    return f"[{named}]" if ":" in named else named
+
+
+bind = f"{_host()}:{os.environ.get('PORT') or 8000}"
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
 worker_class = "gthread"
 threads = 64  # a request that waits for its job holds a thread; api/ bounds how many may

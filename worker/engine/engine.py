@@ -75,6 +75,7 @@ class Engine:
         self._draining = False
         self._thread: threading.Thread | None = None
         self._claims = ThreadPoolExecutor(2, thread_name_prefix="completar-claims")
+        self._broken: Exception | None = None  # why the loop never began
         self._run_job: Run | None = None
         self._close_run: Callable[[], Awaitable[None]] | None = None
         self.loop: asyncio.AbstractEventLoop
@@ -88,6 +89,8 @@ class Engine:
         self._thread = threading.Thread(target=self._main, args=(open_run,), name="completar-engine", daemon=True)
         self._thread.start()
         self._ready.wait()
+        if self._broken is not None:
+            raise self._broken
 
     def hint(self, ids: Sequence[str]) -> None:
         """These interactive jobs are worth a claim now. Dropped without harm when there is no room."""
@@ -133,7 +136,12 @@ class Engine:
         for lane in self._lane_names:
             least = self._slots if lane is Lane.INTERACTIVE else min(50, self._slots)
             self._lanes[lane] = _LaneState(lane, Governor(self._slots, least=least))
-        self._run_job, self._close_run = self.loop.run_until_complete(_awaited(open_run(self)))
+        try:
+            self._run_job, self._close_run = self.loop.run_until_complete(_awaited(open_run(self)))
+        except Exception as exc:  # noqa: BLE001 - raised where the engine was started
+            self._broken = exc
+            self._ready.set()
+            return
         keep = [self.loop.create_task(self._serve(state)) for state in self._lanes.values()]
         keep += [self.loop.create_task(self._poll()), self.loop.create_task(self._govern())]
         for task in keep:

@@ -1,4 +1,4 @@
-"""What a call cost by the providers' published prices: the dated table of the genai-prices package, and nothing else of it.
+"""What a call cost by the providers' published prices: the dated table of the genai-prices package.
 
 A model or a provider that the table does not know has no price: unknown, never 0. The table is the one that was
 installed; nothing is fetched.
