@@ -125,6 +125,14 @@ class Walk:
             return
         self._leave(rule, index, key, wait)
 
+    def unfit(self, target: str, reason: str) -> None:
+        """The wire form of this target has no way to say what is asked: it is passed over for good."""
+        index = self._index(target)
+        assert index is not None
+        self._again = None
+        self._gone.add(index)
+        self._skip(self.route.targets[index], reason, None)
+
     def skipped(self, target: str, kind: FailureKind | None) -> None:
         """A skip that is already on record is not recorded again."""
         self._told.add((target, kind))

@@ -24,6 +24,10 @@ class Control:
             if self._asked is not None:
                 self._asked.set()
 
+    def asked(self) -> bool:
+        """Whether the job was asked to stop by now."""
+        return self.why is not None
+
     def hang_up(self) -> None:
         """The open call is given up; the job's coroutine sees a CancelledError."""
         if self.task is not None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import httpx
+
 from worker import clock, events
 from worker.domain.answer import Answer, Call, Failure, Outcome
 from worker.domain.failure import FailureKind, Lane
@@ -26,6 +28,7 @@ from worker.engine.engine import Engine, Held
 from worker.engine.writer import Entry
 from worker.limits.gate import Gate
 from worker.providers.catalog import Catalog, UnknownModel
+from worker.providers.format import Format, Unfit
 from worker.providers.formats import FORMATS
 from worker.providers.prices import published_nano
 from worker.providers.transport import Transport
@@ -125,7 +128,7 @@ def _replay(walk: Walk, history: Sequence[Attempt]) -> None:
 async def _walk(course: _Course) -> None:
     control, gate = course.control, course.bench.gate
     while True:
-        if control.why is not None:
+        if control.asked():
             await _settle(course, Return())  # a job that is `cancelling` ends as cancelled by the same statement
             return
         remaining = course.remaining_s()
@@ -146,7 +149,10 @@ async def _walk(course: _Course) -> None:
             case Ask():
                 if step.wait_s > 0.0 and not await _rest(course, step.wait_s, park=False):
                     return
-                if control.why is None and await _ask(course, step):
+                if control.asked():
+                    continue
+                letter = _written(course, step)
+                if letter is not None and await _ask(course, letter):
                     return
 
 
@@ -166,12 +172,37 @@ async def _rest(course: _Course, wait_s: float, *, park: bool = True) -> bool:
     return True
 
 
-async def _ask(course: _Course, ask: Ask) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A call in its wire form, ready to go."""
+
+    ask: Ask
+    call: Call
+    wire: Format
+    request: httpx.Request
+
+
+def _written(course: _Course, ask: Ask) -> _Letter | None:
+    """The call in the target's wire form; None where that has no way to say it: the target is passed over."""
+    catalog = course.bench.catalog
+    spec = catalog.providers[ask.target.provider]
+    wire = FORMATS[spec.format]
+    request = course.request if not ask.repair else _with_repair(course)
+    call = Call(course.job.kind, spec.base_url, ask.target.model, request, course.schema)
+    secret = catalog.secret(spec.name, ask.key.name) if ask.key is not None else None
+    try:
+        return _Letter(ask, call, wire, wire.build_request(call, secret))
+    except Unfit as exc:
+        course.walk.unfit(ask.target.name, str(exc))
+        return None
+
+
+async def _ask(course: _Course, letter: _Letter) -> bool:
     """One call. True when the job has left: it ended, or its claim was lost."""
     bench = course.bench
-    places = bench.gate.place(ask.target)
+    places = bench.gate.place(letter.ask.target)
     if places is None:
-        return await _call(course, ask)
+        return await _call(course, letter)
     try:
         await asyncio.wait_for(places.acquire(), IN_PLACE_S)
     except TimeoutError:
@@ -180,13 +211,13 @@ async def _ask(course: _Course, ask: Ask) -> bool:
         bench.engine.wake_in(course.job.lane, wait_s)
         return True
     try:
-        return await _call(course, ask)
+        return await _call(course, letter)
     finally:
         places.release()
 
 
-async def _call(course: _Course, ask: Ask) -> bool:
-    bench, job, target, key = course.bench, course.job, ask.target, ask.key
+async def _call(course: _Course, letter: _Letter) -> bool:
+    bench, job, target, key = course.bench, course.job, letter.ask.target, letter.ask.key
     row = AttemptRow(
         id=clock.new_id("att"),
         job_id=job.id,
@@ -201,7 +232,13 @@ async def _call(course: _Course, ask: Ask) -> bool:
     begin, course.skips = [*course.skips, row], []
     close, course.done = course.done, []
     entry = Entry(job.id, job.claim_id, begin=begin, close=close)
-    if not await bench.engine.writer.write(entry, urgent=job.lane is Lane.INTERACTIVE):
+    mark = bench.engine.writer.write(entry, urgent=job.lane is Lane.INTERACTIVE)
+    try:
+        held = await asyncio.shield(mark)
+    except asyncio.CancelledError:  # hung up before the bytes left; the mark is on its way all the same
+        await asyncio.shield(_never_sent(course, row, mark))
+        return True
+    if not held:
         course.rows -= 1
         # The claim is lost, or somebody asked to stop between two calls: settle finds out which.
         await _settle(course, Return())
@@ -210,7 +247,7 @@ async def _call(course: _Course, ask: Ask) -> bool:
     tokens = course.walk.needs.tokens
     bench.gate.enter(target, tokens, clock.monotonic_s())
     try:
-        outcome, row = await _send(course, ask, row)
+        outcome, row = await _send(course, letter, row)
     except asyncio.CancelledError:
         bench.gate.leave(target, key, None, tokens, clock.monotonic_s())
         await asyncio.shield(_hung_up(course, row))
@@ -229,19 +266,14 @@ async def _call(course: _Course, ask: Ask) -> bool:
     return False
 
 
-async def _send(course: _Course, ask: Ask, row: AttemptRow) -> tuple[Outcome, AttemptRow]:
+async def _send(course: _Course, letter: _Letter, row: AttemptRow) -> tuple[Outcome, AttemptRow]:
     bench, route = course.bench, course.walk.route
-    spec = bench.catalog.providers[ask.target.provider]
-    wire = FORMATS[spec.format]
-    request = course.request if not ask.repair else _with_repair(course)
-    call = Call(course.job.kind, spec.base_url, ask.target.model, request, course.schema)
-    secret = bench.catalog.secret(spec.name, ask.key.name) if ask.key is not None else None
     total = route.attempt_timeout_s
     remaining = course.remaining_s()
     if remaining is not None:
         total = min(total, max(_DUE_S, remaining))
     reply = await bench.transport.send(
-        wire.build_request(call, secret),
+        letter.request,
         connect_s=min(route.connect_timeout_s, total),
         first_byte_s=min(route.first_byte_timeout_s, total),
         total_s=total,
@@ -250,7 +282,7 @@ async def _send(course: _Course, ask: Ask, row: AttemptRow) -> tuple[Outcome, At
     if isinstance(reply, Failure):
         return reply, row
     row = replace(row, http_status=reply.status, first_byte_s=reply.first_byte_s, total_s=reply.total_s)
-    return wire.read_response(call, reply.status, reply.headers, reply.body), row
+    return letter.wire.read_response(letter.call, reply.status, reply.headers, reply.body), row
 
 
 def _judge(course: _Course, answer: Answer) -> Outcome:
@@ -333,6 +365,13 @@ def _cost(course: _Course, target: Target, outcome: Outcome) -> int | None:
 _MAYBE_BILLED = frozenset(
     {FailureKind.TIMEOUT, FailureKind.TRUNCATED, FailureKind.BAD_OUTPUT, FailureKind.EMPTY_OUTPUT}
 )
+
+
+async def _never_sent(course: _Course, row: AttemptRow, mark: asyncio.Future[bool]) -> None:
+    """The call was marked and not made: the row says so."""
+    if await mark:
+        course.done.append(replace(row, state=AttemptState.CANCELLED, reason="stopped before the request left"))
+    await _settle(course, Return())
 
 
 async def _hung_up(course: _Course, row: AttemptRow) -> None:

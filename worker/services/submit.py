@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,6 @@ from worker.domain.answer import Json, Kind
 from worker.domain.failure import Lane
 from worker.domain.job import NewJob, OnInterruption
 from worker.store import idempotency, jobs
-from worker.store.text import dumps
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class KeyReused(ValueError):
 
 def fingerprint(request: Any) -> str:
     """SHA-256 of the request's JSON with sorted keys, hex."""
-    return hashlib.sha256(dumps(request).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 def submit(
