@@ -269,3 +269,16 @@ def test_the_request_on_the_wire_has_only_what_the_caller_set(station: Station) 
     (request,) = station.provider.requests
     assert isinstance(request, Received)
     assert request.json == {"model": "m", "messages": [{"role": "user", "content": "only this 0"}]}
+
+
+def test_a_target_whose_wire_form_cannot_say_it_is_passed_over_with_the_reason(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    provider.always(script.embeddings([[1.0, 0.0]]))
+    with closing(Station(database_url, provider, tmp_path, first_format="anthropic")) as station:
+        with station.worker():
+            job = station.run(kind="embedding")
+        assert job.result == {"embeddings": [[1.0, 0.0]]}
+        assert station.course(job.id) == ["first:skipped", "second:answered"]
+        assert station.attempts(job.id)[0].row.reason == "format anthropic has no embeddings"
+        assert job.attempts == 1 == len(provider.requests)

@@ -11,6 +11,7 @@ from tests.support.scripted_provider import ScriptedProvider
 from tests.support.wait import wait_until
 from worker.celery_app import CeleryHints, make_celery
 from worker.deps import Deps, build
+from worker.domain.answer import Kind
 from worker.domain.failure import Lane
 from worker.domain.job import JobView
 from worker.domain.state import FINAL
@@ -23,7 +24,7 @@ from worker.store.attempts import Attempt
 
 _CONFIG = """
 [providers.first]
-format = "openai"
+format = "{first_format}"
 base_url = "{url}/first/v1"
 label = "First"
 
@@ -50,11 +51,12 @@ class Station:
         *,
         redis_url: str | None = None,
         more: str = "",
+        first_format: str = "openai",
         **env: str,
     ) -> None:
-        """`more` goes below `[routes.default]`; `env` are further variables."""
+        """`more` goes below `[routes.default]`; `first_format` is of the first target; `env` are further variables."""
         config = folder / "completar.toml"
-        config.write_text(_CONFIG.format(url=provider.url, more=more), encoding="utf-8")
+        config.write_text(_CONFIG.format(url=provider.url, more=more, first_format=first_format), encoding="utf-8")
         self.provider = provider
         self.env = {
             "DATABASE_URL": database_url,
@@ -90,7 +92,9 @@ class Station:
     def submit(self, n: int = 1, *, lane: Lane = Lane.INTERACTIVE, prompt: str = "hello", **more: Any) -> list[str]:
         """Store `n` jobs with prompts of their own."""
         models = more.pop("models", ("default",))
-        requests = [JobRequest("completion", models, {"prompt": f"{prompt} {i}"}, lane=lane, **more) for i in range(n)]
+        kind: Kind = more.pop("kind", "completion")
+        field = "input" if kind == "embedding" else "prompt"
+        requests = [JobRequest(kind, models, {field: f"{prompt} {i}"}, lane=lane, **more) for i in range(n)]
         return list(submit(self.deps, self.project_id, requests).ids)
 
     def one(self, **more: Any) -> str:
