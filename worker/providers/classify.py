@@ -29,19 +29,23 @@ BY_WORD: Final[Mapping[str, FailureKind]] = MappingProxyType(
             " insufficient_balance insufficient_credits",
             _K.AUTH: "invalid_api_key invalid_authentication_error incorrect_api_key_error authentication_error"
             " api_key_invalid unauthenticated unauthorized",
-            _K.PERMISSION: "permission_denied_error permission_error unsupported_country_region_territory",
+            _K.PERMISSION: "permission_denied_error permission_error unsupported_country_region_territory"
+            " failed_precondition",
             _K.MODEL_NOT_FOUND: "model_not_found model_not_supported model_decommissioned model_not_available"
             " resource_not_found_error deploymentnotfound",
             _K.CONTEXT_LENGTH: "context_length_exceeded exceed_context_size_error request_too_large",
             _K.CONTENT_FILTER: "content_filter content_policy_violation invalid_prompt responsibleaipolicyviolation"
-            " bio_policy",
+            " bio_policy misalignment_policy_violation image_content_policy_violation",
             _K.BAD_OUTPUT: "tool_use_failed json_validate_failed",
             _K.OVERLOADED: "server_is_overloaded service_unavailable_error serviceunavailableerror service_unavailable"
             " engine_overloaded_error overloaded_error overloaded capacity_exceeded",
             _K.LOADING: "healthcheck unhealthy",
             _K.TIMEOUT: "timeout_error deadline_exceeded",
             _K.CONFLICT: "conflict_error",
-            _K.BAD_REQUEST: "not_supported_error",
+            _K.BAD_REQUEST: "not_supported_error invalid_image invalid_image_format invalid_base64_image"
+            " invalid_image_url image_too_large image_too_small image_parse_error invalid_image_mode"
+            " image_file_too_large unsupported_image_media_type empty_image_file failed_to_download_image"
+            " image_file_not_found",
         }.items()
         for word in words.split()
     }
@@ -74,6 +78,12 @@ BY_STATUS: Final[Mapping[int, FailureKind]] = MappingProxyType(
     }
 )
 
+# A machine of one's own behind Hugging Face's proxy: it sleeps (503, once 502), has a queue but no account to exhaust,
+# and nothing else at its address.
+ENDPOINT_STATUSES: Final[Mapping[int, FailureKind]] = MappingProxyType(
+    {**BY_STATUS, 404: _K.GONE, 429: _K.OVERLOADED, 502: _K.LOADING, 503: _K.LOADING}
+)
+
 # Nobody told a status: an error inside a 200, or in the middle of a stream.
 UNKNOWN: Final = 0
 
@@ -94,12 +104,10 @@ _BY_TEXT: Final = (
     _pattern(
         _K.QUOTA,
         frozenset({400, 403, 429}),
-        r"exceeded your current quota",
-        r"check your plan and billing",
         r"insufficient (?:balance|credits?|funds|quota)",
         r"credit balance",
         r"(?:monthly|included) credits",
-        r"spend(?:ing)? limit",
+        r"spend(?:ing)? (?:limit|cap)",
         r"specified API usage limits",
         r"out of credits",
         r"prepa(?:id|yment) .{0,40}(?:depleted|exhausted)",
@@ -141,6 +149,11 @@ _BY_TEXT: Final = (
         r"unregistered callers",
     ),
     _pattern(
+        _K.PERMISSION,
+        _BARRED,
+        r"(?:organization|account|workspace|project) (?:has been|is) (?:disabled|suspended|deactivated)",
+    ),
+    _pattern(
         _K.MODEL_NOT_FOUND,
         frozenset({400, 403, 404, 422}),
         r"\bmodels?\b[\s:/]*[`'\"]?[\w./:@+-]*[`'\"]?,? (?:(?:is|was|has been|does|could|cannot) )?"
@@ -167,6 +180,10 @@ _BY_TEXT: Final = (
     _pattern(_K.RATE_LIMIT, frozenset({403, 503}), r"\brate limit", r"too many requests"),
 )
 
+# Google says so of its minute windows too: then a wait stands beside it, or at least Google's own word.
+_VAGUE: Final = re.compile(r"exceeded your current quota|check your plan and billing", re.IGNORECASE)
+_WINDOW: Final = "resource_exhausted"
+
 # "Request too large ... TPM: Limit 8000, Requested 14137": the code says rate limit, yet waiting never helps.
 _NEVER_FITS: Final = re.compile(r"request too large", re.IGNORECASE)
 
@@ -177,6 +194,8 @@ def classify(
     """The kind of an error; `status` UNKNOWN where none was told. `by_status` is one of the format's own."""
     if status == 413 or (status in (UNKNOWN, 429) and _NEVER_FITS.search(error.message)):
         return _K.CONTEXT_LENGTH
+    if error.daily:
+        return _K.QUOTA
     for word in error.words:
         if (kind := BY_WORD.get(word)) is not None:
             return kind
@@ -190,8 +209,9 @@ def _by_text(status: int, error: ErrorBody) -> FailureKind | None:
         return _K.LOADING
     for kind, statuses, phrases in _BY_TEXT:
         if status in statuses and phrases.search(error.message):
-            # Google says "exceeded your current quota" of its minute windows too, and then how long they last.
-            return _K.RATE_LIMIT if kind is _K.QUOTA and error.wait_s is not None else kind
+            return kind
+    if status in (UNKNOWN, 400, 403, 429) and _VAGUE.search(error.message):
+        return _K.RATE_LIMIT if error.wait_s is not None or _WINDOW in error.words else _K.QUOTA
     if error.param == "model" and status in (400, 404):
         return _K.MODEL_NOT_FOUND
     if status == 404 and re.search(r"\bmodel\b", error.message, re.IGNORECASE):

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from worker.providers.facts import name_of
 from worker.providers.json_text import read_json
-from worker.providers.redaction import one_line
+from worker.providers.redaction import mask, one_line
 
 _TEXT_READ: Final = 4096  # bytes of a body that is no JSON
 _NESTED: Final = 4  # errors inside errors, as gateways wrap them
@@ -33,6 +33,8 @@ class ErrorBody:
     number   a numeric code in the range of error statuses (some engines repeat the status there)
     wait_s   a wait in a field of its own (RetryInfo, estimated_time), in seconds
     loading  it carries an estimate of when a model will be loaded
+    daily    the window it speaks of is a day (Google's QuotaFailure)
+    request_id  the provider's id of the call, where it stands in the body
     fields   the innermost object, for what only one format knows
     """
 
@@ -43,6 +45,8 @@ class ErrorBody:
     number: int | None = None
     wait_s: float | None = None
     loading: bool = False
+    daily: bool = False
+    request_id: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -65,11 +69,13 @@ def error_of(value: Any) -> ErrorBody:
     return ErrorBody(
         message=one_line(texts[0]) if texts else "",
         words=tuple(dict.fromkeys(word.lower() for word in words)),
-        code=words[0] if words else None,
+        code=mask(words[0]) if words else None,
         param=next((p for layer in objects if isinstance(p := layer.get("param"), str)), None),
         number=next((n for layer in objects if (n := _number(layer)) is not None), None),
         wait_s=delay if delay is not None else estimate,
         loading=estimate is not None,
+        daily=any(_is_daily(layer) for layer in objects),
+        request_id=next((i for layer in objects if (i := name_of(layer.get("request_id")))), None),
         fields=objects[0] if objects else {},
     )
 
@@ -145,6 +151,18 @@ def _retry_delay(layer: Mapping[str, Any]) -> float | None:
         if isinstance(item, dict) and "retryDelay" in item:
             return _seconds(item["retryDelay"])
     return None
+
+
+def _is_daily(layer: Mapping[str, Any]) -> bool:
+    """Google names the quotas that are used up: `...RequestsPerDayPerProjectPerModel-FreeTier`."""
+    details = layer.get("details")
+    for item in details if isinstance(details, list) else ():
+        found = item.get("violations") if isinstance(item, dict) else None
+        for violation in found if isinstance(found, list) else ():
+            quota = violation.get("quotaId") if isinstance(violation, dict) else None
+            if isinstance(quota, str) and "PerDay" in quota:
+                return True
+    return False
 
 
 def _seconds(value: Any) -> float | None:

@@ -52,3 +52,9 @@ def name_of(value: Any) -> str | None:
 def token_count(value: Any) -> int | None:
     """A count as providers report it, or None where it can be none."""
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+
+
+def header_count(headers: Mapping[str, str], name: str) -> int | None:
+    """A count that a header tells."""
+    digits = headers.get(name, "").strip()
+    return token_count(int(digits)) if digits.isascii() and digits.isdigit() and len(digits) <= 10 else None

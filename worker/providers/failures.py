@@ -61,7 +61,9 @@ def _failure(
     by_status: Mapping[int, FailureKind],
 ) -> Failure:
     kind = classify(status, error, headers, by_status)
-    wait_s, wait_from = wait_of(headers, error, now) if kind in _WAITABLE else (None, None)
+    # Google names a wait of seconds with a daily window too: it is the next try that it means, not the end of the day.
+    waitable = kind in _WAITABLE and not error.daily
+    wait_s, wait_from = wait_of(headers, error, now) if waitable else (None, None)
     # A daily window is waited for only where its end is told; Moonshot's (TPD) has none to tell.
     endless = wait_s is None or _MOONSHOT_LIMIT in error.words
     if kind is FailureKind.RATE_LIMIT and endless and _DAILY.search(error.message):
@@ -75,5 +77,5 @@ def _failure(
         wait_from=wait_from,
         usage=facts.usage,
         model=facts.model,
-        request_id=facts.request_id,
+        request_id=facts.request_id or error.request_id,
     )

@@ -6,7 +6,25 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from worker.providers.anthropic import AnthropicFormat
 from worker.providers.format import Format
+from worker.providers.gemini import GeminiFormat
+from worker.providers.hf_inference import HFInferenceFormat
+from worker.providers.hf_text_generation import HFTextGenerationFormat
 from worker.providers.openai import OpenAIFormat
+from worker.providers.openai_responses import OpenAIResponsesFormat
+from worker.providers.tei import TEIFormat
 
-FORMATS: Final[Mapping[str, Format]] = MappingProxyType({"openai": OpenAIFormat()})
+_ALL: Final[tuple[Format, ...]] = (
+    OpenAIFormat(),
+    OpenAIResponsesFormat(),
+    AnthropicFormat(),
+    GeminiFormat(),
+    OpenAIFormat(name="hf-openai", is_endpoint=True),
+    HFTextGenerationFormat(),
+    HFTextGenerationFormat(name="hf-text2text-generation", task="text2text-generation"),
+    HFTextGenerationFormat(name="hf-handler", task=None),
+    HFInferenceFormat(),
+    TEIFormat(),
+)
+FORMATS: Final[Mapping[str, Format]] = MappingProxyType({one.name: one for one in _ALL})

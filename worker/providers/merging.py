@@ -11,12 +11,13 @@ from typing import Final
 from worker.domain.money import Price
 from worker.domain.retry import Backoff
 from worker.domain.route import ALL_NEEDS, Key, Need, Route, Target
+from worker.providers.flavours import HUGGING_FACE, at_endpoint
+from worker.providers.formats import FORMATS
 from worker.providers.presets import PRESETS
 from worker.providers.spec import Limits, ProviderSpec, distinct, suggested, target_named
 from worker.settings import SANDBOX, Fault, ModelConfig, ProviderConfig, RouteConfig, Settings, closest, did_you_mean
 
 DEFAULT: Final = "default"  # the route of a request that names none, and whose bounds a list of targets has
-FORMATS: Final = frozenset({"openai"})
 SANDBOX_MODEL: Final = "echo"
 NOWHERE: Final = "http://sandbox.invalid"  # a name that is never resolved (RFC 6761): this process has no sandbox
 # Invented, so that cost can be seen without spending any.
@@ -70,6 +71,8 @@ def sandbox(url: str | None) -> ProviderSpec:
 
 def _add_provider(name: str, settings: Settings, found: Merged) -> None:
     preset, own = PRESETS.get(name), settings.providers.get(name)
+    if preset is not None and name == HUGGING_FACE and settings.endpoint is not None:
+        preset, own = at_endpoint(preset, own, settings.endpoint)
     config = _laid_over(preset, own)
     names = config.api_keys or ()
     keys = _pool(name, config, settings)

@@ -7,7 +7,6 @@ refuse is left out of its requests (`_Dialect`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,27 +17,26 @@ from typing import Any, Final
 import httpx
 
 from worker import clock
-from worker.domain.answer import Call, Outcome
+from worker.domain.answer import Call, Failure, Outcome
 from worker.domain.failure import FailureKind
-from worker.providers.classify import BY_STATUS
-from worker.providers.error_body import read_error_body
-from worker.providers.failures import failure_inside, read_failure
-from worker.providers.format import USER_AGENT
-from worker.providers.json_text import read_json
+from worker.providers.classify import BY_STATUS, ENDPOINT_STATUSES
+from worker.providers.format import refuse_task
+from worker.providers.json_request import bearer, json_request
 from worker.providers.openai_chat import read_chat
 from worker.providers.openai_embeddings import read_embeddings
 from worker.providers.openai_facts import facts_of
-from worker.providers.openai_stream import BrokenStreamError, completion_of, is_event_stream
+from worker.providers.openai_stream import completion_of
+from worker.providers.portable import EXTRA
+from worker.providers.reply import Shape, parsed
 
 SCHEMA_NAME: Final = "answer"
+ONLY_MODEL: Final = "endpoint"  # stands for the one model of an endpoint whose name nobody told
 _PATHS: Final = {"completion": "/chat/completions", "embedding": "/embeddings"}
 _ENDPOINT: Final = ".endpoints.huggingface.cloud"
 
-# A 404 that does not speak of a model is a wrong address. A sleeping endpoint of Hugging Face answers 503 (once 502).
-_STATUSES: Final = MappingProxyType({**BY_STATUS, 404: FailureKind.BAD_REQUEST})
-_ENDPOINT_STATUSES: Final = MappingProxyType({**_STATUSES, 502: FailureKind.LOADING, 503: FailureKind.LOADING})
-
-_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode  # ASCII: a lone surrogate cannot break it
+# A 404 that does not speak of a model is a wrong address.
+STATUSES: Final = MappingProxyType({**BY_STATUS, 404: FailureKind.BAD_REQUEST})
+_ENDPOINT_STATUSES: Final = MappingProxyType({**ENDPOINT_STATUSES, 404: FailureKind.BAD_REQUEST})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class _Dialect:
 
     drops: frozenset[str] = frozenset()
     renames: tuple[tuple[str, str], ...] = ()
-    drops_of_turn: frozenset[str] = frozenset()
+    drops_of_turn: frozenset[str] = frozenset({EXTRA})
 
 
 # Answers are stored whole: none is streamed.
@@ -63,7 +61,7 @@ _OPENAI: Final = _Dialect(drops=_NEVER, renames=(("max_tokens", "max_completion_
 # Unknown properties are a 400, inside messages too, and clients send back the turns other providers gave them.
 _GROQ: Final = _Dialect(
     drops=_NEVER | {"logprobs", "top_logprobs", "logit_bias", "store"},
-    drops_of_turn=frozenset({"reasoning", "reasoning_content"}),
+    drops_of_turn=frozenset({EXTRA, "reasoning", "reasoning_content"}),
 )
 # Each model takes one value only, and which one varies: a caller cannot know it, least of all after a fallback.
 _KIMI: Final = _Dialect(drops=_NEVER | {"temperature", "top_p", "n", "presence_penalty", "frequency_penalty"})
@@ -79,56 +77,40 @@ def _dialect(base_url: str, model: str) -> _Dialect:
     return _KIMI if model.startswith("kimi-") else _ANY
 
 
-@lru_cache(maxsize=1024)
-def _address(base_url: str, path: str, key: str | None) -> tuple[httpx.URL, httpx.Headers]:
-    """Where to, and all headers but the length. Hugging Face compares Content-Type and Accept as exact strings."""
-    url = httpx.URL(base_url.rstrip("/") + path)
-    headers = {
-        "Host": url.netloc.decode("ascii"),
-        "Content-Type": "application/json",
-        "Accept": "application/json",
-        "Accept-Encoding": "identity",
-        "User-Agent": USER_AGENT,
-    }
-    if key is not None:
-        headers["Authorization"] = f"Bearer {key}"
-    return url, httpx.Headers(headers)
-
-
 @dataclass(frozen=True, slots=True)
 class OpenAIFormat:
-    """`now` is asked only where a reply names a moment to wait for and shows no clock of its own."""
+    """now          asked only where a reply names a moment to wait for and shows no clock of its own
+    is_endpoint  an Inference Endpoint, whatever its host is called: it sleeps, and serves one model, so that
+                 ONLY_MODEL need not be named
+    """
 
     now: Callable[[], datetime] = clock.now
     name: str = "openai"
+    is_endpoint: bool = False
 
     def build_request(self, call: Call, key: str | None) -> httpx.Request:
-        url, headers = _address(call.base_url, _PATHS[call.kind], key)
-        body = _dumps(_fields(call)).encode("ascii")
-        request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(body))
-        request.headers["Content-Length"] = str(len(body))  # of its own copy
-        return request
+        refuse_task(call, self.name)
+        fields = _fields(call)
+        if self.is_endpoint and call.model == ONLY_MODEL:
+            del fields["model"]
+        url = call.base_url.rstrip("/") + _PATHS[call.kind]
+        return json_request("POST", url, bearer(key), fields)
 
     def read_response(self, call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
-        if not 200 <= status < 300:
-            by_status = _ENDPOINT_STATUSES if _ENDPOINT in call.base_url else _STATUSES
-            return read_failure(status, headers, body, self.now(), by_status)
-        try:
-            streamed = is_event_stream(headers.get("content-type", ""), body)
-            reply = completion_of(body) if streamed else read_json(body)
-        except BrokenStreamError as broken:
-            facts = facts_of(status, headers, broken.partial)
-            if broken.error is not None:
-                return failure_inside(facts, broken.error, self.now())
-            return facts.failure(FailureKind.SERVER_ERROR, str(broken))
-        except ValueError:
-            told = read_error_body(body).message or "empty"
-            return facts_of(status, headers, None).failure(FailureKind.SERVER_ERROR, f"a broken body: {told}")
-        if isinstance(reply, dict) and (reply.get("error") or reply.get("object") == "error"):
-            return failure_inside(facts_of(status, headers, reply), reply, self.now())
+        by_status = _ENDPOINT_STATUSES if self.is_endpoint or _ENDPOINT in call.base_url else STATUSES
+        reply = parsed(_SHAPE, status, headers, body, self.now(), by_status)
+        if isinstance(reply, Failure):
+            return reply
         if call.kind == "embedding":
             return read_embeddings(call, status, headers, reply)
         return read_chat(call, status, headers, reply)
+
+
+def _tells_error(reply: Any) -> bool:
+    return isinstance(reply, dict) and bool(reply.get("error") or reply.get("object") == "error")
+
+
+_SHAPE: Final = Shape(facts_of, completion_of, _tells_error)
 
 
 def _fields(call: Call) -> dict[str, Any]:

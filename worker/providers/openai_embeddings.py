@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import math
 import sys
 from array import array
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from worker.domain.answer import Answer, Call, Json, Outcome
+from worker.domain.answer import Answer, Call, Outcome
 from worker.domain.failure import FailureKind
 from worker.providers.openai_facts import facts_of
+from worker.providers.vectors import inputs_in, vector_of
 
 
 def read_embeddings(call: Call, status: int, headers: Mapping[str, str], reply: Any) -> Outcome:
@@ -25,7 +25,7 @@ def read_embeddings(call: Call, status: int, headers: Mapping[str, str], reply: 
         vectors = [_vector(item) for item in _in_order(data)]
     except (ValueError, OverflowError) as fault:
         return facts.failure(FailureKind.BAD_OUTPUT, f"the reply is no list of embeddings: {fault}")
-    asked = _asked(call.input.get("input"))
+    asked = inputs_in(call.input.get("input"))
     if len(vectors) < asked:
         return facts.failure(FailureKind.BAD_OUTPUT, f"{len(vectors)} embeddings for {asked} inputs")
     usage = facts.usage
@@ -52,14 +52,4 @@ def _vector(item: Mapping[str, Any]) -> list[float]:
         if sys.byteorder == "big":
             vector.byteswap()
         numbers = vector.tolist()
-    if not isinstance(numbers, list) or not numbers or not set(map(type, numbers)) <= {int, float}:
-        raise ValueError("a vector is no list of numbers")
-    floats = list(map(float, numbers))
-    if not all(map(math.isfinite, floats)):
-        raise ValueError("a number out of range")
-    return floats
-
-
-def _asked(given: Json) -> int:
-    """How many inputs: one text or one list of tokens, or a list of either."""
-    return len(given) if isinstance(given, list | tuple) and given and not isinstance(given[0], int) else 1
+    return vector_of(numbers)

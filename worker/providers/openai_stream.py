@@ -1,40 +1,20 @@
-"""A chat completion that came as server-sent events, put together again.
-
-We never ask for a stream, but a server in between may send one, and a stream can fail after its 200.
-"""
+"""A chat completion that came as server-sent events, put together again; a stream can fail after its 200."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final
 
+from worker.providers.event_stream import BrokenStreamError, events
 from worker.providers.json_text import read_json
 
 DONE: Final = "[DONE]"
 _TOOLS: Final = 1000  # a tool call's index is the provider's number; none asks for more at once
 
 
-class BrokenStreamError(Exception):
-    """The stream told of an error, or ended too early.
-
-    error    the event with the error in it; None: it just ended
-    partial  what had arrived, in a completion's shape
-    """
-
-    def __init__(self, partial: dict[str, Any], error: Any = None) -> None:
-        super().__init__("the stream ended before its answer was complete")
-        self.partial = partial
-        self.error = error
-
-
-def is_event_stream(content_type: str, body: bytes) -> bool:
-    return content_type.lower().startswith("text/event-stream") or body[:64].lstrip().startswith((b"data:", b"event:"))
-
-
 def completion_of(body: bytes) -> dict[str, Any]:
     """The completion as it would have come in one piece. Raises BrokenStreamError, ValueError (an event is no JSON)."""
     folded = _Folded()
-    for data in _events(body):
+    for data in events(body):
         if data == DONE:
             if folded.finish is None:
                 break
@@ -44,20 +24,6 @@ def completion_of(body: bytes) -> dict[str, Any]:
             raise BrokenStreamError(folded.completion(), error=chunk)
         folded.add(chunk)
     raise BrokenStreamError(folded.completion())
-
-
-def _events(body: bytes) -> Iterator[str]:
-    """The data of each event; CR, LF and CRLF all end a line, an empty line ends an event."""
-    lines: list[str] = []
-    text = body.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
-    for line in text.split("\n"):
-        if line.startswith("data:"):
-            lines.append(line[5:].removeprefix(" "))
-        elif not line and lines:
-            yield "\n".join(lines)
-            lines = []
-    if lines:
-        yield "\n".join(lines)
 
 
 class _Folded:

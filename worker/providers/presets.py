@@ -4,8 +4,7 @@ Names, addresses and prices (US dollars per million tokens) as published on 2026
 otherwise in the file: data, not knowledge an adapter may lean on. What is not known for sure is left out: no window is
 better than a wrong one, and no price is shown as unknown.
 
-Anthropic and Gemini are called through their OpenAI-compatible addresses. Anthropic's ignores `response_format`
-(platform.claude.com, "OpenAI SDK compatibility"), so nothing that needs a schema is sent there.
+Anthropic and Gemini are called in their own formats.
 """
 
 from __future__ import annotations
@@ -64,10 +63,11 @@ PRESETS: Final[Mapping[str, ProviderConfig]] = MappingProxyType(
         ),
         "anthropic": ProviderConfig(
             label="Anthropic",
+            format="anthropic",
             base_url="https://api.anthropic.com/v1",
             api_keys=("ANTHROPIC_API_KEY",),
             default_model="claude-haiku-4-5",
-            takes=frozenset({"completion", "tools", "vision"}),
+            takes=_IMAGES,  # it has no embeddings
             models={
                 "claude-haiku-4-5": ModelConfig(window=200_000, price=_price("1", "5", "0.1")),
                 "claude-sonnet-5": ModelConfig(price=_price("2", "10", "0.2")),
@@ -75,7 +75,8 @@ PRESETS: Final[Mapping[str, ProviderConfig]] = MappingProxyType(
         ),
         "gemini": ProviderConfig(
             label="Gemini",
-            base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+            format="gemini",
+            base_url="https://generativelanguage.googleapis.com/v1beta",
             api_keys=("GEMINI_API_KEY",),
             default_model="gemini-3.5-flash-lite",
             models={

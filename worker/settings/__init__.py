@@ -17,12 +17,14 @@ from worker.settings.file import (
     RouteConfig,
 )
 from worker.settings.reading import load, read
-from worker.settings.variables import Row, Settings, environment_table
+from worker.settings.variables import Endpoint, Flavour, Row, Settings, environment_table
 
 __all__ = [
     "SANDBOX",
     "BackoffConfig",
+    "Endpoint",
     "Fault",
+    "Flavour",
     "LimitsConfig",
     "ModelConfig",
     "PriceConfig",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -14,8 +14,12 @@ from worker.settings.fault import Fault, SettingsError, closest, did_you_mean, e
 from worker.settings.file import File, ProviderConfig, parsed
 from worker.settings.retired import model_warning, successor_url, url_warning
 from worker.settings.variables import (
+    ENDPOINT_FLAVOUR,
+    ENDPOINT_URL,
     HUGGING_FACE_VARIABLES,
     KEY_VARIABLES,
+    Endpoint,
+    Flavour,
     Settings,
     bounds,
     declared,
@@ -50,7 +54,8 @@ def read(environ: Mapping[str, str], config_file: Path | None = None) -> tuple[S
         values["config"] = config_file
     file = _file(values.get("config"), faults)
     values["keys"] = _keys(given, file, faults)
-    values["providers"] = _providers(given, file, faults)
+    values["endpoint"] = _endpoint(given, faults)
+    values["providers"] = _providers(given, file, values["endpoint"], faults)
     values["routes"] = file.routes
     settings = Settings(**values)
     faults += _crossed(settings)
@@ -138,12 +143,33 @@ def _keys(given: Mapping[str, str], file: File, faults: list[Fault]) -> dict[str
     return keys
 
 
-def _providers(given: Mapping[str, str], file: File, faults: list[Fault]) -> dict[str, ProviderConfig]:
+def _endpoint(given: Mapping[str, str], faults: list[Fault]) -> Endpoint | None:
+    flavour = given.get(ENDPOINT_FLAVOUR.name, "").lower() or None
+    known = get_args(Flavour)
+    if flavour is not None and flavour not in known:
+        told = f"must be one of {', '.join(known)}"
+        faults.append(Fault(ENDPOINT_FLAVOUR.name, told, did_you_mean(flavour, known)))
+        flavour = None
+    if ENDPOINT_URL.name not in given:
+        return None
+    try:
+        url = address.base_url(given[ENDPOINT_URL.name])
+    except ValueError as error:
+        faults.append(Fault(ENDPOINT_URL.name, str(error)))
+        return None
+    return Endpoint.model_validate({"url": url, "flavour": flavour})
+
+
+def _providers(
+    given: Mapping[str, str], file: File, endpoint: Endpoint | None, faults: list[Fault]
+) -> dict[str, ProviderConfig]:
     """The file's providers, the environment laid over Hugging Face's, and dead addresses replaced."""
     own: dict[str, Any] = {
         field: given[variable.name] for field, variable in HUGGING_FACE_VARIABLES.items() if variable.name in given
     }
-    if "base_url" in own:
+    if endpoint is not None:
+        own["base_url"] = endpoint.url
+    elif "base_url" in own:
         try:
             url = address.base_url(own["base_url"])
         except ValueError as error:
@@ -185,8 +211,7 @@ def _crossed(settings: Settings) -> list[Fault]:
 
 def _warnings(given: Mapping[str, str], settings: Settings, file: File) -> tuple[str, ...]:
     """What is not answered any more, by where it stands."""
-    variable = HUGGING_FACE_VARIABLES["base_url"].name
-    found = [url_warning(variable, given.get(variable, ""))]
+    found = list(_address_warnings(given, settings.endpoint))
     for name, config in file.providers.items():
         if config.base_url is not None:
             found.append(url_warning(f"providers.{name}.base_url", config.base_url))
@@ -194,6 +219,20 @@ def _warnings(given: Mapping[str, str], settings: Settings, file: File) -> tuple
         known = settings.providers.get(provider)
         found.append(model_warning(where, provider, model, None if known is None else known.base_url))
     return tuple(one for one in found if one is not None)
+
+
+def _address_warnings(given: Mapping[str, str], endpoint: Endpoint | None) -> Iterator[str | None]:
+    router, own, flavour = HUGGING_FACE_VARIABLES["base_url"].name, ENDPOINT_URL.name, ENDPOINT_FLAVOUR.name
+    if endpoint is None:
+        yield url_warning(router, given.get(router, ""))
+        if flavour in given and own not in given:
+            yield f"{flavour}: says nothing without {own}"
+        return
+    yield url_warning(own, endpoint.url)
+    if router in given:
+        yield f"{router}: is not used beside {own}"
+    if flavour not in given:
+        yield f"{flavour}: is not set, so that {own} is asked as the default handler ({', '.join(get_args(Flavour))})"
 
 
 def _named_models(given: Mapping[str, str], file: File) -> Iterator[tuple[str, str, str]]:

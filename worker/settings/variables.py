@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -23,6 +23,8 @@ from worker.settings.file import ProviderConfig, RouteConfig
 SandboxMode = Literal["auto", "on", "off"]
 _MASK: Final = "***"
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+# What runs behind an endpoint: an engine, or the default handler with one of its tasks.
+Flavour = Literal["openai", "vllm", "sglang", "llamacpp", "tgi", "tei", "default", "text2text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,8 @@ class Row:
     meaning: str
 
 
-# Variables of providers. A preset or the file says which provider a key belongs to; the other three are laid over
-# the `huggingface` provider, because deployments have them already.
+# Variables of providers. A preset or the file says which provider a key belongs to; the others are laid over the
+# `huggingface` provider, because deployments have them already.
 KEY_VARIABLES: Final = (
     Variable("GROQ_API_KEY", "Key of Groq; with it the provider `groq` exists."),
     Variable("KIMI_API_KEY", "Key of Moonshot AI; with it the provider `kimi` exists."),
@@ -60,6 +62,12 @@ HUGGING_FACE_VARIABLES: Final = {
     "base_url": Variable("HUGGINGFACE_API_URL", "Address of Hugging Face, or of an endpoint of your own."),
     "label": Variable("HF_LLAVE_5_NOMBRE", "Name that people see for `huggingface`."),
 }
+ENDPOINT_URL: Final = Variable(
+    "HUGGINGFACE_ENDPOINT_URL", "Address of an Inference Endpoint of your own: `huggingface` stands for it then."
+)
+ENDPOINT_FLAVOUR: Final = Variable(
+    "HUGGINGFACE_ENDPOINT_FLAVOUR", f"What runs behind HUGGINGFACE_ENDPOINT_URL: {', '.join(get_args(Flavour))}."
+)
 
 
 def user_data_dir(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
@@ -110,9 +118,19 @@ Token = Annotated[SecretStr, AfterValidator(no_blanks)]
 SecretKey = Annotated[Token, AfterValidator(_long)]
 
 
+class Endpoint(BaseModel):
+    """An Inference Endpoint; `flavour` None: nobody told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str
+    flavour: Flavour | None = None
+
+
 class Settings(BaseModel):
     """Immutable. The fields below `url` are no variables of their own: they come from the file and the keys.
 
+    endpoint  what `huggingface` stands for instead of the router
     keys      variable -> key, for every key variable that is set
     warnings  sentences for the log: values that work no longer, or not as written
     """
@@ -229,6 +247,7 @@ class Settings(BaseModel):
 
     providers: Mapping[str, ProviderConfig] = {}
     routes: Mapping[str, RouteConfig] = {}
+    endpoint: Endpoint | None = None
     keys: Mapping[str, SecretStr] = {}
     warnings: tuple[str, ...] = ()
 
@@ -272,7 +291,8 @@ def bounds(field: str) -> tuple[float, float] | None:
 
 def environment_table() -> list[Row]:
     """Every variable in the order people meet them: the process, then the providers."""
-    return [*_rows(), *(Row(v.name, "", v.meaning) for v in (*KEY_VARIABLES, *HUGGING_FACE_VARIABLES.values()))]
+    of_providers = (*KEY_VARIABLES, *HUGGING_FACE_VARIABLES.values(), ENDPOINT_URL, ENDPOINT_FLAVOUR)
+    return [*_rows(), *(Row(variable.name, "", variable.meaning) for variable in of_providers)]
 
 
 def _rows() -> Iterator[Row]:
