@@ -1,0 +1,71 @@
+"""The web application: every operation mounted, every error an answer its caller can read."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Final
+
+import flask
+from werkzeug.routing import BaseConverter
+
+from api.desk import Desk
+from api.operations import Operation, answer_problem, mount, request_id
+from api.problems import Face
+from api.routes.chat import chat
+from api.routes.completar import completar
+from api.routes.docs import documentation
+from api.routes.job_events import job_events
+from api.routes.jobs import jobs
+from api.routes.operation import operation
+from worker.deps import Deps
+
+_WORK: Final = tuple(chain(jobs, job_events, chat, completar, operation))
+OPERATIONS: Final[tuple[Operation, ...]] = (*_WORK, *documentation(_WORK))
+
+# Where OpenAI's clients look, whether or not there is anything: they read errors of one shape only.
+_OPENAI: Final = tuple(
+    f"/v1/{name}"
+    for name in (
+        *("assistants", "audio", "batches", "chat", "completions", "conversations", "embeddings", "evals", "files"),
+        *("fine_tuning", "images", "models", "moderations", "realtime", "responses", "threads", "uploads"),
+        *("vector_stores", "videos"),
+    )
+)
+
+
+class JobConverter(BaseConverter):
+    """Any id, good or bad, but no other word that stands in its place: the two have different methods."""
+
+    regex = "(?!bulk$)[^/]+"
+
+
+def create_app(deps: Deps) -> flask.Flask:
+    """Opens no connection: the process lives, and says so, whatever else is away."""
+    app = flask.Flask("completar", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = deps.settings.max_body_bytes
+    app.url_map.merge_slashes = False  # a redirect would be an answer in HTML, and a POST would lose its body
+    app.url_map.converters["job"] = JobConverter
+    mount(app, Desk.of(deps), OPERATIONS)
+    app.register_error_handler(Exception, _problem)
+    app.after_request(_sealed)
+    return app
+
+
+def _problem(exc: Exception) -> flask.Response:
+    return answer_problem(exc, _face())
+
+
+def _face() -> Face:
+    """Of the operation, or of those nearby where there is none."""
+    known: Face | None = flask.g.get("face")
+    if known is not None:
+        return known
+    path = flask.request.path
+    return "openai" if path.startswith(_OPENAI) else "native"
+
+
+def _sealed(response: flask.Response) -> flask.Response:
+    response.headers["x-request-id"] = request_id()
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cache-Control"] = "no-store"
+    return response

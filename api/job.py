@@ -1,0 +1,248 @@
+"""A job, its attempts and its list as JSON: models for the document, and plain builders, which cost less, for answers.
+
+A test holds the two together.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.fields import JOB_ID
+from worker import clock
+from worker.domain.answer import Json
+from worker.domain.failure import FailureKind, Lane
+from worker.domain.job import JobView
+from worker.domain.money import NANO, Usage
+from worker.domain.state import FINAL, AttemptState, JobStatus
+from worker.store.attempts import Attempt
+
+CURRENCY: Final = "USD"
+_LONGEST_S: Final = 60  # a poller looks again within a minute whatever the job waits for
+
+Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class UsageBody(_Out):
+    """Tokens over all attempts; null is unknown, not 0."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+
+
+class CostBody(_Out):
+    """`amount` null: unknown. `complete` false: a part of it is unknown, and was perhaps billed."""
+
+    amount: float | None
+    currency: Literal["USD"]
+    complete: bool
+
+
+class ServedBody(_Out):
+    """`label` is the provider's name for people; `model` as the provider names what served."""
+
+    provider: str
+    label: str
+    model: str
+
+
+class ErrorBody(_Out):
+    kind: FailureKind
+    code: str | None
+    message: str | None
+    provider: str | None
+    retryable: bool
+
+
+class UrlsBody(_Out):
+    self: str
+    attempts: str
+    events: str
+    cancel: str
+
+
+class JobBody(_Out):
+    """`model` is the first of `models`, as asked for; `attempts` counts calls. A failed job has an `error`."""
+
+    id: Annotated[str, Field(pattern=JOB_ID)]
+    object: Literal["job"]
+    kind: Literal["completion", "embedding"]
+    status: JobStatus
+    version: int
+    model: str
+    models: list[str]
+    lane: Lane
+    priority: int
+    on_interruption: Literal["retry", "fail"]
+    created_at: Instant
+    queued_at: Instant
+    started_at: Instant | None
+    ended_at: Instant | None
+    run_at: Instant
+    deadline: Instant | None
+    attempts: Count
+    result: dict[str, Any] | None
+    error: ErrorBody | None
+    usage: UsageBody
+    cost: CostBody
+    served_by: ServedBody | None
+    metadata: dict[str, str]
+    batch_id: str | None
+    retry_of: str | None
+    urls: UrlsBody
+
+
+class JobListBody(_Out):
+    """Newest first. The next page is asked for with `after=` the id in `last_id`."""
+
+    object: Literal["list"]
+    data: list[JobBody]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class MadeListBody(_Out):
+    """In the order of the requests."""
+
+    object: Literal["list"]
+    data: list[JobBody]
+
+
+class AttemptBody(_Out):
+    """One call of one target, or one target passed over. `kind` is null for a good answer."""
+
+    number: int
+    target: str
+    provider: str
+    model: str
+    returned_model: str | None
+    key_name: str | None
+    member: str | None
+    state: AttemptState
+    kind: FailureKind | None
+    http_status: int | None
+    sent_at: Instant | None
+    ended_at: Instant | None
+    first_byte_s: float | None
+    total_s: float | None
+    retry_after_s: float | None
+    reason: str | None
+    usage: UsageBody
+    cost: CostBody
+    provider_request_id: str | None
+
+
+class AttemptListBody(_Out):
+    object: Literal["list"]
+    data: list[AttemptBody]
+
+
+def job_json(job: JobView) -> dict[str, Json]:
+    base = url_of(job.id)
+    served = job.served
+    return {
+        "id": job.id,
+        "object": "job",
+        "kind": job.kind,
+        "status": job.status.value,
+        "version": job.version,
+        "model": job.models[0],
+        "models": list(job.models),
+        "lane": job.lane.value,
+        "priority": job.priority,
+        "on_interruption": job.on_interruption,
+        "created_at": instant(job.created_at),
+        "queued_at": instant(job.queued_at),
+        "started_at": instant(job.started_at),
+        "ended_at": instant(job.ended_at),
+        "run_at": instant(job.run_at),
+        "deadline": instant(job.deadline_at),
+        "attempts": job.attempts,
+        "result": job.result,
+        "error": job.error,
+        "usage": usage_json(job.usage),
+        "cost": cost_json(job.cost_nano, complete=job.cost_complete),
+        "served_by": None
+        if served is None
+        else {"provider": served.provider, "label": served.label, "model": served.model},
+        "metadata": dict(job.metadata),
+        "batch_id": job.batch_id,
+        "retry_of": job.retry_of,
+        "urls": {
+            "self": base,
+            "attempts": f"{base}/attempts",
+            "events": f"{base}/events",
+            "cancel": f"{base}/cancel",
+        },
+    }
+
+
+def attempt_json(attempt: Attempt) -> dict[str, Json]:
+    row = attempt.row
+    return {
+        "number": row.number,
+        "target": row.target,
+        "provider": row.provider,
+        "model": row.model,
+        "returned_model": row.returned_model,
+        "key_name": row.key_name,
+        "member": None,
+        "state": row.state.value,
+        "kind": None if row.kind is None else row.kind.value,
+        "http_status": row.http_status,
+        "sent_at": instant(attempt.sent_at),
+        "ended_at": instant(attempt.ended_at),
+        "first_byte_s": row.first_byte_s,
+        "total_s": row.total_s,
+        "retry_after_s": row.retry_after_s,
+        "reason": row.reason,
+        "usage": usage_json(row.usage),
+        "cost": cost_json(row.cost_nano, complete=row.cost_nano is not None or row.state is AttemptState.SKIPPED),
+        "provider_request_id": row.provider_request_id,
+    }
+
+
+def usage_json(usage: Usage) -> dict[str, Json]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }
+
+
+def cost_json(nano: int | None, *, complete: bool) -> dict[str, Json]:
+    return {"amount": None if nano is None else nano / NANO, "currency": CURRENCY, "complete": complete}
+
+
+def instant(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC with milliseconds."""
+    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def url_of(job_id: str) -> str:
+    return f"/v1/jobs/{job_id}"
+
+
+def etag(job: JobView) -> str:
+    """Strong: the same version is the same bytes."""
+    return f'"{job.id}.{job.version}"'
+
+
+def retry_after(job: JobView) -> dict[str, str]:
+    """When to look again, while the job is not final. `run_at` is by the database's clock, so this is a hint."""
+    if job.status in FINAL:
+        return {}
+    wait_s = (job.run_at - clock.now()).total_seconds() if job.status is JobStatus.QUEUED else 0.0
+    return {"Retry-After": str(min(_LONGEST_S, max(1, math.ceil(wait_s))))}

@@ -1,0 +1,351 @@
+"""The OpenAI-compatible face: chat completions and embeddings as jobs that are waited for, and the names of models."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
+
+from api import preference
+from api.desk import Desk
+from api.failed import NO_RETRY, problem_of
+from api.fields import DeadlineS, Metadata, ModelName, ModelNames
+from api.job import url_of
+from api.operations import Answer, Body, Call, Header, Operations, Reply
+from api.portable import AnyMessages, Dimensions, Inputs, Parameters, set_fields
+from api.problems import (
+    BUSY,
+    KEY_REUSED,
+    NO_STREAM,
+    NOT_FOUND,
+    NOT_YET,
+    UNKNOWN_MODEL,
+    Fault,
+    Problem,
+    invalid,
+    sorts_of_failed_jobs,
+)
+from worker.domain.answer import Json, Kind
+from worker.domain.job import JobView
+from worker.domain.state import FINAL, JobStatus
+from worker.services.submit import JobRequest, submit
+from worker.store import views
+
+LONGEST_S: Final = 600.0  # as long as the official client waits by default
+BUSY_S: Final = 1
+_OURS: Final = frozenset(
+    {"model", "models", "metadata", "deadline_s", "stream", "stream_options", "n", "encoding_format"}
+)
+# Finish reasons of ours that OpenAI's clients have no word for.
+_FINISH: Final = {"stop", "length", "tool_calls", "content_filter"}
+
+chat: Final = Operations("OpenAI-compatible", "openai")
+
+
+class _Ours(BaseModel):
+    """`models` come after `model`; `metadata` and `deadline_s` are the job's. All three are Completar's own."""
+
+    model: ModelName = "default"
+    models: ModelNames | None = None
+    metadata: Metadata | None = None
+    deadline_s: DeadlineS | None = None
+
+
+class ChatRequest(_Ours, Parameters):
+    """As OpenAI's; fields that Completar does not know are passed on to the provider."""
+
+    model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
+
+    messages: AnyMessages
+    stream: Annotated[bool, WithJsonSchema({"const": False, "description": "Answers are not streamed."})] | None = None
+    stream_options: dict[str, Any] | None = None
+
+
+class EmbeddingRequest(_Ours):
+    """As OpenAI's; fields that Completar does not know are passed on to the provider."""
+
+    model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
+
+    input: Inputs
+    dimensions: Dimensions | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ServedBy(_Out):
+    """Not OpenAI's: which job answered, and which provider."""
+
+    job: str
+    provider: str | None
+
+
+class ChatMessage(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    role: Literal["assistant"]
+    content: str | None
+
+
+class ChatChoice(_Out):
+    index: int
+    message: ChatMessage
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+    logprobs: None
+
+
+class CachedTokens(_Out):
+    cached_tokens: int
+
+
+class ReasoningTokens(_Out):
+    reasoning_tokens: int
+
+
+class ChatUsage(_Out):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+    completion_tokens_details: ReasoningTokens
+
+
+class ChatCompletion(_Out):
+    """`model` is the one that served; `usage` is null where the provider told none."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: ChatUsage | None
+    completar: ServedBy
+
+
+class EmbeddingItem(_Out):
+    """`embedding`: numbers, or little-endian 32-bit floats in base64 where that was asked for."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(_Out):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(_Out):
+    object: Literal["list"]
+    data: list[EmbeddingItem]
+    model: str
+    usage: EmbeddingUsage | None
+    completar: ServedBy
+
+
+class ModelBody(_Out):
+    """A route, or a target of one; `created` is 0: they are configured, not made."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(_Out):
+    object: Literal["list"]
+    data: list[ModelBody]
+
+
+JOB: Final = Header("x-completar-job", "The job behind this answer.")
+_ANSWERED: Final = (JOB, preference.REPLAYED)
+_PROBLEMS: Final = (UNKNOWN_MODEL, KEY_REUSED, BUSY, NOT_YET, *sorts_of_failed_jobs())
+
+
+@chat.add(
+    "POST",
+    "/v1/chat/completions",
+    "chat.completions.create",
+    "Chat completion",
+    scope="jobs:write",
+    body=Body(ChatRequest),
+    headers=(preference.IDEMPOTENCY_KEY,),
+    answers={200: Answer("The answer.", ChatCompletion, _ANSWERED)},
+    problems=(NO_STREAM, *_PROBLEMS),
+)
+def create_chat_completion(desk: Desk, call: Call) -> Reply:
+    """An interactive job that is waited for. Not done in time: 504, the job goes on, `x-completar-job` names it."""
+    asked: ChatRequest = call.body
+    if asked.stream:
+        remedy = "Send `stream: false`, or make a job at POST /v1/jobs and follow it at /v1/jobs/{id}/events."
+        raise invalid(Fault("stream", "cannot be true: this server does not stream answers", remedy), sort=NO_STREAM)
+    given = set_fields(asked) | (asked.__pydantic_extra__ or {})
+    wanted = {name: value for name, value in given.items() if name not in _OURS and value is not None}
+    job, headers = _answered(desk, call, "completion", "chat.completions", wanted)
+    result = job.result
+    finish = result["finish_reason"]
+    choice = {
+        "index": 0,
+        "message": result["message"] or {"role": "assistant", "content": result["text"]},
+        "finish_reason": finish if finish in _FINISH else "stop",
+        "logprobs": None,
+    }
+    body = {
+        "id": f"chatcmpl-{job.id.removeprefix('job_')}",
+        "object": "chat.completion",
+        "created": int(job.created_at.timestamp()),
+        "model": _model(job),
+        "choices": [choice],
+        "usage": _chat_usage(job),
+        "completar": _served_by(job),
+    }
+    return Reply(body, 200, headers)
+
+
+@chat.add(
+    "POST",
+    "/v1/embeddings",
+    "embeddings.create",
+    "Embeddings",
+    scope="jobs:write",
+    body=Body(EmbeddingRequest),
+    headers=(preference.IDEMPOTENCY_KEY,),
+    answers={200: Answer("The vectors, in the order of the inputs.", EmbeddingList, _ANSWERED)},
+    problems=_PROBLEMS,
+)
+def create_embedding(desk: Desk, call: Call) -> Reply:
+    """An interactive job that is waited for, as a chat completion is."""
+    asked: EmbeddingRequest = call.body
+    given = set_fields(asked) | (asked.__pydantic_extra__ or {})
+    wanted = {name: value for name, value in given.items() if name not in _OURS and value is not None}
+    job, headers = _answered(desk, call, "embedding", "embeddings", wanted)
+    shape = _base64 if asked.encoding_format == "base64" else list
+    usage = job.usage.input_tokens
+    body = {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": shape(vector)}
+            for index, vector in enumerate(job.result["embeddings"])
+        ],
+        "model": _model(job),
+        "usage": None if usage is None else {"prompt_tokens": usage, "total_tokens": usage},
+        "completar": _served_by(job),
+    }
+    return Reply(body, 200, headers)
+
+
+@chat.add(
+    "GET",
+    "/v1/models",
+    "models.list",
+    "List models",
+    scope="jobs:read",
+    answers={200: Answer("Routes and targets.", ModelList)},
+)
+def list_models(desk: Desk, _call: Call) -> Reply:
+    """What `model` may name. Any `provider/model` may be asked for, whether or not it is listed."""
+    return Reply({"object": "list", "data": list(_models(desk).values())})
+
+
+@chat.add(
+    "GET",
+    "/v1/models/<path:model>",
+    "models.retrieve",
+    "Look at a model",
+    scope="jobs:read",
+    answers={200: Answer("The route or target.", ModelBody)},
+    problems=(NOT_FOUND,),
+)
+def retrieve_model(desk: Desk, call: Call) -> Reply:
+    """Those that are listed."""
+    found = _models(desk).get(call.path["model"])
+    if found is None:
+        fault = Fault("model", "is not listed", "GET /v1/models lists those that are.")
+        raise Problem(NOT_FOUND, "There is no such model.", faults=(fault,))
+    return Reply(found)
+
+
+def _answered(
+    desk: Desk, call: Call, kind: Kind, route: str, wanted: dict[str, Json]
+) -> tuple[JobView, dict[str, str]]:
+    """The completed job and the headers that name it. Raises Problem for every other end."""
+    asked: ChatRequest | EmbeddingRequest = call.body
+    key = preference.idempotency_key(call, route, call.given)
+    request = JobRequest(
+        kind=kind,
+        models=tuple(dict.fromkeys((asked.model, *(asked.models or ())))),
+        input=wanted,
+        output_schema=_schema(wanted) if kind == "completion" else None,
+        metadata={} if asked.metadata is None else asked.metadata,
+        deadline_s=asked.deadline_s,
+    )
+    with desk.waiting.seat() as seated:
+        if not seated:
+            detail = "Too many requests wait for an answer. Come again, or make a job at POST /v1/jobs."
+            raise Problem(BUSY, detail, headers={"Retry-After": str(BUSY_S)})
+        submitted = submit(desk.deps, call.project_id, [request], key)
+        (job_id,) = submitted.ids
+        desk.waiting.until_final(job_id, LONGEST_S)
+    with desk.deps.database.read() as conn:
+        job = views.get(conn, call.project_id, job_id)
+    assert job is not None, "rows are never deleted"
+    headers = {"x-completar-job": job.id} | ({"Idempotent-Replayed": "true"} if submitted.replayed else {})
+    if job.status not in FINAL:
+        detail = f"The job goes on: GET {url_of(job.id)}"
+        raise Problem(NOT_YET, detail, headers=headers | NO_RETRY)
+    if job.status is not JobStatus.COMPLETED or job.result is None:
+        raise problem_of(job)
+    return job, headers
+
+
+def _schema(wanted: dict[str, Json]) -> Json:
+    """A schema that was asked for strictly: then Completar itself sees to it that the answer fits."""
+    asked = wanted.get("response_format")
+    inner = asked.get("json_schema") if isinstance(asked, dict) and asked.get("type") == "json_schema" else None
+    if isinstance(inner, dict) and inner.get("strict") is True and isinstance(inner.get("schema"), dict):
+        return inner["schema"]
+    return None
+
+
+def _model(job: JobView) -> str:
+    return job.served.model if job.served is not None else job.models[0]
+
+
+def _served_by(job: JobView) -> Json:
+    return {"job": job.id, "provider": job.served.provider if job.served is not None else None}
+
+
+def _chat_usage(job: JobView) -> Json:
+    usage = job.usage
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens or 0},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
+    }
+
+
+def _base64(vector: Sequence[float]) -> str:
+    floats = array("f", vector)
+    if sys.byteorder == "big":
+        floats.byteswap()
+    return base64.b64encode(floats.tobytes()).decode("ascii")
+
+
+def _models(desk: Desk) -> dict[str, dict[str, Json]]:
+    catalog = desk.deps.catalog
+    owners = dict.fromkeys(catalog.routes, "completar")
+    for route in catalog.routes.values():
+        owners |= {target.name: target.label for target in route.targets}
+    for spec in catalog.providers.values():
+        owners |= {target.name: target.label for target in spec.models.values()}
+    return {name: {"id": name, "object": "model", "created": 0, "owned_by": owner} for name, owner in owners.items()}

@@ -1,0 +1,452 @@
+"""Jobs: made, watched, stopped, run again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Any, Final, Literal, Self
+
+import flask
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    model_validator,
+)
+
+from api import body as bodies
+from api import preference
+from api.desk import Desk
+from api.fields import JOB_ID, WHOLE, DeadlineS, Metadata, ModelName, ModelNames, OutputSchema, Strict, fault
+from api.job import (
+    AttemptListBody,
+    JobBody,
+    JobListBody,
+    MadeListBody,
+    attempt_json,
+    etag,
+    instant,
+    job_json,
+    retry_after,
+    url_of,
+)
+from api.operations import Answer, Body, Call, Header, Operations, Reply, validated
+from api.portable import CompletionInput, EmbeddingInput, set_fields
+from api.problems import (
+    CONFLICT,
+    GONE,
+    INVALID,
+    KEY_REUSED,
+    NOT_FOUND,
+    UNKNOWN_MODEL,
+    Fault,
+    Problem,
+    invalid,
+    unknown_model,
+)
+from worker.domain.failure import Lane
+from worker.domain.job import JobView
+from worker.domain.state import FINAL, JobStatus
+from worker.providers.catalog import UnknownModel
+from worker.services.cancel import cancel as cancel_job
+from worker.services.retry import retry as retry_job
+from worker.services.submit import JobRequest, Submitted, submit
+from worker.store import attempts, views
+from worker.store.views import Filter
+
+MAX_BULK: Final = 1_000
+_JOB_ID: Final = re.compile(JOB_ID)
+
+jobs: Final = Operations("Jobs")
+
+
+# -- what is asked ------------------------------------------------------------------------------------------------
+
+
+class _JobFields(Strict):
+    """`model` is a route (`default`), a target (`provider/model`) or a provider; `models` are several, in order."""
+
+    model_config = ConfigDict(json_schema_extra={"not": {"required": ["model", "models"]}})
+
+    model: ModelName = "default"
+    models: ModelNames = Field(default_factory=list)
+    lane: Literal["interactive", "batch"] | None = None
+    metadata: Metadata | None = None
+    priority: Annotated[int, Field(ge=-2, le=2), WHOLE] = 0
+    deadline_s: DeadlineS | None = None
+    max_attempts: Annotated[int, Field(ge=1, le=100), WHOLE] | None = None
+    on_interruption: Literal["retry", "fail"] = "retry"
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if {"model", "models"} <= self.model_fields_set:
+            raise fault("cannot stand beside model", "Give one of the two.", "models")
+        return self
+
+
+class CompletionJob(_JobFields):
+    kind: Literal["completion"] = "completion"
+    input: CompletionInput
+    output_schema: OutputSchema | None = None
+
+
+class EmbeddingJob(_JobFields):
+    kind: Literal["embedding"]
+    input: EmbeddingInput
+
+
+def _kind(given: Any) -> Any:
+    return given.get("kind", "completion") if isinstance(given, dict) else getattr(given, "kind", "completion")
+
+
+NewJob = Annotated[
+    Annotated[CompletionJob, Tag("completion")] | Annotated[EmbeddingJob, Tag("embedding")],
+    Discriminator(
+        _kind,
+        custom_error_type="fault",
+        custom_error_message="{message}",
+        custom_error_context={
+            "message": "must be completion or embedding",
+            "remedy": "Leave it out for a completion.",
+            "field": "kind",
+        },
+    ),
+]
+_NEW_JOB: Final[TypeAdapter[CompletionJob | EmbeddingJob]] = TypeAdapter(NewJob)
+
+
+class NewJobs(Strict):
+    """Or one job a line, as `application/x-ndjson`."""
+
+    jobs: Annotated[list[NewJob], Field(min_length=1, max_length=MAX_BULK)]
+
+
+def _request(job: CompletionJob | EmbeddingJob, lane: Lane) -> JobRequest:
+    return JobRequest(
+        kind=job.kind,
+        models=tuple(job.models) or (job.model,),
+        input=set_fields(job.input),
+        lane=lane if job.lane is None else Lane(job.lane),
+        output_schema=job.output_schema if isinstance(job, CompletionJob) else None,
+        metadata={} if job.metadata is None else job.metadata,
+        priority=job.priority,
+        deadline_s=job.deadline_s,
+        max_attempts=job.max_attempts,
+        on_interruption=job.on_interruption,
+    )
+
+
+# -- making them --------------------------------------------------------------------------------------------------
+
+LOCATION: Final = Header("Location", "The job's address.")
+RETRY_AFTER: Final = Header(
+    "Retry-After", "Seconds until it is worth asking again.", {"type": "integer", "minimum": 1, "maximum": 60}
+)
+ETAG: Final = Header("ETag", "Names this version of the job.")
+_MADE: Final = (LOCATION, RETRY_AFTER, ETAG, preference.APPLIED, preference.REPLAYED)
+
+
+@jobs.add(
+    "POST",
+    "/v1/jobs",
+    "jobs.create",
+    "Make a job",
+    scope="jobs:write",
+    body=Body(NewJob),
+    headers=(preference.PREFER, preference.IDEMPOTENCY_KEY),
+    answers={
+        200: Answer("The job ended while the request waited.", JobBody, _MADE),
+        202: Answer("The job is stored, and will run.", JobBody, _MADE),
+    },
+    problems=(UNKNOWN_MODEL, KEY_REUSED),
+)
+def create(desk: Desk, call: Call) -> Reply:
+    """The job is committed before the answer. A caller who goes away cancels nothing."""
+    key = preference.idempotency_key(call, "jobs.create", call.given)
+    requests = [_request(call.body, Lane.INTERACTIVE)]
+    return made(desk, call, lambda: submit(desk.deps, call.project_id, requests, key))
+
+
+def made(desk: Desk, call: Call, make: Callable[[], Submitted]) -> Reply:
+    """The answer to a request that makes one job, waited for where the caller prefers so and there is room."""
+    wait_s = preference.wait_s(call.request)
+    with desk.waiting.seat(wanted=wait_s is not None) as seated:
+        submitted = make()
+        (job_id,) = submitted.ids
+        if seated and wait_s is not None:
+            desk.waiting.until_final(job_id, wait_s)
+    job = find(desk, call.project_id, job_id)
+    headers = {"Location": url_of(job.id), "ETag": etag(job)} | retry_after(job)
+    if seated:
+        headers["Preference-Applied"] = f"wait={wait_s}"
+    if submitted.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return Reply(job_json(job), 200 if seated and job.status in FINAL else 202, headers)
+
+
+def _read_bulk(desk: Desk, request: flask.Request) -> tuple[list[JobRequest], list[Any]]:
+    """Every job of the body, judged one by one. Raises Problem with the faults of all bad ones."""
+    text = bodies.read(request, (*bodies.JSON_TYPES, *bodies.LINES_TYPES))
+    faults: list[Fault] = []
+    requests: list[JobRequest] = []
+    given: list[Any] = []
+    for line, read in _entries(request, text):
+        if len(given) == MAX_BULK:
+            faults.append(Fault("jobs", f"are more than {MAX_BULK}", "Send the rest in another request.", line))
+            break
+        try:
+            entry = read()
+            job = validated(_NEW_JOB, NewJob, entry, line)
+            made_request = _request(job, Lane.BATCH)
+            desk.deps.catalog.resolve(made_request.models)
+        except Problem as problem:
+            faults += problem.faults
+            given.append(None)
+        except UnknownModel as exc:
+            found = unknown_model(exc, "models" if job.models else "model")
+            faults.append(Fault(found.field, found.message, found.remedy, line))
+            given.append(None)
+        else:
+            requests.append(made_request)
+            given.append(entry)
+    if faults:
+        raise Problem(INVALID, f"{len({f.line for f in faults})} jobs are faulty; nothing was stored.", faults=faults)
+    if not requests:
+        raise invalid(Fault("jobs", "are missing", f"Send 1 to {MAX_BULK} jobs."))
+    return requests, given
+
+
+def _entries(request: flask.Request, text: str) -> list[tuple[int, Callable[[], Any]]]:
+    """The place of each job, from 1, and how to read it."""
+    if request.mimetype in bodies.LINES_TYPES:
+        return [(line, partial(bodies.parsed, entry, line)) for line, entry in bodies.lines(text)]
+    given = bodies.parsed(text)
+    listed = given.get("jobs") if isinstance(given, dict) and len(given) == 1 else None
+    if not isinstance(listed, list):
+        remedy = 'Send {"jobs": [...]}, or one job a line as application/x-ndjson.'
+        raise invalid(Fault("jobs", "must be a list, and the body's only field", remedy))
+    return [(place, partial(_same, entry)) for place, entry in enumerate(listed, 1)]
+
+
+def _same(entry: Any) -> Any:
+    return entry
+
+
+@jobs.add(
+    "POST",
+    "/v1/jobs/bulk",
+    "jobs.create_bulk",
+    "Make many jobs at once",
+    scope="jobs:write",
+    body=Body(NewJobs, (*bodies.JSON_TYPES, *bodies.LINES_TYPES), _read_bulk),
+    headers=(preference.IDEMPOTENCY_KEY,),
+    answers={202: Answer("All are stored, and will run.", MadeListBody, (preference.REPLAYED,))},
+    problems=(KEY_REUSED,),
+)
+def create_bulk(desk: Desk, call: Call) -> Reply:
+    """Up to 1,000 jobs in one transaction: all are stored, or none, and then every faulty one is named.
+
+    They go to the lane `batch` unless they say otherwise. UTF-16, byte order marks and CRLF are read too.
+    """
+    key = preference.idempotency_key(call, "jobs.create_bulk", call.given)
+    submitted = submit(desk.deps, call.project_id, call.body, key)
+    with desk.deps.database.read() as conn:
+        found = views.many(conn, call.project_id, submitted.ids)
+    headers = {"Idempotent-Replayed": "true"} if submitted.replayed else {}
+    return Reply({"object": "list", "data": [job_json(found[i]) for i in submitted.ids if i in found]}, 202, headers)
+
+
+# -- watching them ------------------------------------------------------------------------------------------------
+
+
+def find(desk: Desk, project_id: str, job_id: str) -> JobView:
+    """Raises Problem: 404 where it is unknown or another project's, 410 where only its tombstone is left."""
+    job = None
+    if _JOB_ID.fullmatch(job_id):
+        with desk.deps.database.read() as conn:
+            job = views.get(conn, project_id, job_id)
+    if job is None:
+        raise Problem(NOT_FOUND, "There is no such job. GET /v1/jobs lists those of your project.")
+    if job.purged:
+        tombstone = {
+            "id": job.id,
+            "object": "job",
+            "status": job.status.value,
+            "version": job.version,
+            "created_at": instant(job.created_at),
+            "ended_at": instant(job.ended_at),
+        }
+        detail = "The job ended long ago; its request, answer and attempts are no longer kept."
+        raise Problem(GONE, detail, members={"job": tombstone})
+    return job
+
+
+def _digits(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
+        raise fault("must be a whole number", "Send digits only.")
+    return value
+
+
+def _rfc3339(value: Any) -> Any:
+    # In a query a bare + is a blank; nobody means it there.
+    value = value.replace(" ", "+") if isinstance(value, str) else value
+    if isinstance(value, str) and not _RFC3339.fullmatch(value):
+        raise fault("must be a moment with its offset", "Send RFC 3339, such as 2026-01-31T12:00:00Z.")
+    return value
+
+
+_DIGITS: Final = BeforeValidator(_digits)
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+class WaitQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    wait: Annotated[
+        int, Field(ge=0, le=60, description="Seconds to wait for the next change, while the job is not final."), _DIGITS
+    ] = 0
+
+
+@jobs.add(
+    "GET",
+    "/v1/jobs/<job:job_id>",
+    "jobs.retrieve",
+    "Look at a job",
+    scope="jobs:read",
+    query=WaitQuery,
+    headers=(Header("If-None-Match", "The ETag you have; 304 while it is current."),),
+    answers={
+        200: Answer("The job, failed or not.", JobBody, (ETAG, RETRY_AFTER)),
+        304: Answer("The job has not changed.", None, (ETAG, RETRY_AFTER)),
+    },
+    problems=(NOT_FOUND, GONE),
+)
+def retrieve(desk: Desk, call: Call) -> Reply:
+    """With `wait`, the answer comes at the next change, or at the latest after that many seconds."""
+    job = find(desk, call.project_id, call.path["job_id"])
+    known = call.request.if_none_match
+    wait_s = call.query.wait
+    if wait_s and job.status not in FINAL and (not known or known.contains(_bare(job))):
+        with desk.waiting.seat() as seated:
+            if seated and desk.waiting.until_changed(job.id, job.version, wait_s):
+                job = find(desk, call.project_id, job.id)
+    headers = {"ETag": etag(job)} | retry_after(job)
+    if known and known.contains(_bare(job)):
+        return Reply(None, 304, headers)
+    return Reply(job_json(job), 200, headers)
+
+
+def _bare(job: JobView) -> str:
+    return etag(job).strip('"')
+
+
+class ListQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["queued", "in_progress", "cancelling", "completed", "failed", "cancelled", "expired"] | None = None
+    kind: Literal["completion", "embedding"] | None = None
+    batch_id: Annotated[str, Field(pattern="^batch_[0-9a-z]{26}$")] | None = None
+    created_after: Annotated[AwareDatetime, Field(description="RFC 3339."), BeforeValidator(_rfc3339)] | None = None
+    after: Annotated[str, Field(pattern=JOB_ID, description="The last id of the page before.")] | None = None
+    limit: Annotated[int, Field(ge=1, le=100), _DIGITS] = 20
+
+
+@jobs.add(
+    "GET",
+    "/v1/jobs",
+    "jobs.list",
+    "List jobs",
+    scope="jobs:read",
+    query=ListQuery,
+    answers={200: Answer("A page of jobs.", JobListBody)},
+)
+def list_jobs(desk: Desk, call: Call) -> Reply:
+    """Newest first."""
+    query: ListQuery = call.query
+    since: datetime | None = query.created_after
+    wanted = Filter(
+        JobStatus(query.status) if query.status is not None else None,
+        query.kind,
+        query.batch_id,
+        since,
+        query.after,
+        query.limit,
+    )
+    with desk.deps.database.read() as conn:
+        page, more = views.listed(conn, call.project_id, wanted)
+    return Reply(
+        {
+            "object": "list",
+            "data": [job_json(job) for job in page],
+            "has_more": more,
+            "first_id": page[0].id if page else None,
+            "last_id": page[-1].id if page else None,
+        }
+    )
+
+
+@jobs.add(
+    "GET",
+    "/v1/jobs/<job:job_id>/attempts",
+    "jobs.attempts",
+    "Every call that was made for a job",
+    scope="jobs:read",
+    answers={200: Answer("The attempts in order.", AttemptListBody)},
+    problems=(NOT_FOUND, GONE),
+)
+def list_attempts(desk: Desk, call: Call) -> Reply:
+    """Targets that were passed over are listed too, with the reason."""
+    job = find(desk, call.project_id, call.path["job_id"])
+    with desk.deps.database.read() as conn:
+        found = attempts.of_jobs(conn, [job.id])[job.id]
+    return Reply({"object": "list", "data": [attempt_json(attempt) for attempt in found]})
+
+
+# -- stopping them, running them again ----------------------------------------------------------------------------
+
+
+@jobs.add(
+    "POST",
+    "/v1/jobs/<job:job_id>/cancel",
+    "jobs.cancel",
+    "Stop a job",
+    scope="jobs:write",
+    answers={
+        200: Answer("The job is final: cancelled, or ended before.", JobBody, (ETAG,)),
+        202: Answer("The job is stopping.", JobBody, (ETAG, RETRY_AFTER)),
+    },
+    problems=(NOT_FOUND, GONE),
+)
+def cancel(desk: Desk, call: Call) -> Reply:
+    """A call that is open may still end; no further one starts."""
+    job_id = find(desk, call.project_id, call.path["job_id"]).id
+    job = cancel_job(desk.deps, call.project_id, job_id)
+    assert job is not None, "rows are never deleted"
+    return Reply(job_json(job), 200 if job.status in FINAL else 202, {"ETag": etag(job)} | retry_after(job))
+
+
+@jobs.add(
+    "POST",
+    "/v1/jobs/<job:job_id>/retry",
+    "jobs.retry",
+    "Run a job again",
+    scope="jobs:write",
+    headers=(preference.PREFER, preference.IDEMPOTENCY_KEY),
+    answers={
+        200: Answer("The new job ended while the request waited.", JobBody, _MADE),
+        202: Answer("The new job is stored, and will run.", JobBody, _MADE),
+    },
+    problems=(NOT_FOUND, GONE, CONFLICT, UNKNOWN_MODEL, KEY_REUSED),
+)
+def retry(desk: Desk, call: Call) -> Reply:
+    """Makes a new job with `retry_of`; only a failed, expired or cancelled one can be run again."""
+    job = find(desk, call.project_id, call.path["job_id"])
+    key = preference.idempotency_key(call, "jobs.retry", {"retry_of": job.id})
+    return made(desk, call, lambda: retry_job(desk.deps, call.project_id, job, key))

@@ -1,0 +1,216 @@
+"""What operators and platforms ask: does it live, can it work, whom can it call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from api.desk import Desk
+from api.operations import Answer, Call, Operations, Reply
+from worker.domain.answer import Json
+from worker.domain.route import Target
+from worker.providers.catalog import ProviderSpec
+from worker.store import workers
+
+operation: Final = Operations("Operation")
+
+TargetState = Literal["closed", "loading", "probing", "open"]
+_WORST: Final = ("closed", "loading", "probing", "open")
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Health(_Out):
+    status: Literal["ok"]
+
+
+class Ready(_Out):
+    """`broker: away` only makes jobs start up to a second later."""
+
+    status: Literal["ready", "unready"]
+    database: Literal["up", "away"]
+    migrations: Literal["current", "pending", "unknown"]
+    broker: Literal["up", "away"]
+
+
+class TargetBody(_Out):
+    """`state` is that of the circuit breaker, the worst any worker sees; `wait_s` until it is tried again."""
+
+    name: str
+    model: str
+    state: TargetState
+    wait_s: float
+    window: int | None
+    takes: list[str]
+
+
+class RestBody(_Out):
+    """A key, an account or a target that is left alone for a while."""
+
+    of: str
+    kind: str
+    reason: str
+    wait_s: float
+
+
+class LimitsBody(_Out):
+    rpm: int | None
+    tpm: int | None
+    concurrency: int | None
+
+
+class ProviderBody(_Out):
+    """`keys` are names of variables, in the order they are tried; no key is ever shown."""
+
+    name: str
+    object: Literal["provider"]
+    label: str
+    format: str
+    is_sandbox: bool
+    default_model: str | None
+    keys: list[str]
+    limits: LimitsBody
+    targets: list[TargetBody]
+    resting: list[RestBody]
+
+
+class ProviderList(_Out):
+    """`workers` are those alive: `state` is what they last said."""
+
+    object: Literal["list"]
+    workers: int
+    data: list[ProviderBody]
+
+
+class RouteBody(_Out):
+    name: str
+    object: Literal["route"]
+    targets: list[str]
+    max_attempts: int
+    attempt_timeout_s: float
+    first_byte_timeout_s: float
+    connect_timeout_s: float
+    max_wait_s: float
+    cold_start_s: float
+
+
+class RouteList(_Out):
+    object: Literal["list"]
+    data: list[RouteBody]
+
+
+@operation.add(
+    "GET",
+    "/healthz",
+    "healthz",
+    "Does the process live",
+    scope=None,
+    answers={200: Answer("It does.", Health)},
+)
+def healthz(_desk: Desk, _call: Call) -> Reply:
+    """Asks nothing else."""
+    return Reply({"status": "ok"})
+
+
+@operation.add(
+    "GET",
+    "/readyz",
+    "readyz",
+    "Can it do its work",
+    scope=None,
+    answers={200: Answer("It can.", Ready), 503: Answer("It cannot; the parts say why.", Ready)},
+)
+def readyz(desk: Desk, _call: Call) -> Reply:
+    """Database, migrations, broker; looked at once a second at most."""
+    state = desk.readiness.state()
+    body = {
+        "status": "ready" if state.ready else "unready",
+        "database": state.database,
+        "migrations": state.migrations,
+        "broker": state.broker,
+    }
+    return Reply(body, 200 if state.ready else 503)
+
+
+@operation.add(
+    "GET",
+    "/v1/providers",
+    "providers.list",
+    "List providers",
+    scope="jobs:read",
+    answers={200: Answer("In the order they are configured.", ProviderList)},
+)
+def list_providers(desk: Desk, _call: Call) -> Reply:
+    """With the state of their targets as the workers see it."""
+    with desk.deps.database.read() as conn:
+        reports = workers.reports(conn)
+    catalog = desk.deps.catalog
+    used = [target for route in catalog.routes.values() for target in route.targets]
+    data = [_provider(spec, used, reports) for spec in catalog.providers.values()]
+    return Reply({"object": "list", "workers": len(reports), "data": data})
+
+
+@operation.add(
+    "GET",
+    "/v1/routes",
+    "routes.list",
+    "List routes",
+    scope="jobs:read",
+    answers={200: Answer("What `model` may name, besides targets.", RouteList)},
+)
+def list_routes(desk: Desk, _call: Call) -> Reply:
+    """With their targets in the order they are tried, and the bounds of a job on them."""
+    data = [
+        {
+            "name": route.name,
+            "object": "route",
+            "targets": [target.name for target in route.targets],
+            "max_attempts": route.max_attempts,
+            "attempt_timeout_s": route.attempt_timeout_s,
+            "first_byte_timeout_s": route.first_byte_timeout_s,
+            "connect_timeout_s": route.connect_timeout_s,
+            "max_wait_s": route.max_wait_s,
+            "cold_start_s": route.cold_start_s,
+        }
+        for route in desk.deps.catalog.routes.values()
+    ]
+    return Reply({"object": "list", "data": data})
+
+
+def _provider(spec: ProviderSpec, used: Iterable[Target], reports: Mapping[str, Mapping[str, Any]]) -> Json:
+    targets = {t.name: t for t in (*spec.models.values(), *used) if t.provider == spec.name}
+    resting = {
+        (rest["of"], rest["reason"]): {name: rest[name] for name in ("of", "kind", "reason", "wait_s")}
+        for report in reports.values()
+        for rest in report.get("resting", ())
+        if rest["of"] == spec.name or rest["of"].startswith(f"{spec.name}/")
+    }
+    return {
+        "name": spec.name,
+        "object": "provider",
+        "label": spec.label,
+        "format": spec.format,
+        "is_sandbox": spec.is_sandbox,
+        "default_model": spec.default_model,
+        "keys": [key.name for key in spec.keys],
+        "limits": {"rpm": spec.limits.rpm, "tpm": spec.limits.tpm, "concurrency": spec.limits.concurrency},
+        "targets": [_target(target, reports.values()) for target in targets.values()],
+        "resting": list(resting.values()),
+    }
+
+
+def _target(target: Target, reports: Iterable[Mapping[str, Any]]) -> Json:
+    seen = [report.get("targets", {}).get(target.name) for report in reports]
+    worst = max((one for one in seen if one), key=lambda one: _WORST.index(one["state"]), default=None)
+    return {
+        "name": target.name,
+        "model": target.model,
+        "state": "closed" if worst is None else worst["state"],
+        "wait_s": 0.0 if worst is None else worst["wait_s"],
+        "window": target.window,
+        "takes": sorted(target.takes),
+    }

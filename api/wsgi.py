@@ -1,0 +1,38 @@
+"""The production entry: `gunicorn api.wsgi:app`. Settings come from the environment.
+
+Nothing is connected at import: the process answers /healthz while the database or the broker is still away. The project
+and the key of COMPLETAR_API_KEY are made at the first request that reaches the database.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import flask
+
+from api.app import create_app
+from worker import events
+from worker.celery_app import CeleryHints, make_celery
+from worker.deps import Hints, build
+from worker.services.hints import NoHints
+from worker.settings import Settings, load
+
+CONNECTIONS: Final = 8  # to the database, of each process
+
+
+def _hints(settings: Settings) -> Hints:
+    """Workers of other processes are told through the broker; without one they look for themselves."""
+    if settings.redis_url is None:
+        return NoHints()
+    return CeleryHints(make_celery(settings.redis_url.get_secret_value()))
+
+
+def _make() -> flask.Flask:
+    # Without HOST gunicorn binds every address: a key that is good enough for a laptop is refused.
+    settings = load({**os.environ, "HOST": os.environ.get("HOST") or "::"})
+    events.configure(settings.log_level)
+    return create_app(build(settings, _hints(settings), connections=CONNECTIONS))
+
+
+app: Final = _make()
