@@ -1,0 +1,54 @@
+"""`completar config check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from api.cli.command import Group, as_json
+from api.cli.configured import configured
+from api.cli.screen import Screen
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Check the configuration."""
+
+
+@config.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@as_json("One JSON document.")
+@click.pass_obj
+def check(screen: Screen, file: Path | None, as_json: bool) -> None:
+    """What is in force, secrets masked; or everything that is wrong, at once.
+
+    For example:
+      completar config check
+      completar config check other.toml
+    """
+    settings, catalog = configured(file)
+    described = catalog.describe()
+    if as_json:
+        screen.document({"environment": settings.redacted(), **described})
+    else:
+        screen.data("[environment]")
+        screen.table(("variable", "value"), ((name, _plain(value)) for name, value in settings.redacted().items()))
+        for kind in ("providers", "routes"):
+            for name, said in described[kind].items():
+                shown = said | {"base_url": "(built in)"} if said.get("sandbox") else said
+                screen.data(f"\n[{kind}.{name}]")
+                screen.table(("key", "value"), ((key, _plain(value)) for key, value in shown.items()))
+    for warning in catalog.warnings:
+        screen.warn(f"warning: {warning}")
+    screen.say("The configuration is in order.")
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "(not set)"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(inner)}" for key, inner in value.items()) or "(none)"
+    if isinstance(value, list):
+        return ", ".join(_plain(inner) for inner in value) or "(none)"
+    return str(value)

@@ -1,0 +1,129 @@
+"""`completar demo`: two hundred requests through the real engine, on a database that is gone afterwards."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import click
+
+from api.cli import lines
+from api.cli.batch import by_kind
+from api.cli.batch_run import BatchRun
+from api.cli.calls import Calls
+from api.cli.client import Client
+from api.cli.command import Command
+from api.cli.fault import CliFault, Exit
+from api.cli.local import settings
+from api.cli.own import embedded
+from api.cli.progress import Progress
+from api.cli.results import Output, Sums
+from api.cli.screen import Screen, seconds
+from api.embedded import Embedded
+from worker import clock
+from worker.domain.failure import Lane
+from worker.domain.state import JobStatus
+from worker.store import attempts
+
+PROMPTS: Final = Path(__file__).resolve().parents[2] / "examples" / "prompts.jsonl"
+
+
+@click.command(cls=Command)
+@click.option(
+    "--output",
+    "-o",
+    "target",
+    default="results.jsonl",
+    show_default=True,
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Where the records go.",
+)
+@click.pass_obj
+def demo(screen: Screen, target: Path) -> Exit:
+    """200 requests in English and Spanish, some told to fail, as a batch through the real engine.
+
+    Needs no key: the sandbox answers. With a provider's key in the environment that provider answers; the lines
+    that are told to fail stay with the sandbox.
+
+    For example:
+      completar demo
+      GROQ_API_KEY=... completar demo -o answers.jsonl
+    """
+    if not PROMPTS.is_file():
+        raise CliFault(f"{PROMPTS} is not there.", "Run the demo from a checkout of the repository.")
+    told = settings()
+    with tempfile.TemporaryDirectory(prefix="completar-demo-", ignore_cleanup_errors=True) as folder:
+        mine = told.model_copy(
+            update={
+                "data_dir": Path(folder),
+                "database_url": None,
+                "redis_url": None,
+                "api_key": None,
+                "host": "127.0.0.1",
+                "port": 0,
+                "lanes": frozenset(Lane),
+                "sandbox": "on",  # for the lines that name it; `default` is still asked of the real providers
+            }
+        )
+        with embedded(screen, mine) as own:
+            screen.say(_who(own))
+            return _run(screen, own, target)
+
+
+def _run(screen: Screen, own: Embedded, target: Path) -> Exit:
+    client = Client(own.url, own.key, screen)
+    try:
+        with (
+            target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream,
+            PROMPTS.open("rb") as file,
+            Progress(screen) as progress,
+        ):
+            mine = BatchRun(client, screen, Output(stream, ordered=False), progress, clock.new_id("run"))
+            mine.run(lines.read(file, {}))
+            took_s = progress.elapsed_s
+    finally:
+        client.close()
+    with own.deps.database.read() as conn:
+        calls = Calls.of(attempts.of_jobs(conn, mine.ids).values())
+    _sum_up(screen, mine.sums, calls, took_s)
+    _name_failed(screen, target)
+    screen.data(f"\nEvery answer: {target}")
+    if own.is_sandbox:
+        screen.data(
+            "The sandbox answered: no real model. With a key, such as GROQ_API_KEY, its provider answers instead."
+        )
+    return Exit.OK if mine.sums.done else Exit.FAILED
+
+
+def _sum_up(screen: Screen, sums: Sums, calls: Calls, took_s: float) -> None:
+    failed = f"{sums.failed} failed ({by_kind(sums)})" if sums.failed else "none failed"
+    half, most = calls.within_s(0.5), calls.within_s(0.95)
+    screen.data(f"{sums.ended} requests in {seconds(took_s)}: {sums.done} done, {failed}")
+    for name, said in (
+        ("served by", ", ".join(f"{by} {count}" for by, count in sums.served.most_common())),
+        (
+            "calls",
+            f"{calls.made}: {calls.retries} retries, {calls.fallbacks} fallbacks, {calls.passed_over} passed over",
+        ),
+        ("cost", sums.spent),
+        ("answer in", f"p50 {seconds(half)}, p95 {seconds(most)}, from a job's first call to the end of its last"),
+    ):
+        screen.data(f"  {name:10} {said}")
+
+
+def _name_failed(screen: Screen, target: Path) -> None:
+    with target.open(encoding="utf-8") as file:
+        failed = [record for record in map(json.loads, file) if record["status"] != JobStatus.COMPLETED]
+    screen.data("\nThese failed. Most lines that do are told to, so that you see what happens:")
+    for record in sorted(failed, key=lambda one: str(one["custom_id"])):
+        error = record["error"]
+        screen.data(f"  {record['custom_id']:10} {error['kind']:16} {error['message']}")
+
+
+def _who(own: Embedded) -> str:
+    """Said before anything is sent: it may cost money."""
+    if own.is_sandbox:
+        return "No provider has a key: the sandbox answers, which is no real model."
+    return f"{', then '.join(own.labels)} will be asked, with your key; lines that are told to fail go to the sandbox."

@@ -1,0 +1,162 @@
+"""`completar doctor`: everything a server needs, looked at one by one, each fault with its remedy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+import click
+
+from api.cli.command import Command, as_json
+from api.cli.database import MIGRATE
+from api.cli.fault import Exit
+from api.cli.local import fault_list
+from api.cli.screen import Screen
+from api.data_folder import DataFolder
+from worker import clock
+from worker.providers import catalog
+from worker.providers.catalog import Catalog
+from worker.settings import Settings, SettingsError
+from worker.store import migrate, moment
+from worker.store.database import Database, Unavailable
+
+State = Literal["ok", "note", "fault"]
+SKEW_S: Final = 5.0  # nothing compares the two clocks, but people read them side by side
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`remedy` is there for what is not in order."""
+
+    what: str
+    state: State
+    said: str
+    remedy: str | None = None
+
+
+@click.command(cls=Command)
+@as_json("One JSON document.")
+@click.pass_obj
+def doctor(screen: Screen, as_json: bool) -> Exit:
+    """Is everything there that a server needs? Exit code 4 when it is not.
+
+    For example:
+      completar doctor
+      DATABASE_URL=postgresql://... REDIS_URL=redis://... completar doctor
+    """
+    found = list(_findings())
+    if as_json:
+        screen.document([asdict(one) for one in found])
+    else:
+        for one in found:
+            screen.data(f"{one.state:5}  {one.what:13}  {one.said}")
+            if one.remedy is not None:
+                screen.data(f"{'':22}{one.remedy}")
+    return Exit.CONFIG if any(one.state == "fault" for one in found) else Exit.OK
+
+
+def _findings() -> Iterator[Finding]:
+    yield Finding("Python", "ok", f"{sys.version.split()[0]} on {sys.platform}")
+    try:
+        settings, offered = catalog.check(os.environ)
+    except SettingsError as error:
+        said = fault_list(error.faults)
+        yield Finding("configuration", "fault", said, "Mend these first: nothing else was looked at.")
+        return
+    file = f"the environment and {settings.config}" if settings.config is not None else "the environment"
+    yield Finding("configuration", "ok", f"{file}, without a fault")
+    for warning in offered.warnings:
+        yield Finding("configuration", "note", warning, "It works no longer, or not as it is written.")
+    yield from _keys(offered)
+    yield _folder(settings)
+    yield from _database(settings)
+    yield _broker(settings)
+
+
+def _keys(offered: Catalog) -> Iterator[Finding]:
+    real = [spec for spec in offered.providers.values() if not spec.is_sandbox]
+    for spec in real:
+        names = ", ".join(key.name for key in spec.keys) or "no key needed"
+        yield Finding("provider", "ok", f"{spec.label}: {names}")
+    if not real:
+        yield Finding(
+            "provider",
+            "note",
+            "none has a key: the sandbox answers, no real model",
+            "`.env.example` names the variables.",
+        )
+
+
+def _folder(settings: Settings) -> Finding:
+    """Whether the folder of the embedded mode can be used, and by whom it is."""
+    folder = DataFolder(settings.data_dir)
+    try:
+        folder.make()
+    except OSError as error:
+        return Finding("data folder", "fault", f"{folder.path}: {error.strerror}", "COMPLETAR_DATA_DIR names another.")
+    if not os.access(folder.path, os.W_OK):
+        return Finding(
+            "data folder", "fault", f"{folder.path} is not ours to write", "COMPLETAR_DATA_DIR names another."
+        )
+    serving = folder.serving()
+    return Finding(
+        "data folder",
+        "ok",
+        str(folder.path) + (f", served by process {serving.pid} at {serving.url}" if serving else ""),
+    )
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    database = Database(settings.database, connections=1)
+    kind = "Postgres" if database.dialect == "postgresql" else "SQLite"
+    try:
+        with database.read() as conn:
+            before = clock.now()
+            theirs = moment.instant(conn)
+            took_s = (clock.now() - before).total_seconds()
+        yield Finding("database", "ok", f"{kind} answers in {took_s * 1000:.0f} ms")
+        if not migrate.pending(database):
+            yield Finding("schema", "ok", "up to date")
+        elif settings.database_url is None:
+            yield Finding("schema", "note", "not made yet", "`completar up` makes it.")
+        else:
+            yield Finding("schema", "fault", "behind this release", MIGRATE)
+        skew_s = (theirs - before).total_seconds() - took_s / 2
+        near = abs(skew_s) < SKEW_S
+        yield Finding(
+            "clock",
+            "ok" if near else "note",
+            f"{abs(skew_s):.1f} s {'behind' if skew_s > 0 else 'ahead of'} the database's"
+            if not near
+            else "agrees with the database's",
+            None
+            if near
+            else "Jobs go by the database's clock alone; set this machine's by NTP to read its logs beside them.",
+        )
+    except Unavailable as away:
+        yield Finding("database", "fault", f"{kind} cannot be reached: {away}", "Start it, or correct DATABASE_URL.")
+    finally:
+        database.close()
+
+
+def _broker(settings: Settings) -> Finding:
+    if settings.redis_url is None:
+        return Finding("broker", "ok", "none needed: web and worker share a process")
+    alive = _asked(settings.redis_url.get_secret_value())
+    if alive():
+        return Finding("broker", "ok", "Redis answers")
+    return Finding(
+        "broker",
+        "fault",
+        "Redis cannot be reached: jobs are taken and run, but each may begin a second late",
+        "Start it, or correct REDIS_URL.",
+    )
+
+
+def _asked(redis_url: str) -> Callable[[], bool]:
+    from worker.celery_app import CeleryHints, make_celery  # noqa: PLC0415 - half a second that few need
+
+    return CeleryHints(make_celery(redis_url)).alive

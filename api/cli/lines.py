@@ -1,0 +1,146 @@
+"""A file of requests, line by line: bytes to jobs as POST /v1/jobs takes them. A broken line spoils no other."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BufferedReader
+from typing import Any, Final, NoReturn
+
+from worker.domain.answer import Json
+
+# What stands beside `input` in a job; every other field of a plain line belongs to the request itself.
+_OF_THE_JOB: Final = frozenset(
+    {"kind", "model", "models", "output_schema", "metadata", "priority"}
+    | {"deadline_s", "max_attempts", "on_interruption"}
+)
+_URLS: Final[Mapping[str, str]] = {"/v1/chat/completions": "completion", "/v1/embeddings": "embedding"}
+_FORMS: Final = "a line has `prompt`, `messages` or `input`, or is a line of an OpenAI batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """number: from 1, blank lines counted; job: the body for POST /v1/jobs; size: of the line, in characters"""
+
+    number: int
+    custom_id: str | None
+    job: dict[str, Json]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenLine:
+    number: int
+    custom_id: str | None
+    message: str
+
+
+def read(stream: BufferedReader, overrides: dict[str, Json]) -> Iterator[Line | BrokenLine]:
+    """Every line that is not blank. `overrides` are fields of a job that beat what a line says."""
+    for number, text in _texts(stream):
+        custom_id = None
+        try:
+            if text is None:
+                _broken("is not UTF-8")
+            record = _parsed(text)
+            custom_id = _custom_id(record)
+            job = job_of(record)
+            if "model" in overrides:
+                job.pop("models", None)
+            yield Line(number, custom_id, job | overrides, len(text))
+        except _Broken as fault:
+            yield BrokenLine(number, custom_id, str(fault))
+
+
+def job_of(record: Mapping[str, Json]) -> dict[str, Json]:
+    """The job a line asks for: an OpenAI batch line, or the plain form."""
+    if "url" in record or "body" in record:
+        return _of_openai(record)
+    given = {name: value for name, value in record.items() if name != "custom_id"}
+    job = {name: given.pop(name) for name in _OF_THE_JOB & given.keys()}
+    content = given.get("input")
+    if isinstance(content, dict):
+        if len(given) > 1:
+            others = ", ".join(sorted(given.keys() - {"input"}))
+            _broken(f"has {others[:100]} beside input: they belong into it")
+        return job | {"input": content}
+    if content is not None:
+        return {"kind": "embedding"} | job | {"input": given}
+    if "prompt" not in given and "messages" not in given:
+        _broken(_FORMS)
+    system = given.pop("system", None)
+    if system is not None:
+        turns = given.pop("messages", None)
+        if turns is None:
+            turns = [{"role": "user", "content": given.pop("prompt")}]
+        if not isinstance(turns, list):
+            _broken("messages must be a list")
+        given["messages"] = [{"role": "system", "content": system}, *turns]
+    return job | {"input": given}
+
+
+def _of_openai(record: Mapping[str, Json]) -> dict[str, Json]:
+    url, body = record.get("url"), record.get("body")
+    if record.get("method", "POST") != "POST":
+        _broken("method must be POST")
+    if not isinstance(url, str) or url not in _URLS:
+        _broken(f"url must be one of {', '.join(_URLS)}")
+    if not isinstance(body, dict):
+        _broken("body must be a JSON object")
+    request = dict(body)
+    job = {name: request.pop(name) for name in ("model", "models", "metadata", "deadline_s") if name in request}
+    if not request.get("stream"):  # said by many tools, and it is what happens anyway
+        request.pop("stream", None)
+    return {"kind": _URLS[url], **job, "input": request}
+
+
+class _Broken(ValueError):
+    pass
+
+
+def _broken(message: str) -> NoReturn:
+    raise _Broken(message)
+
+
+def _parsed(text: str) -> dict[str, Json]:
+    try:
+        record = json.loads(text, parse_constant=lambda name: _broken(f"holds {name}, which is no JSON"))
+    except json.JSONDecodeError as fault:
+        _broken(f"is not valid JSON at column {fault.colno}: {fault.msg}")
+    except RecursionError:
+        _broken("is nested too deep")
+    if not isinstance(record, dict):
+        _broken("is not a JSON object")
+    return record
+
+
+def _custom_id(record: Mapping[str, Json]) -> str | None:
+    given = record.get("custom_id")
+    if given is None or isinstance(given, str):
+        return given
+    _broken("custom_id must be a string")
+
+
+def _texts(stream: BufferedReader) -> Iterator[tuple[int, str | None]]:
+    """The lines that are not blank, numbered from 1; None for one that is no text.
+
+    Windows PowerShell writes UTF-16 with a byte order mark, and CRLF; other programs there a mark before UTF-8.
+    """
+    start = stream.peek(4)[:4]
+    lines: Iterator[Any] = iter(stream)
+    if start[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        lines = io.TextIOWrapper(stream, encoding="utf-16", errors="replace", newline="\n")
+    elif start[1:2] == b"\0" or start[:1] == b"\0":
+        encoding = "utf-16-le" if start[1:2] == b"\0" else "utf-16-be"
+        lines = io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line if isinstance(line, str) else line.decode("utf-8")
+        except UnicodeDecodeError:
+            yield number, None
+            continue
+        text = text.strip().removeprefix("\ufeff")
+        if text:
+            yield number, text
