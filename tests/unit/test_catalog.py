@@ -4,7 +4,7 @@ import json
 import os
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -15,8 +15,19 @@ from worker.domain.money import Price
 from worker.domain.retry import Backoff
 from worker.domain.route import ALL_NEEDS, Key, Route
 from worker.providers.catalog import Catalog, Limits, UnknownModel, build, check
+from worker.providers.flavours import FLAVOURS
+from worker.providers.formats import FORMATS
 from worker.providers.presets import PRESETS
-from worker.settings import ModelConfig, ProviderConfig, RouteConfig, Settings, SettingsError, environment_table, load
+from worker.settings import (
+    Flavour,
+    ModelConfig,
+    ProviderConfig,
+    RouteConfig,
+    Settings,
+    SettingsError,
+    environment_table,
+    load,
+)
 from worker.settings.retired import MODELS, USUAL_HOSTS, retired_model
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +112,7 @@ def test_one_key_is_enough(key: str) -> None:
     assert found.secret(spec.name, key) == "k"
     assert spec.base_url.startswith("https://")
     assert not spec.base_url.endswith("/")
-    assert spec.format == "openai"
+    assert spec.format == {"anthropic": "anthropic", "gemini": "gemini"}.get(spec.name, "openai")
 
 
 def test_two_names_of_one_key_are_one_key() -> None:
@@ -136,11 +147,81 @@ def test_a_successor_is_not_retired_itself() -> None:
         assert not [one for one in MODELS[host] if retired_model(name, one.successor)]
 
 
-def test_a_schema_is_not_sent_where_it_is_ignored() -> None:
+def test_anthropic_and_gemini_are_called_in_their_own_formats() -> None:
+    found = catalog(**ALL_KEYS).providers
+    assert found["anthropic"].base_url == "https://api.anthropic.com/v1"
+    assert found["gemini"].base_url == "https://generativelanguage.googleapis.com/v1beta"
+    assert {spec.format for spec in found.values()} <= set(FORMATS)
+
+
+def test_every_default_takes_a_schema_and_anthropic_has_no_embeddings() -> None:
     found = catalog(**ALL_KEYS)
     takers = {target.provider for target in found.resolve(["default"]).targets if "schema" in target.takes}
-    assert takers == set(IN_ORDER) - {"anthropic"}
-    assert "schema" not in found.resolve(["anthropic/claude-of-tomorrow"]).targets[0].takes
+    assert takers == set(IN_ORDER)
+    (unlisted,) = found.resolve(["anthropic/claude-of-tomorrow"]).targets
+    assert unlisted.takes == ALL_NEEDS - {"embedding"}
+
+
+# -- an endpoint of one's own -------------------------------------------------------------------------------------
+
+ENDPOINT = "https://abc.us-east-1.aws.endpoints.huggingface.cloud"
+ANYTHING = ("completion", "embedding", "schema", "tools", "vision")
+
+
+def at_endpoint(url: str = ENDPOINT, flavour: str = "", text: str = "", **environ: str) -> Catalog:
+    told = {"HUGGINGFACE_ENDPOINT_URL": url, "HUGGINGFACE_ENDPOINT_FLAVOUR": flavour, "HUGGINGFACE_API_KEY": "hf"}
+    return catalog(text, **told, **environ)
+
+
+@pytest.mark.parametrize(
+    ("url", "flavour", "format_", "base_url", "takes"),
+    [
+        *((ENDPOINT, name, "hf-openai", f"{ENDPOINT}/v1", ANYTHING) for name in ("openai", "vllm", "sglang")),
+        *((f"{ENDPOINT}/v1/", name, "hf-openai", f"{ENDPOINT}/v1", ANYTHING) for name in ("llamacpp", "tgi", "")),
+        (f"{ENDPOINT}/generate", "tgi", "hf-text-generation", f"{ENDPOINT}/generate", ("completion", "schema")),
+        (f"{ENDPOINT}/generate", "", "hf-text-generation", f"{ENDPOINT}/generate", ("completion", "schema")),
+        (ENDPOINT, "default", "hf-text-generation", ENDPOINT, ("completion",)),
+        (ENDPOINT, "text2text", "hf-text2text-generation", ENDPOINT, ("completion",)),
+        (f"{ENDPOINT}/v1", "tei", "tei", ENDPOINT, ("completion", "embedding")),
+        (ENDPOINT, "", "hf-handler", ENDPOINT, ("completion",)),
+        ("http://127.0.0.1:8080/a/", "default", "hf-text-generation", "http://127.0.0.1:8080/a", ("completion",)),
+    ],
+)
+def test_an_endpoint_is_spoken_to_by_its_flavour(
+    url: str, flavour: str, format_: str, base_url: str, takes: tuple[str, ...]
+) -> None:
+    found = at_endpoint(url, flavour)
+    (spec,) = found.providers.values()
+    assert (spec.name, spec.format, spec.base_url) == ("huggingface", format_, base_url)
+    assert format_ in FORMATS
+    (target,) = found.resolve(["huggingface"]).targets
+    assert (target.name, target.label, target.takes) == ("huggingface/endpoint", "Hugging Face", frozenset(takes))
+    assert (spec.keys, dict(spec.models)) == ((Key("HUGGINGFACE_API_KEY", "huggingface"),), {})
+
+
+def test_every_flavour_has_a_manner() -> None:
+    assert set(FLAVOURS) == {*get_args(Flavour), None}
+    assert {manner.format for manner in FLAVOURS.values()} <= set(FORMATS)
+
+
+def test_an_endpoint_beside_other_keys_is_the_last_resort_and_can_be_asked_alone() -> None:
+    found = at_endpoint(flavour="vllm", GROQ_API_KEY="k", HUGGINGFACE_MODEL_ID="org/own", HF_LLAVE_5_NOMBRE="Llave 5")
+    assert names(found.resolve(["default"])) == ["groq/openai/gpt-oss-20b", "huggingface/org/own"]
+    assert names(found.only("huggingface")) == ["huggingface/org/own"]
+    assert found.providers["huggingface"].label == "Llave 5"
+
+
+def test_the_file_says_more_of_an_endpoint() -> None:
+    text = "[providers.huggingface]\ntakes = ['completion', 'tools']\nformat = 'openai'\nmodels.own = { window = 9 }\n"
+    spec = at_endpoint(flavour="vllm", text=text).providers["huggingface"]
+    assert (spec.format, spec.base_url) == ("hf-openai", f"{ENDPOINT}/v1")
+    assert (spec.takes, spec.target("own").window) == ({"completion", "tools"}, 9)
+
+
+def test_an_endpoint_without_its_token_is_told() -> None:
+    found = catalog(HUGGINGFACE_ENDPOINT_URL=ENDPOINT, HUGGINGFACE_ENDPOINT_FLAVOUR="tei", GROQ_API_KEY="k")
+    assert list(found.providers) == ["groq"]
+    assert "HUGGINGFACE_API_KEY is not set" in found.warnings[0]
 
 
 # -- the file over the presets ------------------------------------------------------------------------------------
