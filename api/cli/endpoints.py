@@ -79,10 +79,22 @@ class Desk:
         return read(reply.status_code, dict(reply.headers), reply.content, clock.now())
 
 
+class Name(click.ParamType[str]):
+    """Becomes a part of an address, where dots alone would mean another one."""
+
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not isinstance(value, str) or not value.strip("."):
+            self.fail(f"{value!r} is no name.", param, ctx)
+        return value
+
+
 def asking(command: Callback) -> Callback:
     """The options of every command that asks Hugging Face."""
     command = click.option("--api-url", default=wire.API, hidden=True)(command)
-    return click.option("--namespace", required=True, help="The user or organization that owns the endpoints.")(command)
+    owner = "The user or organization that owns the endpoints."
+    return click.option("--namespace", required=True, type=Name(), help=owner)(command)
 
 
 def _desk(screen: Screen, namespace: str, api_url: str) -> Desk:
@@ -119,7 +131,7 @@ def list_(screen: Screen, namespace: str, api_url: str, as_json: bool) -> None:
 
 
 @endpoints.command()
-@click.argument("name")
+@click.argument("name", type=Name())
 @asking
 @as_json("One JSON document.")
 @click.pass_obj
@@ -134,7 +146,7 @@ def status(screen: Screen, name: str, namespace: str, api_url: str, as_json: boo
 
 
 @endpoints.command()
-@click.argument("name")
+@click.argument("name", type=Name())
 @click.option("--model", required=True, help="The repository it serves: org/name.")
 @click.option("--vendor", default="aws", show_default=True, help="aws, azure or gcp.")
 @click.option("--region", default="us-east-1", show_default=True)
@@ -193,7 +205,7 @@ def create(
 
 
 @endpoints.command()
-@click.argument("name")
+@click.argument("name", type=Name())
 @asking
 @click.pass_obj
 def resume(screen: Screen, name: str, namespace: str, api_url: str) -> None:
@@ -211,7 +223,7 @@ def resume(screen: Screen, name: str, namespace: str, api_url: str) -> None:
 
 
 @endpoints.command()
-@click.argument("name")
+@click.argument("name", type=Name())
 @asking
 @click.pass_obj
 def pause(screen: Screen, name: str, namespace: str, api_url: str) -> None:
@@ -225,7 +237,7 @@ def pause(screen: Screen, name: str, namespace: str, api_url: str) -> None:
 
 
 @endpoints.command(name="scale-to-zero")
-@click.argument("name")
+@click.argument("name", type=Name())
 @asking
 @click.pass_obj
 def scale_to_zero(screen: Screen, name: str, namespace: str, api_url: str) -> None:
@@ -239,7 +251,7 @@ def scale_to_zero(screen: Screen, name: str, namespace: str, api_url: str) -> No
 
 
 @endpoints.command()
-@click.argument("name")
+@click.argument("name", type=Name())
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @asking
 @click.pass_obj

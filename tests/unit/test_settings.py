@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from worker.domain.failure import FailureKind, Lane
-from worker.settings import ProviderConfig, RouteConfig, SettingsError, environment_table, load, read
+from worker.settings import Endpoint, ProviderConfig, RouteConfig, SettingsError, environment_table, load, read
 from worker.settings.address import base_url, database_url, is_loopback, masked, redis_url
 from worker.settings.file import parsed
 from worker.settings.variables import Settings, bounds, declared, user_data_dir
@@ -585,6 +585,59 @@ def test_a_server_of_ones_own_may_have_any_model(file: Any) -> None:
     own = "[providers.openai]\nbase_url = '{}'\ndefault_model = 'gpt-3.5-turbo'\n"
     assert load({}, file(own.format("http://gpu.internal/v1"))).warnings == ()
     assert len(load({}, file(own.format("https://api.openai.com/v1"))).warnings) == 1
+
+
+# -- an endpoint of one's own -------------------------------------------------------------------------------------
+
+ENDPOINT = "https://abc.us-east-1.aws.endpoints.huggingface.cloud"
+
+
+def test_an_endpoint_is_where_hugging_face_is() -> None:
+    settings = load({"HUGGINGFACE_ENDPOINT_URL": f" {ENDPOINT}/ ", "HUGGINGFACE_ENDPOINT_FLAVOUR": "vLLM"})
+    assert settings.endpoint == Endpoint(url=ENDPOINT, flavour="vllm")
+    assert settings.providers["huggingface"].base_url == ENDPOINT
+    assert settings.warnings == ()
+    assert load({}).endpoint is None
+
+
+def test_an_endpoint_of_no_flavour_is_taken_and_told() -> None:
+    settings = load({"HUGGINGFACE_ENDPOINT_URL": ENDPOINT})
+    assert settings.endpoint == Endpoint(url=ENDPOINT)
+    (warning,) = settings.warnings
+    assert warning.startswith("HUGGINGFACE_ENDPOINT_FLAVOUR: is not set")
+    assert "openai, vllm, sglang" in warning
+
+
+def test_a_flavour_without_an_endpoint_is_told() -> None:
+    (warning,) = load({"HUGGINGFACE_ENDPOINT_FLAVOUR": "tei"}).warnings
+    assert warning == "HUGGINGFACE_ENDPOINT_FLAVOUR: says nothing without HUGGINGFACE_ENDPOINT_URL"
+
+
+def test_the_endpoint_beats_the_router_and_the_file(file: Any) -> None:
+    path = file("[providers.huggingface]\nbase_url = 'https://router.huggingface.co/v1'\n")
+    environ = {
+        "HUGGINGFACE_ENDPOINT_URL": ENDPOINT,
+        "HUGGINGFACE_ENDPOINT_FLAVOUR": "default",
+        "HUGGINGFACE_API_URL": "https://api-inference.huggingface.co",
+        "HUGGINGFACE_MODEL_ID": "meta-llama/Meta-Llama-3.1-8B-Instruct",  # retired at the router only
+    }
+    settings = load(environ, path)
+    assert settings.providers["huggingface"].base_url == ENDPOINT
+    assert settings.warnings == ("HUGGINGFACE_API_URL: is not used beside HUGGINGFACE_ENDPOINT_URL",)
+
+
+def test_faults_of_an_endpoint() -> None:
+    found = faults({"HUGGINGFACE_ENDPOINT_URL": "my-endpoint", "HUGGINGFACE_ENDPOINT_FLAVOUR": "vlm"})
+    assert "https://" in found["HUGGINGFACE_ENDPOINT_URL"]
+    assert "Did you mean vllm?" in found["HUGGINGFACE_ENDPOINT_FLAVOUR"]
+    assert len(found) == 2
+
+
+def test_the_wrong_form_of_an_endpoint_is_told_of_its_own_variable_too() -> None:
+    url = "https://tu-endpoint-id.us-east-1.inference.endpoints.huggingface.cloud"
+    environ = {"HUGGINGFACE_ENDPOINT_URL": url, "HUGGINGFACE_ENDPOINT_FLAVOUR": "text2text"}
+    (warning,) = load(environ).warnings
+    assert warning.startswith("HUGGINGFACE_ENDPOINT_URL: an endpoint's address has the form")
 
 
 # -- what is written down about it --------------------------------------------------------------------------------
