@@ -282,3 +282,30 @@ def test_a_target_whose_wire_form_cannot_say_it_is_passed_over_with_the_reason(
         assert station.course(job.id) == ["first:skipped", "second:answered"]
         assert station.attempts(job.id)[0].row.reason == "format anthropic has no embeddings"
         assert job.attempts == 1 == len(provider.requests)
+
+
+def test_of_ten_keys_with_nine_dead_the_living_one_answers_and_the_dead_are_not_asked_again(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    names = [f"POOL_KEY_{n}" for n in range(10)]
+    keys = {name: f"k-{n}-0123456789" for n, name in enumerate(names)}
+    config = tmp_path / "pool.toml"
+    config.write_text(
+        f'[providers.pool]\nformat = "openai"\nbase_url = "{provider.base_url}"\napi_keys = {names}\n'
+        '[routes.default]\ntargets = ["pool/m"]\n'
+    )
+    alive = f"Bearer {keys[names[7]]}"
+    refused = script.error(401, "Incorrect API key provided", code="invalid_api_key")
+    provider.always(lambda r: script.chat("alive") if r.headers["authorization"] == alive else refused)
+    with closing(Station(database_url, provider, tmp_path, COMPLETAR_CONFIG=str(config), **keys)) as station:
+        with station.worker():
+            first = station.run(max_attempts=1)
+            asked = len(provider.requests)
+            second = station.run()
+        assert (first.status, second.status) == (JobStatus.COMPLETED, JobStatus.COMPLETED)
+        assert station.course(first.id) == ["pool:failed:auth"] * 7 + ["pool:answered"]
+        assert station.attempts(first.id)[-1].row.key_name == names[7]
+        assert asked == 8
+        assert len(provider.requests) == 9, "the dead ones are not asked again for the next job"
+        recorded = str([station.attempts(job.id) for job in (first, second)]) + str(first) + str(second)
+        assert not any(secret in recorded for secret in keys.values())
