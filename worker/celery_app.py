@@ -16,6 +16,7 @@ from kombu.exceptions import OperationalError
 from worker import events
 from worker.deps import build
 from worker.domain.failure import Lane
+from worker.services.flavour import discovered
 from worker.services.hints import NoHints
 from worker.services.worker import Worker
 from worker.settings import Settings, load
@@ -105,7 +106,7 @@ class Process:
 
     def start(self, **_kw: Any) -> None:
         events.configure(self._settings.log_level)
-        self.worker = Worker(build(self._settings, NoHints(), connections=8))
+        self.worker = Worker(build(discovered(self._settings), NoHints(), connections=8))
         self.worker.start()
 
     def begin_drain(self, **_kw: Any) -> None:
