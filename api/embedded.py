@@ -50,12 +50,17 @@ class Embedded:
         self._web: _Web | None = None
         self._key = ""
         self._offered = catalog.build(settings)
-        self.deps: Deps
+        self._deps: Deps | None = None
 
     @property
     def url(self) -> str:
         assert self._web is not None, "not started"
         return self._web.url
+
+    @property
+    def deps(self) -> Deps:
+        assert self._deps is not None, "not started"
+        return self._deps
 
     @property
     def key(self) -> str:
@@ -77,7 +82,7 @@ class Embedded:
         listener = _listener(self._settings.host, self._settings.port)
         try:
             hints = LocalHints()
-            self.deps = build(
+            self._deps = build(
                 self._settings,
                 hints if self._work else NoHints(),
                 connections=CONNECTIONS,
@@ -106,8 +111,8 @@ class Embedded:
             self._web.close()
         if self._sandbox is not None:
             self._sandbox.stop()
-        if hasattr(self, "deps"):
-            self.deps.database.close()
+        if self._deps is not None:
+            self._deps.database.close()
 
     def __enter__(self) -> Self:
         return self.start()

@@ -33,16 +33,24 @@ def as_written(text: str) -> str:
 class Command(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.help = as_written(self.help or "")
-        self.params += [
-            _flag("--quiet", "-q", said="Only data and faults."),
-            _flag("--no-color", said="No colours; NO_COLOR says the same."),
-            _flag("--verbose", "-v", said="Every request and its id."),
-        ]
+        _completed(self)
 
 
 class Group(click.Group):
     command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _completed(self)
+
+
+def _completed(command: click.Command) -> None:
+    command.help = as_written(command.help or "")
+    command.params += [
+        _flag("--quiet", "-q", said="Only data and faults."),
+        _flag("--no-color", said="No colours; NO_COLOR says the same."),
+        _flag("--verbose", "-v", said="Every request and its id."),
+    ]
 
 
 def as_json(said: str = "The answer of the API, as JSON.") -> Callable[[Callback], Callback]:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 import click
@@ -91,27 +92,25 @@ def _keys(offered: Catalog) -> Iterator[Finding]:
 
 
 def _folder(settings: Settings) -> Finding:
-    """Whether the folder of the embedded mode can be used, and by whom it is."""
+    """Whether the folder of the embedded mode can be used, and by whom it is. Nothing is made."""
     folder = DataFolder(settings.data_dir)
-    try:
-        folder.make()
-    except OSError as error:
-        return Finding("data folder", "fault", f"{folder.path}: {error.strerror}", "COMPLETAR_DATA_DIR names another.")
-    if not os.access(folder.path, os.W_OK):
-        return Finding(
-            "data folder", "fault", f"{folder.path} is not ours to write", "COMPLETAR_DATA_DIR names another."
+    there = next(path for path in (folder.path, *folder.path.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        said = (
+            f"{folder.path}: {there} is not ours to write" if there != folder.path else f"{there} is not ours to write"
         )
+        return Finding("data folder", "fault", said, "COMPLETAR_DATA_DIR names another.")
     serving = folder.serving()
-    return Finding(
-        "data folder",
-        "ok",
-        str(folder.path) + (f", served by process {serving.pid} at {serving.url}" if serving else ""),
-    )
+    by = f", served by process {serving.pid} at {serving.url}" if serving is not None else ""
+    return Finding("data folder", "ok", f"{folder.path}{by}" if there == folder.path else f"{folder.path}, to be made")
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
     database = Database(settings.database, connections=1)
     kind = "Postgres" if database.dialect == "postgresql" else "SQLite"
+    if kind == "SQLite" and not Path(database.url.database or "").exists():
+        yield Finding("database", "ok", "SQLite, to be made at the first start")
+        return
     try:
         with database.read() as conn:
             before = clock.now()
@@ -121,7 +120,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         if not migrate.pending(database):
             yield Finding("schema", "ok", "up to date")
         elif settings.database_url is None:
-            yield Finding("schema", "note", "not made yet", "`completar up` makes it.")
+            yield Finding("schema", "note", "behind this release", "`completar up` brings it up to date.")
         else:
             yield Finding("schema", "fault", "behind this release", MIGRATE)
         skew_s = (theirs - before).total_seconds() - took_s / 2

@@ -83,6 +83,8 @@ def _serve(screen: Screen, told: Settings, folder: DataFolder) -> Exit:
 
 def _welcome(screen: Screen, own: Embedded, told: Settings) -> None:
     """On stdout: what a person copies from here to try it."""
+    for warning in own.deps.catalog.warnings:
+        screen.warn(f"warning: {warning}")
     key = own.key if told.api_key is None else None
     shown = key if key is not None else "(the one in COMPLETAR_API_KEY)"
     bash, powershell = (key, key) if key is not None else ("$COMPLETAR_API_KEY", "$env:COMPLETAR_API_KEY")
@@ -90,7 +92,7 @@ def _welcome(screen: Screen, own: Embedded, told: Settings) -> None:
     bearer, typed = f"Authorization: Bearer {bash}", "Content-Type: application/json"
     headers = f'@{{Authorization = "Bearer {powershell}"}}'
     answers = (
-        "the sandbox, which is no real model: no provider has a key (`.env.example` names the variables)"
+        "the sandbox, which is no real model (`.env.example` names the keys of those that are)"
         if own.is_sandbox
         else ", then ".join(own.labels)
     )

@@ -213,6 +213,10 @@ def test_a_plan_as_a_table_and_as_json(inside: Inside) -> None:
 
 def test_doctor_finds_what_is_away_with_a_remedy_and_exit_code_4(cli: Cli) -> None:
     assert {one["state"] for one in cli.json("doctor", "--json")} <= {"ok", "note"}
+    assert not (cli.folder / "data").exists(), "who only looks makes nothing"
+    (cli.folder / "file").touch()
+    blocked = cli("doctor", code=4, COMPLETAR_DATA_DIR=str(cli.folder / "file" / "data"))
+    assert re.search(r"^fault +data folder .*/file is not ours to write", blocked.stdout, re.MULTILINE)
     port = free_port()
     found = cli(
         "doctor", code=4, DATABASE_URL=f"postgres://u:p4ss@127.0.0.1:{port}/x", REDIS_URL=f"redis://127.0.0.1:{port}"

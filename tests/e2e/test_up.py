@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Up:
         self.key = ""
 
     def start(self, *arguments: str) -> Process:
-        process = self.processes.python("up", "-m", "api.cli", "up", "--port", "0", *arguments, env=self.env)
+        process = self.processes.python("up", "-m", "api.cli", "up", *(arguments or ("--port", "0")), env=self.env)
         self.process = process
         process.wait_for_line(r"^with PowerShell:")
         self.url = process.wait_for_line(r"^Completar serves (\S+)$")[1]
@@ -92,6 +93,26 @@ def test_killed_and_started_again_it_finishes_what_it_had(up: Up) -> None:
     assert [one["state"] for one in up.attempts(running)] == ["lost", "answered"]
 
 
+def test_a_batch_goes_through_a_kill_of_its_server(up: Up, tmp_path: Path) -> None:
+    """Each line ends once, whatever was lost in between, and the client that follows it need not be told."""
+    port = str(free_port())
+    process = up.start("--port", port)
+    lines = [{"custom_id": str(n), "prompt": "x", "model": f"sandbox/slow-{n * 10}ms"} for n in range(300)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    out = tmp_path / "out.jsonl"
+    command = ["-m", "api.cli", "batch", "run", str(tmp_path / "in.jsonl"), "-o", str(out)]
+    env = {**up.env, "COMPLETAR_URL": up.url, "COMPLETAR_API_KEY": up.key}
+    batch = up.processes.python("batch", *command, env=env)
+    batch.wait_for(lambda: out.exists() and len(out.read_text().splitlines()) > 20, "the first records")
+    process.kill()
+    up.start("--port", port)
+    assert batch.wait() == 0
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {one["status"] for one in found} == {"completed"}
+    assert len(found) == len({one["custom_id"] for one in found}) == len({one["id"] for one in found}) == 300
+    assert {one["attempts"] for one in found} == {1, 2}, "some had their call open"
+
+
 def test_ctrl_c_lets_calls_in_flight_end_and_what_has_not_ended_goes_on_later(up: Up) -> None:
     process = up.start()
     running, parked = up.post("slow-1s"), up.post("quota")
@@ -110,8 +131,6 @@ def test_a_waiting_client_gets_its_answer_while_the_server_stops(up: Up) -> None
     process = up.start()
     body = {"model": "sandbox/slow-1s", "input": {"prompt": "hello"}}
     with httpx.Client(base_url=up.url, headers={"Authorization": f"Bearer {up.key}"}, trust_env=False) as client:
-        import threading
-
         answers: list[httpx.Response] = []
         asking = threading.Thread(
             target=lambda: answers.append(client.post("/v1/jobs", json=body, headers={"Prefer": "wait=20"}))
