@@ -21,6 +21,7 @@ from worker import clock
 from worker.deps import Deps, build
 from worker.providers import catalog
 from worker.providers.sandbox import SandboxThread
+from worker.services.flavour import discovered
 from worker.services.hints import LocalHints, NoHints
 from worker.services.worker import Worker
 from worker.settings import SANDBOX, Settings
@@ -83,7 +84,7 @@ class Embedded:
         try:
             hints = LocalHints()
             self._deps = build(
-                self._settings,
+                discovered(self._settings) if self._work else self._settings,
                 hints if self._work else NoHints(),
                 connections=CONNECTIONS,
                 sandbox_url=self._start_sandbox(),
