@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import click
 
 from api.cli import lines
+from api.cli.awake import awake
 from api.cli.batch_run import BatchRun
 from api.cli.command import Group
 from api.cli.fault import CliFault, Exit
@@ -22,6 +23,7 @@ from api.cli.screen import Screen, seconds
 from api.cli.server import Server, server
 from worker import clock
 from worker.domain.failure import Lane
+from worker.providers.endpoints import API as ENDPOINTS_API
 from worker.settings import SANDBOX
 
 
@@ -39,6 +41,9 @@ def batch() -> None:
 @click.option("--max-attempts", type=click.IntRange(1, 100), help="Calls per line at most.")
 @click.option("--ordered", is_flag=True, help="Records in the order of the lines; otherwise as they end.")
 @click.option("--resume", "name", metavar="RUN", help="Go on with a run of the last 24 hours; same file, same options.")
+@click.option("--endpoint", metavar="NAMESPACE/NAME", help="Inference Endpoint to resume first, where it is paused.")
+@click.option("--scale-to-zero", is_flag=True, help="Send that endpoint to sleep afterwards.")
+@click.option("--api-url", default=ENDPOINTS_API, hidden=True)
 @click.pass_obj
 def run(
     screen: Screen,
@@ -48,6 +53,9 @@ def run(
     max_attempts: int | None,
     ordered: bool,
     name: str | None,
+    endpoint: str | None,
+    scale_to_zero: bool,
+    api_url: str,
 ) -> Exit:
     """Run every line of a file, and write a record for each.
 
@@ -58,6 +66,7 @@ def run(
       completar batch run in.jsonl -o out.jsonl
       cat in.jsonl | completar batch run - --ordered > out.jsonl
       completar batch run in.jsonl -o out.jsonl --model groq/openai/gpt-oss-20b
+      completar batch run in.jsonl -o out.jsonl --endpoint ana/my-endpoint --scale-to-zero
 
     Exit code 0 when every line was answered, 3 when some were not, 1 when none was.
     """
@@ -68,6 +77,7 @@ def run(
     name = name if name is not None else clock.new_id("run")
     again = f"--resume {name}"
     with (
+        awake(screen, endpoint, api_url, then_sleep=scale_to_zero),
         server(screen, works=frozenset({Lane.BATCH})) as at,
         _written(target) as stream,
         _opened(source) as file,

@@ -97,7 +97,7 @@ def asking(command: Callback) -> Callback:
     return click.option("--namespace", required=True, type=Name(), help=owner)(command)
 
 
-def _desk(screen: Screen, namespace: str, api_url: str) -> Desk:
+def desk_of(screen: Screen, namespace: str, api_url: str) -> Desk:
     key = settings().keys.get(KEY)
     if key is None:
         raise CliFault(f"{KEY} is not set.", "Make a token at huggingface.co/settings/tokens.", Exit.CONFIG)
@@ -119,7 +119,7 @@ def list_(screen: Screen, namespace: str, api_url: str, as_json: bool) -> None:
     For example:
       completar endpoints list --namespace ana
     """
-    desk = _desk(screen, namespace, api_url)
+    desk = desk_of(screen, namespace, api_url)
     found = desk.ask(desk.management.list(), wire.read_endpoints)
     if as_json:
         screen.document([_document(one) for one in found])
@@ -141,7 +141,7 @@ def status(screen: Screen, name: str, namespace: str, api_url: str, as_json: boo
     For example:
       completar endpoints status my-endpoint --namespace ana
     """
-    desk = _desk(screen, namespace, api_url)
+    desk = desk_of(screen, namespace, api_url)
     _show(screen, desk.ask(desk.management.get(name), wire.read_endpoint), as_json=as_json)
 
 
@@ -198,7 +198,7 @@ def create(
         screen.document(replace(new, secrets=dict.fromkeys(new.secrets, "***")).body())
         screen.say("Nothing was sent.")
         return
-    desk = _desk(screen, namespace, api_url)
+    desk = desk_of(screen, namespace, api_url)
     _say_price(screen, new, *_asked_price(desk, new))
     _confirm(f"Create {name}?", yes=yes)
     _show(screen, desk.ask(desk.management.create(new), wire.read_endpoint), as_json=as_json)
@@ -214,7 +214,7 @@ def resume(screen: Screen, name: str, namespace: str, api_url: str) -> None:
     For example:
       completar endpoints resume my-endpoint --namespace ana
     """
-    desk = _desk(screen, namespace, api_url)
+    desk = desk_of(screen, namespace, api_url)
     found = desk.ask(desk.management.resume(name), wire.read_resumed)
     if found is None:
         screen.say(f"{name} is running already.")
@@ -232,7 +232,7 @@ def pause(screen: Screen, name: str, namespace: str, api_url: str) -> None:
     For example:
       completar endpoints pause my-endpoint --namespace ana
     """
-    desk = _desk(screen, namespace, api_url)
+    desk = desk_of(screen, namespace, api_url)
     screen.say(f"{name}: {desk.ask(desk.management.pause(name), wire.read_endpoint).state}.")
 
 
@@ -246,7 +246,7 @@ def scale_to_zero(screen: Screen, name: str, namespace: str, api_url: str) -> No
     For example:
       completar endpoints scale-to-zero my-endpoint --namespace ana
     """
-    desk = _desk(screen, namespace, api_url)
+    desk = desk_of(screen, namespace, api_url)
     screen.say(f"{name}: {desk.ask(desk.management.scale_to_zero(name), wire.read_endpoint).state}.")
 
 
@@ -261,7 +261,7 @@ def delete(screen: Screen, name: str, yes: bool, namespace: str, api_url: str) -
     For example:
       completar endpoints delete my-endpoint --namespace ana --yes
     """
-    desk = _desk(screen, namespace, api_url)
+    desk = desk_of(screen, namespace, api_url)
     _confirm(f"Whoever calls {name} will be refused. Delete it?", yes=yes)
     desk.ask(desk.management.delete(name), wire.read_deleted)
     screen.say(f"{name} is deleted.")
