@@ -36,6 +36,7 @@ class Worker:
         self._sweep_s = min(SWEEP_S, self._settings.lease_s / 3)
         self._gate: Gate | None = None
         self._stopping = threading.Event()
+        self._drained = threading.Event()  # until then it beats: a drain may last longer than the lease
         self._threads: list[threading.Thread] = []
         self.engine = Engine(
             deps.database,
@@ -77,6 +78,7 @@ class Worker:
         events.emit("worker.draining", worker_id=self._id)
         self._stopping.set()
         self.engine.drain(max(0.0, self._settings.drain_s - 1.0))
+        self._drained.set()
         for thread in self._threads:
             thread.join(2.0)
         try:
@@ -110,7 +112,7 @@ class Worker:
         return lambda held, control: run(bench, held, control), transport.aclose
 
     def _every(self, seconds: float, work: Callable[[], None]) -> None:
-        while not self._stopping.wait(seconds * (0.9 + 0.2 * clock.draw())):
+        while not self._drained.wait(seconds * (0.9 + 0.2 * clock.draw())):
             try:
                 work()
             except Unavailable:  # said by those who wait for it
