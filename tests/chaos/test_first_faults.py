@@ -165,6 +165,24 @@ def test_a_call_that_outlasts_the_drain_is_given_back_as_interrupted(
     assert job.status is JobStatus.COMPLETED
 
 
+def test_a_drain_may_outlast_the_lease_without_a_second_call(
+    station: Station, provider: ScriptedProvider, processes: Processes
+) -> None:
+    held = provider.hold(script.chat("in the end"))
+    draining = processes.worker({**station.env, "DRAIN_S": "15"})
+    job_id = station.one()
+    provider.wait_for(1)
+    processes.worker(station.env)
+    draining.terminate()
+    draining.wait_for_line("worker.draining")
+    time.sleep(2 * float(QUICK["COMPLETAR_LEASE_S"]))  # the lease has to pass: there is no event to wait for
+    held.release()
+    (job,) = station.ended([job_id], within_s=20)
+    assert job.result["text"] == "in the end"
+    assert len(provider.requests) == 1
+    assert draining.wait() == 0
+
+
 def test_a_worker_frozen_past_its_lease_cannot_write_over_a_newer_fate(
     station: Station, provider: ScriptedProvider, processes: Processes
 ) -> None:
