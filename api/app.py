@@ -17,9 +17,10 @@ from api.routes.docs import documentation
 from api.routes.job_events import job_events
 from api.routes.jobs import jobs
 from api.routes.operation import operation
+from api.routes.usage import usage
 from worker.deps import Deps
 
-_WORK: Final = tuple(chain(jobs, job_events, chat, completar, operation))
+_WORK: Final = tuple(chain(jobs, job_events, chat, completar, operation, usage))
 OPERATIONS: Final[tuple[Operation, ...]] = (*_WORK, *documentation(_WORK))
 
 # Where OpenAI's clients look, whether or not there is anything: they read errors of one shape only.
@@ -37,6 +38,9 @@ class JobConverter(BaseConverter):
     """Any id, good or bad, but no other word that stands in its place: the two have different methods."""
 
     regex = "(?!bulk$)[^/]+"
+
+
+_JSON: Final = frozenset({"application/json", "application/problem+json"})
 
 
 def create_app(deps: Deps) -> flask.Flask:
@@ -67,5 +71,8 @@ def _face() -> Face:
 def _sealed(response: flask.Response) -> flask.Response:
     response.headers["x-request-id"] = request_id()
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if response.mimetype in _JSON:
+        # JSON is UTF-8 by definition; Windows PowerShell 5.1 reads it as Latin-1 unless it is told.
+        response.headers["Content-Type"] = f"{response.mimetype}; charset=utf-8"
     response.headers["Cache-Control"] = "no-store"
     return response

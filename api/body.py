@@ -11,15 +11,27 @@ import flask
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.problems import BAD_TYPE, NOT_JSON, Fault, Problem, invalid
+from worker import clock
 from worker.domain.answer import Json
 
 MAX_DEPTH: Final = 64
+DISCARD_BYTES: Final = 64 * 1024 * 1024
+DISCARD_S: Final = 3.0
+_PIECE: Final = 64 * 1024
 JSON_TYPES: Final = ("application/json",)
 LINES_TYPES: Final = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines", "application/jsonlines")
 
 
 def read(request: flask.Request, types: Iterable[str] = JSON_TYPES) -> str:
     """The text of the body. Raises Problem, and werkzeug's 413 where it is too large, chunked or not."""
+    try:
+        return decoded(_raw(request, types))
+    except (Problem, RequestEntityTooLarge):
+        _discard(request)
+        raise
+
+
+def _raw(request: flask.Request, types: Iterable[str]) -> bytes:
     encoding = request.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise Problem(
@@ -31,7 +43,17 @@ def read(request: flask.Request, types: Iterable[str] = JSON_TYPES) -> str:
     raw = request.get_data(cache=False)
     if request.content_length is None and len(raw) >= (request.max_content_length or math.inf):
         raise RequestEntityTooLarge  # of a chunked body werkzeug only cuts off the rest
-    return decoded(raw)
+    return raw
+
+
+def _discard(request: flask.Request) -> None:
+    """Read on, within bounds: a client that is hung up on while it sends never sees the answer."""
+    if not request.environ.get("wsgi.input_terminated"):
+        return
+    until_s = clock.monotonic_s() + DISCARD_S
+    for _ in range(DISCARD_BYTES // _PIECE):
+        if not request.environ["wsgi.input"].read(_PIECE) or clock.monotonic_s() >= until_s:
+            return
 
 
 def decoded(raw: bytes) -> str:

@@ -29,6 +29,7 @@ from worker.store import keys, migrate, projects
 
 CONNECTIONS: Final = 16  # to the database, shared by web threads and worker
 SPARE_THREADS: Final = 16  # web threads that no waiting client can take
+SPARE_BYTES: Final = 64 * 1024 * 1024
 HANG_UP_S: Final = 2.0  # for answers on their way out when the server stops
 
 
@@ -159,7 +160,7 @@ class _Web:
             threads=settings.waiters * 3 // 2 + SPARE_THREADS,  # followers of events come on top of waiters
             connection_limit=2000,
             asyncore_use_poll=hasattr(select, "poll"),
-            max_request_body_size=settings.max_body_bytes + 1,  # the app itself refuses what is larger, and says so
+            max_request_body_size=2 * settings.max_body_bytes + SPARE_BYTES,  # the app refuses less, and says why
             ident=None,
             clear_untrusted_proxy_headers=True,
         )

@@ -119,7 +119,7 @@ def _meant(loc: Sequence[int | str], model: Any) -> str:
             found for m in models if part in m.model_fields for found in _models(m.model_fields[str(part)].annotation)
         }
         models = inner or models
-    known = sorted({field for m in models for field in m.model_fields})
+    known = sorted({info.alias or field for m in models for field, info in m.model_fields.items()})
     if name in _REMARKS:
         return _REMARKS[name]
     near = closest(name[:_NAME_CUT], known)

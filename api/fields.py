@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+)
 from pydantic.functional_validators import WrapValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from worker.services import schema as schemas
 
 JOB_ID: Final = "^job_[0-9a-hjkmnp-tv-z]{26}$"
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def fault(message: str, remedy: str, field: str = "") -> PydanticCustomError:
@@ -34,6 +45,14 @@ def _text(value: Any) -> str:
 def _whole(value: Any) -> Any:
     """JSON Schema counts 1.0 as a whole number, and so do clients whose language has only floats."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _rfc3339(value: Any) -> Any:
+    # In a query a bare + is a blank; nobody means it there.
+    value = value.replace(" ", "+") if isinstance(value, str) else value
+    if isinstance(value, str) and not _RFC3339.fullmatch(value):
+        raise fault("must be a moment with its offset", "Send RFC 3339, such as 2026-01-31T12:00:00Z.")
+    return value
 
 
 def _as_given(value: Any, check: Any) -> Any:
@@ -63,3 +82,13 @@ Metadata = Annotated[
 ]
 OutputSchema = Annotated[dict[str, Any], AfterValidator(checked_schema)]
 DeadlineS = Annotated[float, Field(ge=1, le=2_592_000)]
+MaxCost = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1_000_000,
+        description="US dollars. A call that could pass it is not made, nor one whose price is not known.",
+    ),
+]
+# Of a query.
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]

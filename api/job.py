@@ -84,6 +84,7 @@ class JobBody(_Out):
     lane: Lane
     priority: int
     on_interruption: Literal["retry", "fail"]
+    max_cost: float | None
     created_at: Instant
     queued_at: Instant
     started_at: Instant | None
@@ -162,6 +163,7 @@ def job_json(job: JobView) -> dict[str, Json]:
         "lane": job.lane.value,
         "priority": job.priority,
         "on_interruption": job.on_interruption,
+        "max_cost": None if job.max_cost_nano is None else job.max_cost_nano / NANO,
         "created_at": instant(job.created_at),
         "queued_at": instant(job.queued_at),
         "started_at": instant(job.started_at),

@@ -11,7 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from api.body import LINES_TYPES
 from api.operations import Answer, Header, Operation
-from api.problems import INTERNAL, PROBLEM_TYPE, UNAVAILABLE, Sort
+from api.problems import PROBLEM_TYPE, Sort
 from worker.domain.answer import Json
 
 VERSION: Final = "0.1.0"  # of pyproject.toml; a test compares them
@@ -188,6 +188,3 @@ def _problem(operation: Operation, status: int, sorts: list[Sort], models: _Mode
 
 def _headers(headers: Iterable[Header]) -> Json:
     return {header.name: {"description": header.description, "schema": dict(header.schema)} for header in headers}
-
-
-__all__ = ["INTERNAL", "REQUEST_ID", "UNAVAILABLE", "VERSION", "document"]

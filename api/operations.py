@@ -72,6 +72,11 @@ class Call:
         assert self.caller is not None, "this operation is open to all"
         return self.caller.project_id
 
+    @property
+    def key_id(self) -> str:
+        assert self.caller is not None, "this operation is open to all"
+        return self.caller.id
+
 
 Handler = Callable[[Desk, Call], Reply]
 

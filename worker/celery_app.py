@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from celery import Celery, signals
+from kombu import Queue
 from kombu.exceptions import OperationalError
 
 from worker import events
@@ -24,9 +25,12 @@ from worker.settings import Settings, load
 RUN_JOBS: Final = "completar.run_jobs"
 DRAIN: Final = "completar.drain"
 PUBLISH_S: Final = 0.5  # the caller waits for its 202, not for the broker
+# One try: kombu would rest for 2 s and try again.
+_AT_ONCE: Final[dict[str, Any]] = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 
-def make_celery(redis_url: str | None) -> Celery:
+def make_celery(redis_url: str | None, queues: Iterable[str] = ()) -> Celery:
+    """`queues` are those that a worker made of this app consumes."""
     app = Celery("completar", broker=redis_url or "memory://", include=["worker.tasks"], set_as_current=False)
     app.conf.update(
         task_ignore_result=True,
@@ -37,6 +41,7 @@ def make_celery(redis_url: str | None) -> Celery:
         accept_content=["json"],
         task_default_queue=Lane.INTERACTIVE.value,
         task_create_missing_queues=True,
+        task_queues=[Queue(name) for name in queues] or None,
         task_store_eager_result=False,
         worker_send_task_events=False,
         task_send_sent_event=False,
@@ -64,6 +69,7 @@ class CeleryHints:
     """Publishes hints. While the broker is away one costs at most PUBLISH_S, and then none is tried for a second."""
 
     def __init__(self, app: Celery) -> None:
+        app.conf.broker_transport_options = {**app.conf.broker_transport_options, **_AT_ONCE}
         self._app = app
         self._quiet = threading.Event()
 
@@ -76,7 +82,7 @@ class CeleryHints:
     def alive(self) -> bool:
         try:
             with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, timeout=1)
+                connection.ensure_connection(timeout=1, **_AT_ONCE)
         except Exception:  # noqa: BLE001 - whatever is wrong, it is not alive
             return False
         return True
@@ -135,7 +141,9 @@ def _make() -> tuple[Celery, Process]:
     signals.worker_init.connect(made.start, weak=False)
     signals.worker_shutting_down.connect(made.begin_drain, weak=False)
     signals.worker_shutdown.connect(made.end_drain, weak=False)
-    return make_celery(settings.redis_url.get_secret_value() if settings.redis_url is not None else None), made
+    broker = settings.redis_url.get_secret_value() if settings.redis_url is not None else None
+    # A worker that took the hints of a lane it does not serve would swallow them.
+    return make_celery(broker, sorted(lane.value for lane in settings.lanes)), made
 
 
 app, process = _make()

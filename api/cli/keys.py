@@ -11,8 +11,9 @@ from api.cli.command import Group, as_json
 from api.cli.database import database
 from api.cli.fault import CliFault, Exit
 from api.cli.local import settings
-from api.cli.screen import Screen
+from api.cli.screen import Screen, money
 from worker import clock
+from worker.domain.money import NANO, nano_of
 from worker.store import keys as stored
 from worker.store import projects
 from worker.store.keys import SCOPES, ApiKey
@@ -28,19 +29,38 @@ def keys() -> None:
 @click.option("--name", default="", help="To tell keys apart.")
 @click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="What it may do; all where not said.")
 @click.option("--days", type=click.FloatRange(0, min_open=True), help="It expires after so many.")
+@click.option(
+    "--budget", metavar="USD", type=click.FloatRange(0, 1_000_000, min_open=True), help="What its jobs may cost in all."
+)
 @as_json("One JSON document.")
 @click.pass_obj
-def create(screen: Screen, project: str, name: str, scopes: tuple[str, ...], days: float | None, as_json: bool) -> None:
+def create(
+    screen: Screen,
+    project: str,
+    name: str,
+    scopes: tuple[str, ...],
+    days: float | None,
+    budget: float | None,
+    as_json: bool,
+) -> None:
     """Make a key. It is shown once; only a digest is stored.
+
+    A call that could pass the budget is not made, nor one whose price is not known. The budget is for good: when it is
+    spent, make another key.
 
     For example:
       completar keys create --name laptop
       completar keys create --project shop --scope jobs:read --days 30
+      completar keys create --name intern --budget 5
     """
-    lasts_s = None if days is None else days * 86_400
     with database(settings()) as opened, opened.write() as conn:
         made, secret = stored.create(
-            conn, projects.ensure(conn, project), name, scopes=scopes or SCOPES, lasts_s=lasts_s
+            conn,
+            projects.ensure(conn, project),
+            name,
+            scopes=scopes or SCOPES,
+            lasts_s=None if days is None else days * 86_400,
+            budget_nano=None if budget is None else nano_of(budget),
         )
     if as_json:
         screen.document({**_document(made, project), "key": secret})
@@ -67,9 +87,12 @@ def list_(screen: Screen, project: str | None, as_json: bool) -> None:
         screen.document([_document(key, name) for key, name in wanted])
         return
     screen.table(
-        ("id", "project", "name", "begins", "state", "scopes", "created", "last used"),
+        ("id", "project", "name", "begins", "state", "scopes", "created", "last used", "budget", "spent"),
         (
-            (k.id, name, k.name, k.hint, _state(k), " ".join(sorted(k.scopes)), k.created_at, k.last_used_at)
+            (
+                *(k.id, name, k.name, k.hint, _state(k), " ".join(sorted(k.scopes)), k.created_at, k.last_used_at),
+                *(() if k.budget_nano is None else (money(k.budget_nano / NANO), money(k.spent_nano / NANO))),
+            )
             for k, name in wanted
         ),
     )
@@ -108,6 +131,9 @@ def _document(key: ApiKey, project: str) -> dict[str, Any]:
         "expires_at": None if key.expires_at is None else key.expires_at.isoformat(),
         "revoked_at": None if key.revoked_at is None else key.revoked_at.isoformat(),
         "last_used_at": None if key.last_used_at is None else key.last_used_at.isoformat(),
+        "budget": None if key.budget_nano is None else key.budget_nano / NANO,
+        "spent": None if key.budget_nano is None else key.spent_nano / NANO,
+        "held": None if key.budget_nano is None else key.held_nano / NANO,
     }
 
 

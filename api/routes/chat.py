@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, WithJsonSchema
 from api import preference
 from api.desk import Desk
 from api.failed import NO_RETRY, problem_of
-from api.fields import DeadlineS, Metadata, ModelName, ModelNames
+from api.fields import DeadlineS, MaxCost, Metadata, ModelName, ModelNames
 from api.job import url_of
 from api.operations import Answer, Body, Call, Header, Operations, Reply
 from api.portable import AnyMessages, Dimensions, Inputs, Parameters, set_fields
@@ -31,6 +31,7 @@ from api.problems import (
 )
 from worker.domain.answer import Json, Kind
 from worker.domain.job import JobView
+from worker.domain.money import nano_of
 from worker.domain.state import FINAL, JobStatus
 from worker.services.submit import JobRequest, submit
 from worker.store import views
@@ -38,7 +39,7 @@ from worker.store import views
 LONGEST_S: Final = 600.0  # as long as the official client waits by default
 BUSY_S: Final = 1
 _OURS: Final = frozenset(
-    {"model", "models", "metadata", "deadline_s", "stream", "stream_options", "n", "encoding_format"}
+    {"model", "models", "metadata", "deadline_s", "max_cost", "stream", "stream_options", "n", "encoding_format"}
 )
 # Finish reasons of ours that OpenAI's clients have no word for.
 _FINISH: Final = {"stop", "length", "tool_calls", "content_filter"}
@@ -47,12 +48,13 @@ chat: Final = Operations("OpenAI-compatible", "openai")
 
 
 class _Ours(BaseModel):
-    """`models` come after `model`; `metadata` and `deadline_s` are the job's. All three are Completar's own."""
+    """`models` come after `model`; `metadata`, `deadline_s` and `max_cost` are the job's. All are Completar's own."""
 
     model: ModelName = "default"
     models: ModelNames | None = None
     metadata: Metadata | None = None
     deadline_s: DeadlineS | None = None
+    max_cost: MaxCost | None = None
 
 
 class ChatRequest(_Ours, Parameters):
@@ -284,12 +286,13 @@ def _answered(
         output_schema=_schema(wanted) if kind == "completion" else None,
         metadata={} if asked.metadata is None else asked.metadata,
         deadline_s=asked.deadline_s,
+        max_cost_nano=None if asked.max_cost is None else nano_of(asked.max_cost),
     )
     with desk.waiting.seat() as seated:
         if not seated:
             detail = "Too many requests wait for an answer. Come again, or make a job at POST /v1/jobs."
             raise Problem(BUSY, detail, headers={"Retry-After": str(BUSY_S)})
-        submitted = submit(desk.deps, call.project_id, [request], key)
+        submitted = submit(desk.deps, call.project_id, [request], key, key_id=call.key_id)
         (job_id,) = submitted.ids
         desk.waiting.until_final(job_id, LONGEST_S)
     with desk.deps.database.read() as conn:

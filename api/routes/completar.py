@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from api import preference
 from api.desk import Desk
 from api.failed import problem_of
-from api.fields import Strict, Text, fault
+from api.fields import MaxCost, Strict, Text, fault
 from api.job import UsageBody, url_of, usage_json
 from api.operations import Answer, Body, Call, Header, Operations, Reply
 from api.portable import Messages, Tokens
@@ -17,6 +17,7 @@ from api.problems import KEY_REUSED, UNKNOWN_MODEL, invalid, sorts_of_failed_job
 from api.routes.jobs import LOCATION, RETRY_AFTER, find
 from worker.domain.answer import Json
 from worker.domain.job import JobView
+from worker.domain.money import nano_of
 from worker.domain.state import FINAL, AttemptState, JobStatus
 from worker.providers.catalog import UnknownModel
 from worker.services.submit import JobRequest, submit
@@ -58,6 +59,7 @@ class Question(Strict):
     system: Text | None = None
     sistema: Text | None = None
     max_tokens: Tokens | None = None
+    max_cost: MaxCost | None = None
     temperature: Temperature | None = None
     temperatura: Temperature | None = None
     provider: Provider | None = None
@@ -134,11 +136,16 @@ def complete(desk: Desk, call: Call) -> Reply:
     """Whichever provider of route `default` can, answers; with `provider`, this one alone."""
     asked: Question = call.body
     key = preference.idempotency_key(call, "completar", call.given)
-    request = JobRequest(kind="completion", models=_models(desk, asked), input=asked.request())
+    request = JobRequest(
+        kind="completion",
+        models=_models(desk, asked),
+        input=asked.request(),
+        max_cost_nano=None if asked.max_cost is None else nano_of(asked.max_cost),
+    )
     wait_s = asked.espera_s if asked.espera_s is not None else asked.wait_s
     wait_s = DEFAULT_S if wait_s is None else wait_s
     with desk.waiting.seat(wanted=wait_s > 0) as seated:
-        submitted = submit(desk.deps, call.project_id, [request], key)
+        submitted = submit(desk.deps, call.project_id, [request], key, key_id=call.key_id)
         (job_id,) = submitted.ids
         if seated:
             desk.waiting.until_final(job_id, wait_s)

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import flask
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,7 +23,19 @@ from pydantic import (
 from api import body as bodies
 from api import preference
 from api.desk import Desk
-from api.fields import JOB_ID, WHOLE, DeadlineS, Metadata, ModelName, ModelNames, OutputSchema, Strict, fault
+from api.fields import (
+    JOB_ID,
+    WHOLE,
+    DeadlineS,
+    MaxCost,
+    Metadata,
+    ModelName,
+    ModelNames,
+    Moment,
+    OutputSchema,
+    Strict,
+    fault,
+)
 from api.job import (
     AttemptListBody,
     JobBody,
@@ -53,6 +64,7 @@ from api.problems import (
 )
 from worker.domain.failure import Lane
 from worker.domain.job import JobView
+from worker.domain.money import nano_of
 from worker.domain.state import FINAL, JobStatus
 from worker.providers.catalog import UnknownModel
 from worker.services.cancel import cancel as cancel_job
@@ -82,6 +94,7 @@ class _JobFields(Strict):
     priority: Annotated[int, Field(ge=-2, le=2), WHOLE] = 0
     deadline_s: DeadlineS | None = None
     max_attempts: Annotated[int, Field(ge=1, le=100), WHOLE] | None = None
+    max_cost: MaxCost | None = None
     on_interruption: Literal["retry", "fail"] = "retry"
 
     @model_validator(mode="after")
@@ -140,6 +153,7 @@ def _request(job: CompletionJob | EmbeddingJob, lane: Lane) -> JobRequest:
         deadline_s=job.deadline_s,
         max_attempts=job.max_attempts,
         on_interruption=job.on_interruption,
+        max_cost_nano=None if job.max_cost is None else nano_of(job.max_cost),
     )
 
 
@@ -171,7 +185,7 @@ def create(desk: Desk, call: Call) -> Reply:
     """The job is committed before the answer. A caller who goes away cancels nothing."""
     key = preference.idempotency_key(call, "jobs.create", call.given)
     requests = [_request(call.body, Lane.INTERACTIVE)]
-    return made(desk, call, lambda: submit(desk.deps, call.project_id, requests, key))
+    return made(desk, call, lambda: submit(desk.deps, call.project_id, requests, key, key_id=call.key_id))
 
 
 def made(desk: Desk, call: Call, make: Callable[[], Submitted]) -> Reply:
@@ -256,7 +270,7 @@ def create_bulk(desk: Desk, call: Call) -> Reply:
     They go to the lane `batch` unless they say otherwise. UTF-16, byte order marks and CRLF are read too.
     """
     key = preference.idempotency_key(call, "jobs.create_bulk", call.given)
-    submitted = submit(desk.deps, call.project_id, call.body, key)
+    submitted = submit(desk.deps, call.project_id, call.body, key, key_id=call.key_id)
     with desk.deps.database.read() as conn:
         found = views.many(conn, call.project_id, submitted.ids)
     headers = {"Idempotent-Replayed": "true"} if submitted.replayed else {}
@@ -294,16 +308,7 @@ def _digits(value: Any) -> Any:
     return value
 
 
-def _rfc3339(value: Any) -> Any:
-    # In a query a bare + is a blank; nobody means it there.
-    value = value.replace(" ", "+") if isinstance(value, str) else value
-    if isinstance(value, str) and not _RFC3339.fullmatch(value):
-        raise fault("must be a moment with its offset", "Send RFC 3339, such as 2026-01-31T12:00:00Z.")
-    return value
-
-
 _DIGITS: Final = BeforeValidator(_digits)
-_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 class WaitQuery(BaseModel):
@@ -333,12 +338,12 @@ def retrieve(desk: Desk, call: Call) -> Reply:
     job = find(desk, call.project_id, call.path["job_id"])
     known = call.request.if_none_match
     wait_s = call.query.wait
-    if wait_s and job.status not in FINAL and (not known or known.contains(_bare(job))):
+    if wait_s and job.status not in FINAL and (not known or known.contains_weak(_bare(job))):
         with desk.waiting.seat() as seated:
             if seated and desk.waiting.until_changed(job.id, job.version, wait_s):
                 job = find(desk, call.project_id, job.id)
     headers = {"ETag": etag(job)} | retry_after(job)
-    if known and known.contains(_bare(job)):
+    if known and known.contains_weak(_bare(job)):
         return Reply(None, 304, headers)
     return Reply(job_json(job), 200, headers)
 
@@ -353,7 +358,7 @@ class ListQuery(BaseModel):
     status: Literal["queued", "in_progress", "cancelling", "completed", "failed", "cancelled", "expired"] | None = None
     kind: Literal["completion", "embedding"] | None = None
     batch_id: Annotated[str, Field(pattern="^batch_[0-9a-z]{26}$")] | None = None
-    created_after: Annotated[AwareDatetime, Field(description="RFC 3339."), BeforeValidator(_rfc3339)] | None = None
+    created_after: Annotated[Moment, Field(description="RFC 3339.")] | None = None
     after: Annotated[str, Field(pattern=JOB_ID, description="The last id of the page before.")] | None = None
     limit: Annotated[int, Field(ge=1, le=100), _DIGITS] = 20
 
@@ -449,4 +454,4 @@ def retry(desk: Desk, call: Call) -> Reply:
     """Makes a new job with `retry_of`; only a failed, expired or cancelled one can be run again."""
     job = find(desk, call.project_id, call.path["job_id"])
     key = preference.idempotency_key(call, "jobs.retry", {"retry_of": job.id})
-    return made(desk, call, lambda: retry_job(desk.deps, call.project_id, job, key))
+    return made(desk, call, lambda: retry_job(desk.deps, call.project_id, job, key, key_id=call.key_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import signal
 import socket
@@ -24,10 +25,16 @@ def test_signals_reach_the_program_and_not_a_shell(name: str) -> None:
     assert procfile()[name].startswith("exec ")
 
 
-def test_the_worker_consumes_every_lane() -> None:
-    words = procfile()["worker"].split()
-    queues = words[words.index("--queues") + 1].split(",")
-    assert {lane.value for lane in Lane} <= set(queues)
+@pytest.mark.redis
+@pytest.mark.postgres
+@pytest.mark.parametrize("lanes", ["interactive,batch", "interactive", "batch"])
+def test_a_worker_takes_the_hints_of_the_lanes_it_serves_and_no_others(
+    processes: Processes, redis_server: Redis, postgres_url: str, lanes: str
+) -> None:
+    worker = processes.worker({"REDIS_URL": redis_server.url, "DATABASE_URL": postgres_url, "LANES": lanes})
+    consumed = set(re.findall(r"(\w+) +exchange=", worker.output))
+    assert consumed == set(lanes.split(","))
+    assert set(Lane) == {"interactive", "batch"}, "a lane that is named in code is consumed by default"
 
 
 @pytest.mark.redis

@@ -118,7 +118,7 @@ def test_a_caller_fault_fails_at_once_and_names_the_provider_message(station: St
     station.provider.always(script.error(400, "max_tokens must be positive", code="invalid_value"))
     job = station.run()
     assert job.status is JobStatus.FAILED
-    assert job.error["kind"] == "bad_request"
+    assert (job.error["kind"], job.error["provider"]) == ("bad_request", "first")
     assert "max_tokens must be positive" in job.error["message"]
     assert job.error["retryable"] is False
     assert len(station.provider.requests) == 1

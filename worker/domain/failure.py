@@ -129,7 +129,7 @@ INTERACTIVE: Final[Mapping[FailureKind, Rule]] = MappingProxyType(
         _K.BAD_OUTPUT: Rule(lasting=True, breaker="counts"),
         _K.TRUNCATED: Rule(lasting=True, breaker="counts"),
         _K.SCHEMA_MISMATCH: Rule(retries=1, lasting=True),
-        _K.BUDGET: Rule(then=Then.END),
+        _K.BUDGET: Rule(then=Then.END, lasting=True),
         _K.DEADLINE: Rule(then=Then.END),
         _K.CANCELLED: Rule(then=Then.END),
         _K.NO_TARGET: Rule(then=Then.FAIL),

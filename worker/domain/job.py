@@ -34,11 +34,17 @@ class NewJob:
     on_interruption: OnInterruption = "retry"
     batch_id: str | None = None
     retry_of: str | None = None
+    max_cost_nano: int | None = None
+    key_id: str | None = None  # the API key that made it
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A job that is ours for now. `claim_id` is the fence: a move counts only while the row still holds it."""
+    """A job that is ours for now. `claim_id` is the fence: a move counts only while the row still holds it.
+
+    max_cost_nano  what its calls may cost in all; None: no bound
+    budget_key     the API key that made it, where that has a budget
+    """
 
     id: str
     claim_id: str
@@ -53,11 +59,16 @@ class Claimed:
     on_interruption: OnInterruption
     remaining_s: float | None  # to its deadline, by the database's clock
     rows: int  # attempt rows so far, skips included
+    max_cost_nano: int | None = None
+    budget_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """One upstream call, or one target passed over, as stored. Times are made by the database."""
+    """One upstream call, or one target passed over, as stored. Times are made by the database.
+
+    held_nano  what it might cost, held before it was made; None: no budget is kept for its job
+    """
 
     id: str
     job_id: str
@@ -78,6 +89,7 @@ class AttemptRow:
     usage: Usage = NO_USAGE
     cost_nano: int | None = None
     provider_request_id: str | None = None
+    held_nano: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +106,7 @@ class Ending:
     status: Literal[JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.EXPIRED]
     result: str | None = None
     error: Failure | None = None
+    provider: str | None = None  # whose failure the error is, where it is a provider's
     served: Served | None = None
 
 
@@ -133,4 +146,5 @@ class JobView:
     retry_of: str | None
     priority: int
     on_interruption: OnInterruption
+    max_cost_nano: int | None
     purged: bool

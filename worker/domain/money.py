@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
 NANO: Final = 1_000_000_000  # money is stored as whole nano-dollars
@@ -21,14 +21,15 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
-            _add(self.input_tokens, other.input_tokens),
-            _add(self.output_tokens, other.output_tokens),
-            _add(self.cached_tokens, other.cached_tokens),
-            _add(self.reasoning_tokens, other.reasoning_tokens),
+            added(self.input_tokens, other.input_tokens),
+            added(self.output_tokens, other.output_tokens),
+            added(self.cached_tokens, other.cached_tokens),
+            added(self.reasoning_tokens, other.reasoning_tokens),
         )
 
 
-def _add(a: int | None, b: int | None) -> int | None:
+def added(a: int | None, b: int | None) -> int | None:
+    """The sum of what is known; None where nothing is."""
     if a is None:
         return b
     return a if b is None else a + b
@@ -56,6 +57,16 @@ def cost_nano(usage: Usage, price: Price | None) -> int | None:
         dollars += price.cached_input * cached
     dollars += price.output * (usage.output_tokens if usage.output_tokens is not None else 0)
     return int(dollars * NANO / _PER)
+
+
+def nano_of(amount: float) -> int:
+    """Nano-dollars of an amount in dollars as people write it; a fraction of one counts as one."""
+    return int((Decimal(str(amount)) * NANO).to_integral_value(ROUND_CEILING))
+
+
+def in_dollars(nano: int) -> str:
+    """For people, exact: `$0.0015`."""
+    return f"${Decimal(nano) / NANO:f}"
 
 
 def estimate_tokens(characters: int) -> int:

@@ -89,8 +89,14 @@ def needs_of(kind: Kind, request: Mapping[str, Json], *, schema: bool, size: int
         of.add("tools")
     if size > 12 and _has_image(request.get("messages")):
         of.add("vision")
+    ceiling = output_ceiling(request)
+    return Needs(frozenset(of), estimate_tokens(size) + (ceiling if ceiling is not None else 0))
+
+
+def output_ceiling(request: Mapping[str, Json]) -> int | None:
+    """The most tokens the caller lets an answer have; None: no bound was set."""
     ceiling = request.get("max_completion_tokens", request.get("max_tokens"))
-    return Needs(frozenset(of), estimate_tokens(size) + (ceiling if isinstance(ceiling, int) else 0))
+    return ceiling if isinstance(ceiling, int) else None
 
 
 def _has_image(messages: Json) -> bool:

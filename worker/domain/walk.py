@@ -78,6 +78,7 @@ class Walk:
     calls: int = 0  # that used up an attempt
     passes: int = 0
     last: Failure | None = None
+    last_provider: str | None = None  # whose failure that was
     skips: list[Skip] = field(default_factory=list)  # new ones; the caller records and clears them
     _again: Ask | None = None
     _stop: Stop | None = None
@@ -94,7 +95,7 @@ class Walk:
 
     def failed(self, target: str, key: str | None, failure: Failure, *, at_s: float, draw: float) -> None:
         """Take note of one failed call. `at_s` is any steady clock in seconds; `draw` in [0, 1) is for jitter."""
-        self.last = failure
+        self.last, self.last_provider = failure, target.partition("/")[0]
         self._again = None
         index = self._index(target)
         rule = rule_for(failure.kind, self.lane, self.route.on)
@@ -124,6 +125,10 @@ class Walk:
             self._stop = Stop(failure)
             return
         self._leave(rule, index, key, wait)
+
+    def again(self, ask: Ask) -> None:
+        """A call that was due could not be made yet: it is due at once, if its door is open."""
+        self._again = Ask(ask.target, ask.key, 0.0, ask.repair)
 
     def unfit(self, target: str, reason: str) -> None:
         """The wire form of this target has no way to say what is asked: it is passed over for good."""

@@ -28,7 +28,7 @@ from worker.store.database import Database, Unavailable
 from worker.store.jobs import Settle
 
 BLOCK: Final = 200  # claimed at once
-BURST: Final = 25  # started before the loop gets a turn for other things
+BURST: Final = 10  # started before the loop gets a turn for other things
 AWAY_S: Final = 1.0  # between claims while the database is away
 HANG_UP_S: Final = 10.0  # a cancelled job's open call may still answer this long: what it cost is then on record
 
@@ -160,15 +160,19 @@ class Engine:
         while True:
             await state.wake.wait()
             state.wake.clear()
+            self._ask_for_more(state)  # before this block is started: a claim takes longer than starting its jobs
             started = 0
             while state.buffer and state.free > 0 and not self._draining:
                 self._start(state, state.buffer.popleft())
                 started += 1
                 if started % BURST == 0:
                     await asyncio.sleep(0)
-            if not self._draining and not state.claiming and self._wanted(state):
-                state.claiming = True
-                self.loop.create_task(self._claim(state)).add_done_callback(_loud)
+            self._ask_for_more(state)
+
+    def _ask_for_more(self, state: _LaneState) -> None:
+        if not self._draining and not state.claiming and self._wanted(state):
+            state.claiming = True
+            self.loop.create_task(self._claim(state)).add_done_callback(_loud)
 
     def _wanted(self, state: _LaneState) -> bool:
         if state.hinted:

@@ -15,8 +15,18 @@ class NotRetriable(ValueError):
     """The job has not failed."""
 
 
-def retry(deps: Deps, project_id: str, job: JobView, idempotent: IdempotencyKey | None = None) -> Submitted:
-    """Raises NotRetriable for a job that is open, completed, or whose request is no longer kept."""
+def retry(
+    deps: Deps,
+    project_id: str,
+    job: JobView,
+    idempotent: IdempotencyKey | None = None,
+    *,
+    key_id: str | None = None,
+) -> Submitted:
+    """`key_id`: the API key of who asks, and pays.
+
+    Raises NotRetriable for a job that is open, completed, or whose request is no longer kept.
+    """
     if job.status not in RETRIED:
         raise NotRetriable(f"job {job.id} is {job.status}; only failed, expired and cancelled jobs can be retried")
     with deps.database.read() as conn:
@@ -33,5 +43,6 @@ def retry(deps: Deps, project_id: str, job: JobView, idempotent: IdempotencyKey 
         priority=job.priority,
         on_interruption=job.on_interruption,
         retry_of=job.id,
+        max_cost_nano=job.max_cost_nano,
     )
-    return submit(deps, project_id, [again], idempotent)
+    return submit(deps, project_id, [again], idempotent, key_id=key_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,16 +17,17 @@ import httpx
 
 from worker import clock, events
 from worker.domain.answer import Answer, Call, Failure, Outcome
+from worker.domain.budget import Purse, maybe_billed, most_tokens, unpriced
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Claimed, Ending, Return, Served
 from worker.domain.money import NO_USAGE, Usage, cost_nano
 from worker.domain.retry import IN_PLACE_S
-from worker.domain.route import Target, needs_of
+from worker.domain.route import Key, Target, needs_of
 from worker.domain.state import AttemptState, JobStatus
-from worker.domain.walk import Ask, Park, Skip, Stop, Walk
+from worker.domain.walk import Ask, Closed, Park, Skip, Stop, Walk
 from worker.engine.control import Control
 from worker.engine.engine import Engine, Held
-from worker.engine.writer import Entry
+from worker.engine.writer import Entry, OverBudget
 from worker.limits.gate import Gate
 from worker.providers.catalog import Catalog, UnknownModel
 from worker.providers.format import Format, Unfit
@@ -61,6 +63,7 @@ class _Course:
     walk: Walk
     request: Mapping[str, Any]
     schema: Mapping[str, Any] | None
+    purse: Purse | None  # None: neither the job nor its key has a budget
     deadline_s: float | None  # on this process's steady clock
     number: int
     calls: int = 0
@@ -108,8 +111,11 @@ def _begin(bench: Bench, held: Held, control: Control) -> _Course | Ending:
     walk = Walk(route, job.lane, needs, most)
     if held.history:
         _replay(walk, held.history)
+    purse = None
+    if job.max_cost_nano is not None or job.budget_key is not None:
+        purse = Purse.after(job.max_cost_nano, (past.row for past in held.history))
     deadline = None if job.remaining_s is None else clock.monotonic_s() + job.remaining_s
-    return _Course(bench, job, control, walk, body["input"], schema, deadline, job.rows)
+    return _Course(bench, job, control, walk, body["input"], schema, purse, deadline, job.rows)
 
 
 def _replay(walk: Walk, history: Sequence[Attempt]) -> None:
@@ -126,7 +132,7 @@ def _replay(walk: Walk, history: Sequence[Attempt]) -> None:
 
 
 async def _walk(course: _Course) -> None:
-    control, gate = course.control, course.bench.gate
+    control = course.control
     while True:
         if control.asked():
             await _settle(course, Return())  # a job that is `cancelling` ends as cancelled by the same statement
@@ -135,25 +141,32 @@ async def _walk(course: _Course) -> None:
         if remaining is not None and remaining <= _DUE_S:
             await _settle(course, _expired(course))
             return
-        now_s = clock.monotonic_s()
-        step = course.walk.next(lambda target, key: gate.look(target, key, now_s), clock.draw())  # noqa: B023
+        step = course.walk.next(lambda target, key: _closed_door(course, target, key), clock.draw())
         _note_skips(course)
         match step:
             case Stop(failure):
-                await _settle(course, Ending(JobStatus.FAILED, error=failure))
+                ending = Ending(JobStatus.FAILED, error=failure, provider=course.walk.last_provider)
+                await _settle(course, ending)
                 return
             case Park(wait_s):
                 if await _rest(course, wait_s):
                     continue
                 return
             case Ask():
-                if step.wait_s > 0.0 and not await _rest(course, step.wait_s, park=False):
-                    return
-                if control.asked():
+                if step.wait_s > 0.0:
+                    await _rest(course, step.wait_s, park=False)
+                    course.walk.again(step)  # the door may have closed meanwhile: it is looked at once more
                     continue
                 letter = _written(course, step)
                 if letter is not None and await _ask(course, letter):
                     return
+
+
+def _closed_door(course: _Course, target: Target, key: Key | None) -> Closed | None:
+    """Why this target must not be asked now with this key; None: it may."""
+    if course.purse is not None and _priced(course.bench, target, Usage(1, 1)) is None:
+        return unpriced(target.name)
+    return course.bench.gate.look(target, key, clock.monotonic_s())
 
 
 async def _rest(course: _Course, wait_s: float, *, park: bool = True) -> bool:
@@ -180,6 +193,7 @@ class _Letter:
     call: Call
     wire: Format
     request: httpx.Request
+    estimate_nano: int | None  # what it may cost, where a budget is kept
 
 
 def _written(course: _Course, ask: Ask) -> _Letter | None:
@@ -191,15 +205,30 @@ def _written(course: _Course, ask: Ask) -> _Letter | None:
     call = Call(course.job.kind, spec.base_url, ask.target.model, request, course.schema)
     secret = catalog.secret(spec.name, ask.key.name) if ask.key is not None else None
     try:
-        return _Letter(ask, call, wire, wire.build_request(call, secret))
+        return _Letter(ask, call, wire, wire.build_request(call, secret), _estimate(course, ask))
     except Unfit as exc:
         course.walk.unfit(ask.target.name, str(exc))
         return None
 
 
+def _estimate(course: _Course, ask: Ask) -> int | None:
+    """Nano-dollars that a call may cost; None: no budget is kept."""
+    if course.purse is None:
+        return None
+    size = len(course.job.body)
+    if ask.repair and course.broken_text is not None:
+        size += len(course.broken_text) + len(course.complaint)
+    return _priced(course.bench, ask.target, most_tokens(course.job.kind, course.request, size))
+
+
 async def _ask(course: _Course, letter: _Letter) -> bool:
     """One call. True when the job has left: it ended, or its claim was lost."""
     bench = course.bench
+    if course.purse is not None and letter.estimate_nano is not None:
+        refusal = course.purse.refusal(letter.ask.target.name, letter.estimate_nano)
+        if refusal is not None:
+            await _settle(course, Ending(JobStatus.FAILED, error=refusal))
+            return True
     places = bench.gate.place(letter.ask.target)
     if places is None:
         return await _call(course, letter)
@@ -211,13 +240,50 @@ async def _ask(course: _Course, letter: _Letter) -> bool:
         bench.engine.wake_in(course.job.lane, wait_s)
         return True
     try:
+        if _closed_door(course, letter.ask.target, letter.ask.key) is not None:
+            course.walk.again(letter.ask)  # it closed while we waited for a place
+            return False
         return await _call(course, letter)
     finally:
         places.release()
 
 
 async def _call(course: _Course, letter: _Letter) -> bool:
-    bench, job, target, key = course.bench, course.job, letter.ask.target, letter.ask.key
+    """Mark, send, record. True when the job has left.
+
+    The door is entered in the same breath as it was looked at: of many that wait to probe a target, one goes.
+    """
+    gate, target, key = course.bench.gate, letter.ask.target, letter.ask.key
+    tokens = course.walk.needs.tokens
+    gate.enter(target, tokens, clock.monotonic_s())
+    outcome: Outcome | None = None
+    try:
+        row = await _mark(course, letter)
+        if row is None:
+            return True
+        try:
+            outcome, row = await _send(course, letter, row)
+        except asyncio.CancelledError:
+            await asyncio.shield(_hung_up(course, row))
+            return True
+        if isinstance(outcome, Answer):
+            outcome = _judge(course, outcome)
+    finally:
+        gate.leave(target, key, outcome, tokens, clock.monotonic_s())
+    row = _closed(course, target, row, outcome)
+    course.done.append(row)
+    _log(course.job, row)
+    if isinstance(outcome, Answer):
+        served = Served(target.provider, target.label, outcome.model or target.model)
+        await _settle(course, Ending(JobStatus.COMPLETED, result=_result(outcome), served=served))
+        return True
+    course.walk.failed(target.name, row.key_name, outcome, at_s=clock.now().timestamp(), draw=clock.draw())
+    return False
+
+
+async def _mark(course: _Course, letter: _Letter) -> AttemptRow | None:
+    """Commit the call as `sent`, with all that waits to be written. None: it must not be made, and the job has left."""
+    job, target, key = course.job, letter.ask.target, letter.ask.key
     row = AttemptRow(
         id=clock.new_id("att"),
         job_id=job.id,
@@ -228,42 +294,28 @@ async def _call(course: _Course, letter: _Letter) -> bool:
         provider=target.provider,
         model=target.model,
         key_name=key.name if key is not None else None,
+        held_nano=letter.estimate_nano,
     )
     begin, course.skips = [*course.skips, row], []
     close, course.done = course.done, []
-    entry = Entry(job.id, job.claim_id, begin=begin, close=close)
-    mark = bench.engine.writer.write(entry, urgent=job.lane is Lane.INTERACTIVE)
+    entry = Entry(job.id, job.claim_id, begin=begin, close=close, budget_key=job.budget_key)
+    mark = course.bench.engine.writer.write(entry, urgent=job.lane is Lane.INTERACTIVE)
     try:
         held = await asyncio.shield(mark)
+    except OverBudget as exc:
+        course.rows -= 1
+        await _settle(course, Ending(JobStatus.FAILED, error=exc.failure))
+        return None
     except asyncio.CancelledError:  # hung up before the bytes left; the mark is on its way all the same
         await asyncio.shield(_never_sent(course, row, mark))
-        return True
+        return None
     if not held:
         course.rows -= 1
         # The claim is lost, or somebody asked to stop between two calls: settle finds out which.
         await _settle(course, Return())
-        return True
+        return None
     course.calls += 1
-    tokens = course.walk.needs.tokens
-    bench.gate.enter(target, tokens, clock.monotonic_s())
-    try:
-        outcome, row = await _send(course, letter, row)
-    except asyncio.CancelledError:
-        bench.gate.leave(target, key, None, tokens, clock.monotonic_s())
-        await asyncio.shield(_hung_up(course, row))
-        return True
-    if isinstance(outcome, Answer):
-        outcome = _judge(course, outcome)
-    bench.gate.leave(target, key, outcome, tokens, clock.monotonic_s())
-    row = _closed(course, target, row, outcome)
-    course.done.append(row)
-    _log(job, row)
-    if isinstance(outcome, Answer):
-        served = Served(target.provider, target.label, outcome.model or target.model)
-        await _settle(course, Ending(JobStatus.COMPLETED, result=_result(outcome), served=served))
-        return True
-    course.walk.failed(target.name, row.key_name, outcome, at_s=clock.now().timestamp(), draw=clock.draw())
-    return False
+    return row
 
 
 async def _send(course: _Course, letter: _Letter, row: AttemptRow) -> tuple[Outcome, AttemptRow]:
@@ -326,12 +378,7 @@ def _with_repair(course: _Course) -> Mapping[str, Any]:
 def _closed(course: _Course, target: Target, row: AttemptRow, outcome: Outcome) -> AttemptRow:
     """The row as it is stored after the call, and the sums with it."""
     usage = outcome.usage
-    cost = _cost(course, target, outcome)
-    course.usage = course.usage + usage
-    if cost is not None:
-        course.cost = cost if course.cost is None else course.cost + cost
-    elif isinstance(outcome, Answer) or usage != NO_USAGE or outcome.kind in _MAYBE_BILLED:
-        course.cost_complete = False
+    cost = _priced(course.bench, target, usage, outcome.model)
     row = replace(
         row,
         usage=usage,
@@ -340,37 +387,41 @@ def _closed(course: _Course, target: Target, row: AttemptRow, outcome: Outcome) 
         provider_request_id=outcome.request_id,
     )
     if isinstance(outcome, Answer):
-        return replace(row, state=AttemptState.ANSWERED)
-    return replace(
-        row,
-        state=AttemptState.FAILED,
-        kind=outcome.kind,
-        http_status=outcome.http_status if outcome.http_status is not None else row.http_status,
-        retry_after_s=outcome.wait_s,
-        reason=outcome.message,
-    )
+        row = replace(row, state=AttemptState.ANSWERED)
+    else:
+        row = replace(
+            row,
+            state=AttemptState.FAILED,
+            kind=outcome.kind,
+            http_status=outcome.http_status if outcome.http_status is not None else row.http_status,
+            retry_after_s=outcome.wait_s,
+            reason=outcome.message,
+        )
+    course.usage = course.usage + usage
+    if cost is not None:
+        course.cost = cost if course.cost is None else course.cost + cost
+    elif maybe_billed(row):
+        course.cost_complete = False
+    if course.purse is not None:
+        course.purse.pay(row)
+    return row
 
 
-def _cost(course: _Course, target: Target, outcome: Outcome) -> int | None:
+def _priced(bench: Bench, target: Target, usage: Usage, served_model: str | None = None) -> int | None:
     """By the configured price, else by the published one: of the model as the provider names it, then as we do."""
     if target.price is not None:
-        return cost_nano(outcome.usage, target.price)
-    base_url = course.bench.catalog.providers[target.provider].base_url
+        return cost_nano(usage, target.price)
+    base_url = bench.catalog.providers[target.provider].base_url
     at = clock.now()
-    served = published_nano(base_url, outcome.model, outcome.usage, at) if outcome.model is not None else None
-    return served if served is not None else published_nano(base_url, target.model, outcome.usage, at)
-
-
-# The bytes had left and no full answer came: the provider may have billed it.
-_MAYBE_BILLED = frozenset(
-    {FailureKind.TIMEOUT, FailureKind.TRUNCATED, FailureKind.BAD_OUTPUT, FailureKind.EMPTY_OUTPUT}
-)
+    served = published_nano(base_url, served_model, usage, at) if served_model is not None else None
+    return served if served is not None else published_nano(base_url, target.model, usage, at)
 
 
 async def _never_sent(course: _Course, row: AttemptRow, mark: asyncio.Future[bool]) -> None:
     """The call was marked and not made: the row says so."""
-    if await mark:
-        course.done.append(replace(row, state=AttemptState.CANCELLED, reason="stopped before the request left"))
+    with suppress(OverBudget):
+        if await mark:
+            course.done.append(replace(row, state=AttemptState.CANCELLED, reason="stopped before the request left"))
     await _settle(course, Return())
 
 
@@ -400,7 +451,7 @@ async def _settle(course: _Course, to: Ending | Return) -> None:
         cost_nano=course.cost,
         cost_complete=course.cost_complete,
     )
-    entry = Entry(job.id, job.claim_id, begin=course.skips, close=course.done, settle=move)
+    entry = Entry(job.id, job.claim_id, begin=course.skips, close=course.done, settle=move, budget_key=job.budget_key)
     course.skips, course.done = [], []
     urgent = job.lane is Lane.INTERACTIVE
     try:

@@ -31,6 +31,7 @@ class JobRequest:
     max_attempts: int | None = None
     on_interruption: OnInterruption = "retry"
     retry_of: str | None = None
+    max_cost_nano: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,14 @@ def fingerprint(request: Any) -> str:
 
 
 def submit(
-    deps: Deps, project_id: str, requests: Sequence[JobRequest], idempotent: IdempotencyKey | None = None
+    deps: Deps,
+    project_id: str,
+    requests: Sequence[JobRequest],
+    idempotent: IdempotencyKey | None = None,
+    *,
+    key_id: str | None = None,
 ) -> Submitted:
-    """Store jobs and tell the workers. The rows are committed when this returns.
+    """Store jobs and tell the workers. The rows are committed when this returns. `key_id`: the caller's API key.
 
     Raises UnknownModel (nothing is stored), KeyReused, Unavailable (database away; nothing is stored).
     """
@@ -72,7 +78,7 @@ def submit(
         earlier = _earlier(deps, project_id, idempotent)
         if earlier is not None:
             return earlier
-    new = [_new_job(deps, project_id, request) for request in requests]
+    new = [_new_job(deps, project_id, key_id, request) for request in requests]
     ids = tuple(job.id for job in new)
     try:
         with deps.database.write() as conn:
@@ -114,7 +120,7 @@ def _earlier(deps: Deps, project_id: str, idempotent: IdempotencyKey) -> Submitt
     return Submitted(known.made, replayed=True)
 
 
-def _new_job(deps: Deps, project_id: str, request: JobRequest) -> NewJob:
+def _new_job(deps: Deps, project_id: str, key_id: str | None, request: JobRequest) -> NewJob:
     return NewJob(
         id=clock.new_id("job"),
         project_id=project_id,
@@ -129,4 +135,6 @@ def _new_job(deps: Deps, project_id: str, request: JobRequest) -> NewJob:
         max_attempts=request.max_attempts,
         on_interruption=request.on_interruption,
         retry_of=request.retry_of,
+        max_cost_nano=request.max_cost_nano,
+        key_id=key_id,
     )

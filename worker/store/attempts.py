@@ -31,6 +31,7 @@ _BEGUN = Rows(
     key_name=sa.Text,
     kind=sa.Text,
     reason=sa.Text,
+    held_nano=sa.BigInteger,
 )
 _CLOSED = Rows(
     job_id=sa.Text,
@@ -70,6 +71,7 @@ def begin(conn: sa.Connection, rows: Sequence[AttemptRow]) -> None:
             r.key_name,
             r.kind.value if r.kind is not None else None,
             clean(r.reason),
+            r.held_nano,
         )
         for r in rows
     ]
@@ -124,6 +126,26 @@ def _close(dialect: str) -> sa.Update:
     )
 
 
+_CALLS = Rows(job_id=sa.Text, id=sa.Text)
+
+
+def recorded(conn: sa.Connection, rows: Sequence[AttemptRow]) -> dict[str, tuple[AttemptState, int]]:
+    """State and hold (nano-dollars) of calls as they are on record, by id; locked until the transaction ends."""
+    dialect = conn.dialect.name
+    params = _CALLS.params(dialect, [(r.job_id, r.id) for r in rows])
+    return {row.id: (AttemptState(row.state), row.held_nano or 0) for row in conn.execute(_recorded(dialect), params)}
+
+
+@cache
+def _recorded(dialect: str) -> sa.Select[Any]:
+    v = _CALLS.table(dialect)
+    return (
+        sa.select(attempt.c.id, attempt.c.state, attempt.c.held_nano)
+        .where(attempt.c.job_id == v.c.job_id, attempt.c.id == v.c.id)
+        .with_for_update(of=attempt)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A stored attempt: the row, and when by the database's clock (aware UTC)."""
@@ -164,6 +186,7 @@ def _attempt(row: Any) -> Attempt:
             usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens, row.reasoning_tokens),
             cost_nano=row.cost_nano,
             provider_request_id=row.provider_request_id,
+            held_nano=row.held_nano,
         ),
         row.sent_at,
         row.ended_at,

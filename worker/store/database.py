@@ -8,12 +8,15 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 _PG_OPTIONS: Final = (
     "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000"
 )
+
+
+_NO_TABLE: Final = "42P01"
 
 
 class Unavailable(Exception):
@@ -69,6 +72,10 @@ def _translated() -> Iterator[None]:
         raise Unavailable("no database connection was free in time") from exc
     except (OperationalError, InterfaceError) as exc:
         raise Unavailable(_reason(exc)) from exc
+    except ProgrammingError as exc:
+        if getattr(exc.orig, "sqlstate", None) == _NO_TABLE:
+            raise Unavailable("the tables are not there yet: `completar db upgrade` makes them") from exc
+        raise
     except DBAPIError as exc:
         if exc.connection_invalidated:
             raise Unavailable(_reason(exc)) from exc

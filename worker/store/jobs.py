@@ -16,9 +16,10 @@ from worker.domain.fairness import shares
 from worker.domain.job import STARTS_MAX, Claimed, Ending, NewJob, Return
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
+from worker.store import budgets
 from worker.store.moment import db_now, later, seconds_until
 from worker.store.rows import Rows
-from worker.store.tables import attempt, job, job_input, job_result
+from worker.store.tables import api_key, attempt, job, job_input, job_result
 from worker.store.text import clean, dumps
 
 _S = JobStatus
@@ -39,6 +40,8 @@ _NEW = Rows(
     on_interruption=sa.Text,
     batch_id=sa.Text,
     retry_of=sa.Text,
+    max_cost_nano=sa.BigInteger,
+    key_id=sa.Text,
     body=sa.Text,
     metadata=sa.Text,
 )
@@ -62,6 +65,8 @@ def insert(conn: sa.Connection, jobs: Sequence[NewJob]) -> None:
                 j.on_interruption,
                 j.batch_id,
                 j.retry_of,
+                j.max_cost_nano,
+                j.key_id,
                 dumps({"input": j.input, "output_schema": j.output_schema}),
                 dumps(dict(j.metadata)),
             )
@@ -97,6 +102,8 @@ def _insert(dialect: str) -> tuple[sa.Insert, sa.Insert]:
         "cost_complete": sa.true(),
         "batch_id": v.c.batch_id,
         "retry_of": v.c.retry_of,
+        "max_cost_nano": v.c.max_cost_nano,
+        "key_id": v.c.key_id,
     }
     return (
         job.insert().from_select(list(into_job), sa.select(*into_job.values())),
@@ -178,6 +185,7 @@ def _due(dialect: str) -> sa.Select[Any]:
 def _claim(dialect: str) -> Any:
     v = _IDS.table(dialect)
     body = sa.select(job_input.c.body).where(job_input.c.job_id == job.c.id).scalar_subquery()
+    budgeted = sa.select(api_key.c.id).where(api_key.c.id == job.c.key_id, api_key.c.budget_nano.is_not(None))
     return (
         job.update()
         .where(job.c.id.in_(sa.select(v.c.id)), job.c.status == _S.QUEUED.value, job.c.run_at <= db_now())
@@ -199,6 +207,8 @@ def _claim(dialect: str) -> Any:
             job.c.losses,
             job.c.max_attempts,
             job.c.on_interruption,
+            job.c.max_cost_nano,
+            budgeted.scalar_subquery().label("budget_key"),
             seconds_until(job.c.deadline_at).label("remaining_s"),
             body.label("body"),
         )
@@ -220,6 +230,8 @@ def _claimed(row: Any, claim_id: str) -> Claimed:
         on_interruption=row.on_interruption,
         remaining_s=row.remaining_s,
         rows=row.rows,
+        max_cost_nano=row.max_cost_nano,
+        budget_key=row.budget_key,
     )
 
 
@@ -270,7 +282,11 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     params = _SETTLE.params(dialect, [_settle_row(m) for m in moves])
     moved = {row.id: row.status for row in conn.execute(_settle(dialect), params)}
     results = [
-        (m.job_id, m.to.result if moved[m.job_id] == _S.COMPLETED.value else None, _error_json(m.to.error))
+        (
+            m.job_id,
+            m.to.result if moved[m.job_id] == _S.COMPLETED.value else None,
+            _error_json(m.to.error, m.to.provider),
+        )
         for m in moves
         if isinstance(m.to, Ending) and m.job_id in moved and (m.to.result is not None or m.to.error is not None)
     ]
@@ -419,7 +435,8 @@ class TakenBack:
 
 
 def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
-    """Free the claims of a dead worker. Its open calls become `lost`: whether they were billed is unknown.
+    """Free the claims of a dead worker. Its open calls become `lost`: whether they were billed is unknown, so budgets
+    are charged what was held for them.
 
     A job whose open call may not be repeated (`on_interruption: fail`), or whose workers died STARTS_MAX times with a
     call of it open, ends as failed.
@@ -434,20 +451,19 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     ids = [row.id for row in held]
     params = _IDS.params(conn.dialect.name, [(i,) for i in ids])
     chosen = sa.select(_IDS.table(conn.dialect.name).c.id)
-    lost = set(
-        conn.execute(
-            attempt.update()
-            .where(attempt.c.job_id.in_(chosen), attempt.c.state == AttemptState.SENT.value)
-            .values(
-                state=AttemptState.LOST.value,
-                kind=FailureKind.INTERRUPTED.value,
-                ended_at=db_now(),
-                reason="the worker died with this call open; whether it was billed is unknown",
-            )
-            .returning(attempt.c.job_id),
-            params,
-        ).scalars()
-    )
+    open_calls = conn.execute(
+        attempt.update()
+        .where(attempt.c.job_id.in_(chosen), attempt.c.state == AttemptState.SENT.value)
+        .values(
+            state=AttemptState.LOST.value,
+            kind=FailureKind.INTERRUPTED.value,
+            ended_at=db_now(),
+            reason="the worker died with this call open; whether it was billed is unknown",
+        )
+        .returning(attempt.c.job_id, attempt.c.held_nano),
+        params,
+    ).all()
+    lost = {row.job_id for row in open_calls}
     called = conn.execute(sa.select(attempt.c.job_id).distinct().where(attempt.c.job_id.in_(chosen)), params).scalars()
     for job_id in called.all():  # calls closed within the dead claim are on record but not yet in the sums
         _recount(conn, job_id)
@@ -457,6 +473,7 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     failed = conn.execute(
         sa.select(sa.func.count()).where(job.c.id.in_(chosen), job.c.status == _S.FAILED.value), params
     ).scalar_one()
+    budgets.charge_lost(conn, [(row.job_id, row.held_nano) for row in open_calls if row.held_nano is not None])
     cancelled = sum(1 for row in moved if row.status == _S.CANCELLED.value)
     return TakenBack(len(moved) - cancelled - failed, cancelled, failed)
 

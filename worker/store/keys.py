@@ -21,7 +21,11 @@ PREFIX: Final = "ck_"
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as listed; `hint` is its first characters. Times aware UTC."""
+    """A key as listed; `hint` is its first characters. Times aware UTC.
+
+    budget_nano  what the calls of its jobs may cost in all; None: no bound, and nothing is counted
+    spent_nano   what those that are over came to        held_nano  what is held for those that are open
+    """
 
     id: str
     project_id: str
@@ -32,6 +36,9 @@ class ApiKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    budget_nano: int | None
+    spent_nano: int
+    held_nano: int
 
 
 def digest_of(secret: str) -> str:
@@ -47,8 +54,12 @@ def create(
     scopes: Iterable[str] = SCOPES,
     secret: str | None = None,
     lasts_s: float | None = None,
+    budget_nano: int | None = None,
 ) -> tuple[ApiKey, str]:
-    """Make a key and return it with its secret. A secret that exists already is returned as it stands."""
+    """Make a key and return it with its secret. A secret that exists already is returned as it stands.
+
+    A budget is of the key's whole life: it is not changed later, since open calls are held against it.
+    """
     secret = PREFIX + clock.new_secret() if secret is None else secret
     digest = digest_of(secret)
     try:
@@ -63,6 +74,7 @@ def create(
                     scopes=" ".join(sorted(scopes)),
                     created_at=db_now(),
                     expires_at=later(sa.literal(lasts_s, sa.Float())) if lasts_s is not None else None,
+                    budget_nano=budget_nano,
                 )
             )
     except IntegrityError:
@@ -112,4 +124,7 @@ def _key(row: Any) -> ApiKey:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        budget_nano=row.budget_nano,
+        spent_nano=row.spent_nano,
+        held_nano=row.held_nano,
     )

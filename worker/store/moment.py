@@ -93,6 +93,23 @@ def _until_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     return f"({compiler.process(element.clauses, **kw)} - (julianday('now') - 2440587.5) * 86400000000) / 1000000.0"
 
 
+class utc_day(expression.FunctionElement[str]):  # noqa: N801 - reads as SQL
+    """The day of a moment, `2026-11-22`."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+@compiles(utc_day, "postgresql")
+def _day_pg(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"to_char({compiler.process(element.clauses, **kw)} AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+
+
+@compiles(utc_day, "sqlite")
+def _day_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"date({compiler.process(element.clauses, **kw)} / 1000000, 'unixepoch')"
+
+
 def instant(conn: sa.Connection) -> datetime:
     """The database's clock, aware UTC."""
     return conn.execute(sa.select(db_now())).scalar_one()

@@ -47,6 +47,10 @@ api_key: Final = sa.Table(
     sa.Column("expires_at", Moment),
     sa.Column("revoked_at", Moment),
     sa.Column("last_used_at", Moment),
+    # The books of its budget; where there is none nothing is written to them.
+    sa.Column("budget_nano", Big),
+    sa.Column("spent_nano", Big, nullable=False, server_default=sa.text("0")),
+    sa.Column("held_nano", Big, nullable=False, server_default=sa.text("0")),  # for calls that are open
     sa.Index("ix_api_key_project_id", "project_id"),
 )
 
@@ -87,6 +91,8 @@ job: Final = sa.Table(
     _id("batch_id"),
     _id("retry_of"),
     sa.Column("purged_at", Moment),
+    sa.Column("max_cost_nano", Big),
+    _id("key_id"),  # the API key that made it
     # Due rows by lane: the claim. Only open rows are in it, so it stays small whatever the table's size.
     sa.Index(
         "ix_job_due",
@@ -172,6 +178,9 @@ attempt: Final = sa.Table(
     sa.Column("reasoning_tokens", Big),
     sa.Column("cost_nano", Big),
     sa.Column("provider_request_id", sa.Text),
+    sa.Column("held_nano", Big),  # what the call might cost, where a budget is kept
+    # For sums over a time. Rows come in its order, so a few bytes for each hundred pages will do.
+    sa.Index("ix_attempt_sent_at", "sent_at", postgresql_using="brin"),
     postgresql_with={"fillfactor": 80},
 )
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,7 +33,7 @@ class Filter:
 
 
 def get(conn: sa.Connection, project_id: str, job_id: str) -> JobView | None:
-    row = conn.execute(_select().where(job.c.id == job_id, job.c.project_id == project_id)).first()
+    row = conn.execute(_one(), {"id": job_id, "project": project_id}).first()
     return _view(row) if row is not None else None
 
 
@@ -84,6 +85,11 @@ def open_by_lane(conn: sa.Connection) -> dict[str, int]:
     return {lane: count for lane, count in rows}  # noqa: C416 - rows are not tuples to the type checker
 
 
+@cache
+def _one() -> sa.Select[Any]:
+    return _select().where(job.c.id == sa.bindparam("id"), job.c.project_id == sa.bindparam("project"))
+
+
 def _select() -> sa.Select[Any]:
     return sa.select(job, job_input.c.metadata.label("meta"), *(_HEAVY)).select_from(
         job.outerjoin(job_input, job_input.c.job_id == job.c.id).outerjoin(job_result, job_result.c.job_id == job.c.id)
@@ -120,5 +126,6 @@ def _view(row: Any) -> JobView:
         retry_of=row.retry_of,
         priority=row.priority,
         on_interruption=row.on_interruption,
+        max_cost_nano=row.max_cost_nano,
         purged=row.purged_at is not None,
     )
