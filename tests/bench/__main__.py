@@ -1,0 +1,121 @@
+"""`python3 run.py bench`: Completar and what one would use instead, in one run on one machine (docs/performance.md)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.bench import report, runs, waits
+from tests.bench.ground import Ground, Run
+from tests.bench.report import Results
+from tests.bench.waits import Wait
+from tests.support.parts import PartMissing
+
+# Whoever measures may have keys, a database or a proxy in the environment: nothing of it may take part.
+KEPT: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")
+SEMAPHORES: Final = (50, 100, 200)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much each run does: enough for some ten seconds (with --quick three) on two ordinary cores."""
+
+    naive: int
+    script: int
+    script_rounds: int  # of a short try: requests for each place of its semaphore
+    interactive: int
+    one: int
+    two: int
+    skewed: int
+    embedded: int
+    large: int  # 0: left out
+    wait_s: float
+    quiet_s: float
+
+
+FULL: Final = Size(300, 2_000, 5, 8_000, 20_000, 30_000, 10_000, 10_000, 15_000, wait_s=20.0, quiet_s=5.0)
+QUICK: Final = Size(80, 400, 3, 2_000, 4_000, 6_000, 5_000, 3_000, 0, wait_s=4.0, quiet_s=0.5)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def measured(size: Size) -> Results:
+    """Every case, whatever became of the ones before."""
+    found = Results()
+
+    def case(name: str, measure: Callable[[], Run | Wait]) -> None:
+        try:
+            result = measure()
+        except Exception as fault:  # noqa: BLE001 - told in the report; the other cases have their figures
+            say(f"{name}: {fault}")
+            found.failures[name] = str(fault).partition("\n")[0]
+        else:
+            say(result.line())
+            if isinstance(result, Run):
+                found.runs[name] = result
+            else:
+                found.waits[name] = result
+
+    with Ground(size.quiet_s) as ground:
+        case("naive", lambda: runs.naive(ground, size.naive))
+        for at_once in SEMAPHORES:
+            case(f"script-{at_once}", lambda: runs.script(ground, size.script_rounds * at_once, at_once))  # noqa: B023 - called at once
+        best = max(SEMAPHORES, key=lambda at_once: getattr(found.runs.get(f"script-{at_once}"), "per_s", 0.0))
+        case("script", lambda: runs.script(ground, size.script, best))
+        case("interactive", lambda: runs.interactive(ground, size.interactive))
+        case("one", lambda: runs.batch(ground, size.one, 1))
+        case("two", lambda: runs.batch(ground, size.two, 2))
+        case("skewed", lambda: runs.lognormal(ground, size.skewed))
+        if size.large:
+            case("large", lambda: runs.large(ground, size.large))
+        case("embedded", lambda: runs.embedded(ground, size.embedded))
+        rate = found.runs["one"].per_s if "one" in found.runs else 2_000.0
+        backlog = int(1.5 * rate * size.wait_s) + 2_000  # more than can be done meanwhile
+        case("idle", lambda: waits.idle(ground, size.wait_s))
+        case("beside", lambda: waits.beside(ground, size.wait_s, backlog))
+        case("within", lambda: waits.within(ground, size.wait_s, backlog))
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog=report.COMMAND, description="Measure Completar against what one would write.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    parser.add_argument("--quick", action="store_true", help="in a minute and a half; rates are rougher")
+    parser.add_argument(
+        "--from", type=Path, dest="earlier", metavar="FILE", help="only print what an earlier run wrote"
+    )
+    options = parser.parse_args()
+    if options.earlier is not None:
+        print(report.tables(json.loads(options.earlier.read_text(encoding="utf-8"))))
+        return 0
+    if sys.platform != "linux":
+        say("bench: CPU time and memory of processes are read from /proc, so it runs on Linux only")
+        return 2
+    for name in set(os.environ) - set(KEPT):
+        del os.environ[name]
+    begun_s = time.monotonic()
+    try:
+        found = measured(QUICK if options.quick else FULL)
+    except PartMissing as missing:
+        say(f"bench: {missing}")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    document = report.document(found, quick=options.quick, seconds=time.monotonic() - begun_s)
+    print(report.tables(document))
+    if options.json is not None:
+        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 1 if found.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

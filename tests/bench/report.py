@@ -1,0 +1,247 @@
+"""What was measured, beside what was promised: one set of tables for the terminal and for docs/performance.md."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from os import cpu_count
+from typing import Any, Final
+
+from tests.bench import usage
+from tests.bench.ground import SLOTS, Run
+from tests.bench.waits import Wait
+
+DISTURBED: Final = 0.05  # share of the machine that others may take before a figure is marked
+COMMAND: Final = "python3 run.py bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All that one bench measured, by the name of the case; `failures`: case -> why there is no figure of it."""
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    waits: dict[str, Wait] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One promise and what became of it. `measured` None: it could not be measured, and `why` says why.
+
+    disturbed  other processes had a share of the machine meanwhile: neither a success nor a failure counts for much
+    """
+
+    what: str
+    measured: float | None
+    bound: float
+    at_least: bool
+    unit: str
+    aim: float | None = None
+    why: str = ""
+    disturbed: bool = False
+
+    @property
+    def met(self) -> bool:
+        if self.measured is None:
+            return False
+        return self.measured >= self.bound if self.at_least else self.measured <= self.bound
+
+
+def targets(found: Results) -> list[Target]:
+    return [
+        _times(found, "many rows, 1 process, against naive Celery", "one", "naive", 40, aim=80),
+        _times(found, "many rows, 1 process, against the httpx script", "one", "script", 3),
+        _of_run(found, "worker CPU per job, many rows, 1 process", "one", lambda run: run.cpu_ms, 0.7, "ms"),
+        _of_run(
+            found, f"worker memory (PSS), {SLOTS:,} slots in use", "skewed", lambda run: run.peak_pss_mb, 200, "MB"
+        ),
+        _times(found, "2 processes against 1", "two", "one", 1.6),
+        _of_run(found, "slots used under log-normal latency", "skewed", _slots_used, 90, "%", at_least=True),
+        _times(found, "interactive, 1 process, against naive Celery", "interactive", "naive", 20),
+        *_waiting(found, "a waiting client, idle", "idle", 20, 50),
+        *_waiting(found, "a waiting client, beside a batch in another process", "beside", 50, 150),
+        *_waiting(found, "a waiting client, beside a batch in the same process", "within", 100, 300),
+        _of_run(found, "embedded (SQLite), 1 process", "embedded", lambda run: run.per_s, 300, "jobs/s", at_least=True),
+    ]
+
+
+def _times(found: Results, what: str, case: str, other: str, bound: float, aim: float | None = None) -> Target:
+    """How many times the rate of another case."""
+    why = "; ".join(found.failures[name] for name in (case, other) if name in found.failures)
+    if why:
+        return Target(what, None, bound, True, "x", aim, why)
+    one, two = found.runs[case], found.runs[other]
+    return Target(what, one.per_s / two.per_s, bound, True, "x", aim, disturbed=max(one.others, two.others) > DISTURBED)
+
+
+def _of_run(
+    found: Results,
+    what: str,
+    case: str,
+    figure: Callable[[Run], float],
+    bound: float,
+    unit: str,
+    at_least: bool = False,
+) -> Target:
+    if case in found.failures:
+        return Target(what, None, bound, at_least, unit, why=found.failures[case])
+    run = found.runs[case]
+    return Target(what, figure(run), bound, at_least, unit, disturbed=run.others > DISTURBED)
+
+
+def _slots_used(run: Run) -> float:
+    return 100 * run.mean_in_flight / SLOTS
+
+
+def _waiting(found: Results, what: str, case: str, p50_ms: float, p99_ms: float) -> Iterator[Target]:
+    why = found.failures.get(case, "")
+    if not why and found.waits[case].ran_dry:
+        why = "the batch ended before its clients did"
+    for name, bound in (("p50", p50_ms), ("p99", p99_ms)):
+        if why:
+            yield Target(f"{what}, {name}", None, bound, False, "ms", why=why)
+        else:
+            wait = found.waits[case]
+            measured = getattr(wait, f"{name}_ms")
+            yield Target(f"{what}, {name}", measured, bound, False, "ms", disturbed=wait.others > DISTURBED)
+
+
+def document(found: Results, *, quick: bool, seconds: float) -> dict[str, Any]:
+    """Everything as JSON; `tables` reads it back."""
+    return {
+        "command": COMMAND + (" --quick" if quick else ""),
+        "seconds": round(seconds, 1),
+        "machine": {
+            "processor": usage.processor(),
+            "cores": cpu_count(),
+            "system": f"{platform.system()} {platform.release()}",
+            "python": platform.python_version(),
+        },
+        "runs": {case: asdict(run) for case, run in found.runs.items()},
+        "waits": {case: asdict(wait) for case, wait in found.waits.items()},
+        "failures": found.failures,
+        "targets": [{**asdict(target), "met": target.met} for target in targets(found)],
+    }
+
+
+def tables(document: dict[str, Any]) -> str:
+    """Markdown, aligned for a terminal too."""
+    runs, waits, promised = document["runs"], document["waits"], document["targets"]
+    parts = [
+        _machine(document),
+        _table(
+            ("", "jobs/s", "x naive", "CPU ms/job", "Postgres", "Redis", "in flight", "most", "MB", "others"),
+            [
+                (
+                    run["name"],
+                    f"{run['per_s']:,.0f}",
+                    f"{run['per_s'] / runs['naive']['per_s']:.1f}" if "naive" in runs else "",
+                    f"{run['cpu_ms']:.2f}",
+                    f"{run['postgres_ms']:.3f}",
+                    f"{run['redis_ms']:.3f}",
+                    f"{run['mean_in_flight']:,.0f}",
+                    f"{run['most_in_flight']:,}",
+                    f"{run['peak_pss_mb']:,.0f}",
+                    _others(run),
+                )
+                for run in runs.values()
+            ],
+        ),
+        _table(
+            (
+                "one waiting client, over the provider's time",
+                "p50 ms",
+                "p99 ms",
+                "worst",
+                "posts",
+                "batch jobs/s",
+                "others",
+            ),
+            [
+                (
+                    wait["name"],
+                    f"{wait['p50_ms']:.1f}",
+                    f"{wait['p99_ms']:.1f}",
+                    f"{wait['worst_ms']:.1f}",
+                    str(wait["posts"]),
+                    "" if wait["batch_per_s"] is None else f"{wait['batch_per_s']:,.0f}",
+                    _others(wait),
+                )
+                for wait in waits.values()
+            ],
+        ),
+        _table(
+            ("target", "bound", "measured", ""),
+            [(target["what"], _bound(target), _measured(target), _verdict(target)) for target in promised],
+        ),
+        _closing(document),
+    ]
+    return "\n\n".join(parts)
+
+
+def _machine(document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    where = f"{machine['cores']} x {machine['processor']}, {machine['system']}, Python {machine['python']}"
+    return f"{where}; load, servers and workers on the same cores; {document['seconds']:.0f} s in all."
+
+
+def _closing(document: dict[str, Any]) -> str:
+    promised = document["targets"]
+    met = sum(target["met"] for target in promised)
+    lines = [f"{met} of {len(promised)} targets met. Again: `{document['command']}`"]
+    lines += [f"No figure of {case}: {why}" for case, why in document["failures"].items()]
+    measured = (*document["runs"].values(), *document["waits"].values())
+    disturbed = [one["name"] for one in measured if one["others"] > DISTURBED]
+    if disturbed:
+        lines.append(
+            f"(!) Other processes took more than {DISTURBED:.0%} of the machine during: {', '.join(disturbed)}. "
+            "Rates, waits and their ratios mean little there; CPU per job means more. Run it again on a quiet machine."
+        )
+    return "\n".join(lines)
+
+
+def _others(one: dict[str, Any]) -> str:
+    return f"{one['others']:.0%}" + (" (!)" if one["others"] > DISTURBED else "")
+
+
+def _bound(target: dict[str, Any]) -> str:
+    sign = ">=" if target["at_least"] else "<="
+    aim = f" (aim {target['aim']:g})" if target["aim"] is not None else ""
+    return f"{sign} {target['bound']:g} {target['unit']}{aim}"
+
+
+def _measured(target: dict[str, Any]) -> str:
+    if target["measured"] is None:
+        return "-"
+    value = target["measured"]
+    return f"{value:,.0f} {target['unit']}" if value >= 1000 else f"{value:.3g} {target['unit']}"
+
+
+def _verdict(target: dict[str, Any]) -> str:
+    if target["measured"] is None:
+        return f"NOT MEASURED: {target['why']}"
+    return ("met" if target["met"] else "MISSED") + (" (!)" if target["disturbed"] else "")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Numbers to the right."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    out = [
+        "| "
+        + " | ".join(_cell(text, width, index) for index, (text, width) in enumerate(zip(line, widths, strict=True)))
+        + " |"
+        for line in lines
+    ]
+    out.insert(
+        1,
+        "| "
+        + " | ".join("-" * width if index == 0 else "-" * (width - 1) + ":" for index, width in enumerate(widths))
+        + " |",
+    )
+    return "\n".join(out)
+
+
+def _cell(text: str, width: int, column: int) -> str:
+    return text.ljust(width) if column == 0 else text.rjust(width)

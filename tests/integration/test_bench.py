@@ -1,0 +1,124 @@
+"""The bench measures what it says: a small slice of it through real parts, and its sums. No speeds."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.bench import jobs, naive, report
+from tests.bench.ground import Run
+from tests.bench.mock import Mock, held_s
+from tests.bench.report import Results
+from tests.bench.waits import Wait
+from tests.bench.watch import Watch
+from tests.support.postgres import Postgres
+from tests.support.processes import Processes
+from tests.support.redis import Redis
+from worker.domain.failure import Lane
+from worker.store.database import Database
+
+
+@pytest.mark.postgres
+@pytest.mark.redis
+def test_every_job_is_done_once_and_the_provider_saw_it_once(
+    postgres_url: str, redis_server: Redis, processes: Processes, tmp_path: Path
+) -> None:
+    mock = Mock(processes)
+    env = {
+        "DATABASE_URL": postgres_url,
+        "REDIS_URL": redis_server.url,
+        "COMPLETAR_CONFIG": str(jobs.configured(tmp_path, mock.base_url)),
+    }
+    with closing(Database(postgres_url)) as database:
+        ids = [*jobs.fill(database, Lane.BATCH, 500), *jobs.fill(database, Lane.INTERACTIVE, 50)]
+        jobs.publish(redis_server.url, ids[500:])
+        worker = processes.worker(env)
+        with Watch({"worker": [worker.pid]}) as watch:
+            worker.wait_for(lambda: jobs.unfinished(database) == 0, "the end of all jobs")
+        assert jobs.by_status(database) == {"completed": 550}
+        calls = jobs.answered_by(database, ids)
+
+    served = mock.served()
+    assert (served.requests, served.answered, served.hung_up, served.in_flight) == (550, 550, 0, 0)
+    assert [len(of_job) for of_job in calls.values()] == [1] * 550
+    held = [held_s(of_job[0]) for of_job in calls.values()]
+    assert 0.1 <= min(held) < 0.15
+    assert max(held) > 0.25
+    assert served.first_at is not None
+    assert served.last_at is not None
+    assert watch.cost_s(served.first_at, served.last_at)["worker"] > 0.0
+
+
+@pytest.mark.postgres
+@pytest.mark.redis
+def test_the_naive_peer_does_its_jobs(postgres: Postgres, redis_server: Redis, processes: Processes) -> None:
+    mock = Mock(processes, "--none")
+    url = postgres.empty()
+    naive.fill(url, redis_server.url, [jobs.openai_request(number) for number in range(16)])
+    assert naive.unfinished(url) == 16
+    env = naive.environment(url, redis_server.url, mock.base_url)
+    worker = processes.python("naive", *naive.COMMAND, env=env)
+    worker.wait_for(lambda: naive.unfinished(url) == 0, "the end of all jobs")
+    assert mock.served().answered == 16
+
+
+def test_the_script_peer_answers_every_line(processes: Processes, tmp_path: Path) -> None:
+    mock = Mock(processes, "--none")
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps(jobs.openai_request(number)) + "\n" for number in range(20)))
+    url = f"{mock.base_url}/chat/completions"
+    script = processes.python("script", "-m", "tests.bench.script", str(source), str(target), url, "5")
+    assert script.wait() == 0
+    assert json.loads(script.output)["cpu_s"] > 0
+    answered = [json.loads(line)["request"]["messages"][1]["content"] for line in target.read_text().splitlines()]
+    assert sorted(answered) == sorted(jobs.request(number)["messages"][1]["content"] for number in range(20))
+    assert mock.served().answered == 20
+
+
+RUN = Run("run", 1_000, 2_000.0, 0.5, 0.1, 0.01, 0.03, 120.0, 100.0, 990, 950.0, 0.5, 0.0)
+WAIT = Wait("wait", 300, 10.0, 40.0, 45.0, None, ran_dry=False, others=0.0)
+
+
+def _results() -> Results:
+    runs = dict.fromkeys(("one", "skewed", "embedded"), RUN)
+    runs |= {"naive": replace(RUN, per_s=25.0), "script": replace(RUN, per_s=400.0)}
+    runs |= {"two": replace(RUN, per_s=3_100.0), "interactive": replace(RUN, per_s=1_000.0)}
+    return Results(runs, {"idle": WAIT, "beside": WAIT, "within": WAIT})
+
+
+def test_every_target_is_judged_by_its_own_figure() -> None:
+    judged = {target.what: (target.measured, target.met) for target in report.targets(_results())}
+    assert judged["many rows, 1 process, against naive Celery"] == (80.0, True)
+    assert judged["many rows, 1 process, against the httpx script"] == (5.0, True)
+    assert judged["2 processes against 1"] == (1.55, False)
+    assert judged["slots used under log-normal latency"] == (95.0, True)
+    assert judged["interactive, 1 process, against naive Celery"] == (40.0, True)
+    assert judged["a waiting client, idle, p99"] == (40.0, True)
+    assert len(judged) == 14
+
+
+def test_what_could_not_be_measured_is_said_and_not_met() -> None:
+    found = _results()
+    del found.runs["naive"]
+    found.failures["naive"] = "it would not start"
+    found.waits["beside"] = replace(WAIT, ran_dry=True)
+    found.runs["one"] = replace(RUN, name="the disturbed one", others=0.4)
+    missing = [target for target in report.targets(found) if target.measured is None]
+    assert [target.why for target in missing] == ["it would not start"] * 2 + [
+        "the batch ended before its clients did"
+    ] * 2
+    assert not any(target.met for target in missing)
+    text = report.tables(json.loads(json.dumps(report.document(found, quick=True, seconds=80.0))))
+    assert "NOT MEASURED: it would not start" in text
+    assert "40% (!)" in text
+    assert [target.what for target in report.targets(found) if target.disturbed] == [
+        "many rows, 1 process, against the httpx script",
+        "worker CPU per job, many rows, 1 process",
+        "2 processes against 1",
+    ]
+    assert "during: the disturbed one." in text
+    assert "9 of 14 targets met. Again: `python3 run.py bench --quick`" in text
