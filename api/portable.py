@@ -217,6 +217,34 @@ class CompletionInput(Parameters):
         return self
 
 
+class TaskInput(Strict):
+    """For a server of one task (classification, question answering ...), in the words of Hugging Face."""
+
+    inputs: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)] | dict[str, Any]
+    task: Annotated[str, Field(pattern="^[a-z0-9-]{1,64}$", examples=["text-classification"])] | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class RankInput(Strict):
+    """Texts to be ranked by a query."""
+
+    query: Text
+    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+
+
+def _sort_of_input(given: Any) -> str:
+    names = set(given) if isinstance(given, dict) else set(getattr(given, "model_fields_set", ()))
+    if names & {"query", "texts"}:
+        return "rank"
+    return "task" if names & {"inputs", "task"} else "chat"
+
+
+PortableInput = Annotated[
+    Annotated[CompletionInput, Tag("chat")] | Annotated[TaskInput, Tag("task")] | Annotated[RankInput, Tag("rank")],
+    Discriminator(_sort_of_input),
+]
+
+
 def set_fields(model: BaseModel) -> dict[str, Json]:
     """What the caller set, as it is stored and sent: null counts as not set."""
     return {

@@ -112,7 +112,7 @@ class Process:
 
     def start(self, **_kw: Any) -> None:
         events.configure(self._settings.log_level)
-        self.worker = Worker(build(discovered(self._settings), NoHints(), connections=8))
+        self.worker = Worker(build(discovered(self._settings), NoHints(), connections=8, pings=False))
         self.worker.start()
 
     def begin_drain(self, **_kw: Any) -> None:

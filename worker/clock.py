@@ -9,6 +9,7 @@ from random import Random
 from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as the numbers do
+_PAIRS: Final = [high + low for high in _ALPHABET for low in _ALPHABET]
 _random = Random()  # noqa: S311 - jitter, not secrets
 
 
@@ -33,11 +34,8 @@ def new_id(prefix: str) -> str:
 
 
 def encode32(number: int, width: int) -> str:
-    digits = []
-    for _ in range(width):
-        digits.append(_ALPHABET[number & 31])
-        number >>= 5
-    return "".join(reversed(digits))
+    """The number in `width` digits (even), most significant first."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(5 * width - 10, -1, -10)])
 
 
 def new_secret(n_bytes: int = 32) -> str:

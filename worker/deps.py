@@ -34,7 +34,9 @@ class Deps:
     hints: Hints
 
 
-def build(settings: Settings, hints: Hints, *, connections: int, sandbox_url: str | None = None) -> Deps:
-    """Put a process together; opens no connection yet."""
-    database = Database(settings.database, connections=connections)
+def build(
+    settings: Settings, hints: Hints, *, connections: int, pings: bool = True, sandbox_url: str | None = None
+) -> Deps:
+    """Put a process together; opens no connection yet. `pings` as in Database."""
+    database = Database(settings.database, connections=connections, pings=pings)
     return Deps(settings, database, catalogs.build(settings, sandbox_url), hints)

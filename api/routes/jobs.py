@@ -49,7 +49,7 @@ from api.job import (
     url_of,
 )
 from api.operations import Answer, Body, Call, Header, Operations, Reply, validated
-from api.portable import CompletionInput, EmbeddingInput, set_fields
+from api.portable import EmbeddingInput, PortableInput, set_fields
 from api.problems import (
     CONFLICT,
     GONE,
@@ -106,7 +106,7 @@ class _JobFields(Strict):
 
 class CompletionJob(_JobFields):
     kind: Literal["completion"] = "completion"
-    input: CompletionInput
+    input: PortableInput
     output_schema: OutputSchema | None = None
 
 

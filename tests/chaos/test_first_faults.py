@@ -60,9 +60,9 @@ def test_kill_9_in_mid_call_loses_nothing_and_repeats_only_the_open_calls(
     assert {job.status for job in jobs} == {JobStatus.COMPLETED}
     lost = [a for job in jobs for a in station.attempts(job.id) if a.row.state is AttemptState.LOST]
     rows = sum(len(station.attempts(job.id)) for job in jobs)
-    assert rows == len(provider.requests), "every call the provider saw is on record"
-    assert 1 <= len(lost) <= len(holds)
-    assert len(provider.requests) <= len(ids) + len(holds)
+    assert rows - len(lost) <= len(provider.requests) <= rows, "every call the provider saw is on record"
+    assert len(lost) >= len(holds), "and those marked whose bytes had not left yet count as lost too"
+    assert len(provider.requests) <= len(ids) + len(lost)
     assert not all(job.cost_complete for job in jobs), "what a lost call cost is unknown, and says so"
     assert second.stop() == 0
 

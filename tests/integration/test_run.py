@@ -309,3 +309,20 @@ def test_of_ten_keys_with_nine_dead_the_living_one_answers_and_the_dead_are_not_
         assert len(provider.requests) == 9, "the dead ones are not asked again for the next job"
         recorded = str([station.attempts(job.id) for job in (first, second)]) + str(first) + str(second)
         assert not any(secret in recorded for secret in keys.values())
+
+
+def test_a_task_goes_to_a_server_of_that_task_and_past_one_that_chats(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    from worker.services.submit import JobRequest, submit
+
+    ranking = [{"index": 1, "score": 0.9}, {"index": 0, "score": 0.1}]
+    provider.always(script.reply(json_body=ranking, headers={"x-compute-tokens": "7"}))
+    with closing(Station(database_url, provider, tmp_path, first_format="tei")) as station:
+        asked = {"query": "rivers", "texts": ["a lake", "the Amazon"]}
+        request = JobRequest("completion", ("second/m", "first/m"), asked)
+        with station.worker():
+            (job,) = station.ended(list(submit(station.deps, station.project_id, [request]).ids))
+    assert job.status is JobStatus.COMPLETED
+    assert job.result["json"] == ranking
+    assert [r.path for r in provider.requests] == ["/first/v1/rerank"]

@@ -181,7 +181,10 @@ CALL: Final = st.fixed_dictionaries(
         "kind": st.sampled_from([K.TIMEOUT, K.AUTH, K.SCHEMA_MISMATCH, K.CANCELLED]),
         "usage": st.builds(Usage, *[st.none() | st.integers(0, 9)] * 4),
         "cost_nano": st.none() | st.integers(0, 9),
-        "at": st.datetimes(*(moment.replace(tzinfo=None) for moment in EVER), timezones=st.just(UTC)),
+        # `to` itself is outside.
+        "at": st.datetimes(
+            EVER[0].replace(tzinfo=None), EVER[1].replace(tzinfo=None) - timedelta(seconds=1), timezones=st.just(UTC)
+        ),
     }
 )
 

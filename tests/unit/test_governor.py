@@ -44,3 +44,15 @@ def test_a_little_lag_changes_nothing() -> None:
         governor.saw((CALM_S + LAG_S) / 2)
     assert governor.places >= int(shed * 0.85)
     assert governor.places < 1000
+
+
+def test_while_somebody_waits_less_lag_is_put_up_with() -> None:
+    calm, hurried = Governor(1000), Governor(1000)
+    for _ in range(100):
+        calm.saw(LAG_S / 2)
+        hurried.saw(LAG_S / 2, hurried=True)
+    assert calm.places == 1000
+    assert hurried.places < 200
+    for _ in range(2000):
+        hurried.saw(CALM_S / 2)
+    assert hurried.places == 1000

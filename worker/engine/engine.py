@@ -30,6 +30,8 @@ from worker.store.jobs import Settle
 BLOCK: Final = 200  # claimed at once
 BURST: Final = 10  # started before the loop gets a turn for other things
 AWAY_S: Final = 1.0  # between claims while the database is away
+CROWD: Final = 16  # interactive jobs at once; beyond that their hints and writes gather
+GATHER_S: Final = 0.005
 HANG_UP_S: Final = 10.0  # a cancelled job's open call may still answer this long: what it cost is then on record
 
 Run = Callable[["Held", Control], Awaitable[None]]
@@ -53,6 +55,7 @@ class _LaneState:
     buffer: deque[Held] = field(default_factory=deque)
     running: dict[str, Control] = field(default_factory=dict)
     claiming: bool = False
+    gathering: bool = False
 
     @property
     def free(self) -> int:
@@ -203,13 +206,15 @@ class Engine:
             self._give_back(state)
         state.wake.set()
 
+    # A claim need not wait for the disk: no call leaves before its mark is there, and the claim with it.
+
     def _claim_ids(self, ids: Sequence[str]) -> list[Held]:
-        with self._database.write() as conn:
+        with self._database.write(durable=False) as conn:
             found = jobs.claim(conn, ids, worker_id=self._worker_id(), claim_id=clock.new_id("clm"))
             return _with_history(conn, found)
 
     def _claim_block(self, lane: Lane, room: int) -> list[Held]:
-        with self._database.write() as conn:
+        with self._database.write(durable=False) as conn:
             found = jobs.claim_block(conn, lane, room, worker_id=self._worker_id(), claim_id=clock.new_id("clm"))
             return _with_history(conn, found)
 
@@ -239,6 +244,14 @@ class Engine:
             state.hinted.extend(ids)
         else:
             state.due = True  # no room to remember them; the refill loop finds the rows
+        if len(state.running) <= CROWD:
+            state.wake.set()
+        elif not state.gathering:
+            state.gathering = True
+            self.loop.call_later(GATHER_S, self._gathered, state)
+
+    def _gathered(self, state: _LaneState) -> None:
+        state.gathering = False
         state.wake.set()
 
     def _woken(self, lane: Lane) -> None:
@@ -246,6 +259,10 @@ class Engine:
         if state is not None:
             state.due = True
             state.wake.set()
+
+    def urgent(self, lane: Lane) -> bool:
+        """Whether a write of this lane should not wait for others. In a crowd gathering serves everybody better."""
+        return lane is Lane.INTERACTIVE and len(self._lanes[lane].running) <= CROWD
 
     def wake_in(self, lane: Lane, seconds: float) -> None:
         """A job of this lane was parked here: look again when it is due. On the loop only."""
@@ -274,10 +291,11 @@ class Engine:
             before = self.loop.time()
             await asyncio.sleep(TICK_S)
             lag = self.loop.time() - before - TICK_S
+            hurried = bool(self._lanes[Lane.INTERACTIVE].running) if Lane.INTERACTIVE in self._lanes else False
             for lane, state in self._lanes.items():
                 if lane is Lane.BATCH:
                     freed = state.governor.places
-                    state.governor.saw(lag)
+                    state.governor.saw(lag, hurried=hurried)
                     if state.governor.places > freed:
                         state.wake.set()
 

@@ -33,7 +33,7 @@ from worker.providers.catalog import Catalog, UnknownModel
 from worker.providers.format import Format, Unfit
 from worker.providers.formats import FORMATS
 from worker.providers.prices import published_nano
-from worker.providers.transport import Transport
+from worker.providers.transport import Reply, Transport
 from worker.services.schema import fits
 from worker.store.attempts import Attempt
 from worker.store.jobs import Settle
@@ -262,7 +262,7 @@ async def _call(course: _Course, letter: _Letter) -> bool:
         if row is None:
             return True
         try:
-            outcome, row = await _send(course, letter, row)
+            outcome, reply = await _send(course, letter)
         except asyncio.CancelledError:
             await asyncio.shield(_hung_up(course, row))
             return True
@@ -270,7 +270,7 @@ async def _call(course: _Course, letter: _Letter) -> bool:
             outcome = _judge(course, outcome)
     finally:
         gate.leave(target, key, outcome, tokens, clock.monotonic_s())
-    row = _closed(course, target, row, outcome)
+    row = _closed(course, target, row, outcome, reply)
     course.done.append(row)
     _log(course.job, row)
     if isinstance(outcome, Answer):
@@ -299,7 +299,7 @@ async def _mark(course: _Course, letter: _Letter) -> AttemptRow | None:
     begin, course.skips = [*course.skips, row], []
     close, course.done = course.done, []
     entry = Entry(job.id, job.claim_id, begin=begin, close=close, budget_key=job.budget_key)
-    mark = course.bench.engine.writer.write(entry, urgent=job.lane is Lane.INTERACTIVE)
+    mark = course.bench.engine.writer.write(entry, urgent=course.bench.engine.urgent(job.lane))
     try:
         held = await asyncio.shield(mark)
     except OverBudget as exc:
@@ -318,7 +318,7 @@ async def _mark(course: _Course, letter: _Letter) -> AttemptRow | None:
     return row
 
 
-async def _send(course: _Course, letter: _Letter, row: AttemptRow) -> tuple[Outcome, AttemptRow]:
+async def _send(course: _Course, letter: _Letter) -> tuple[Outcome, Reply | None]:
     bench, route = course.bench, course.walk.route
     total = route.attempt_timeout_s
     remaining = course.remaining_s()
@@ -332,9 +332,8 @@ async def _send(course: _Course, letter: _Letter, row: AttemptRow) -> tuple[Outc
         max_bytes=bench.max_answer_bytes,
     )
     if isinstance(reply, Failure):
-        return reply, row
-    row = replace(row, http_status=reply.status, first_byte_s=reply.first_byte_s, total_s=reply.total_s)
-    return letter.wire.read_response(letter.call, reply.status, reply.headers, reply.body), row
+        return reply, None
+    return letter.wire.read_response(letter.call, reply.status, reply.headers, reply.body), reply
 
 
 def _judge(course: _Course, answer: Answer) -> Outcome:
@@ -375,28 +374,28 @@ def _with_repair(course: _Course) -> Mapping[str, Any]:
     return {**request, "messages": turns}
 
 
-def _closed(course: _Course, target: Target, row: AttemptRow, outcome: Outcome) -> AttemptRow:
+def _closed(course: _Course, target: Target, row: AttemptRow, outcome: Outcome, reply: Reply | None) -> AttemptRow:
     """The row as it is stored after the call, and the sums with it."""
     usage = outcome.usage
     cost = _priced(course.bench, target, usage, outcome.model)
+    failure = outcome if isinstance(outcome, Failure) else None
+    status = reply.status if reply is not None else None
+    if failure is not None and failure.http_status is not None:
+        status = failure.http_status
     row = replace(
         row,
+        state=AttemptState.ANSWERED if failure is None else AttemptState.FAILED,
+        kind=failure.kind if failure is not None else None,
+        http_status=status,
+        first_byte_s=reply.first_byte_s if reply is not None else None,
+        total_s=reply.total_s if reply is not None else None,
+        retry_after_s=failure.wait_s if failure is not None else None,
+        reason=failure.message if failure is not None else None,
         usage=usage,
         cost_nano=cost,
         returned_model=outcome.model,
         provider_request_id=outcome.request_id,
     )
-    if isinstance(outcome, Answer):
-        row = replace(row, state=AttemptState.ANSWERED)
-    else:
-        row = replace(
-            row,
-            state=AttemptState.FAILED,
-            kind=outcome.kind,
-            http_status=outcome.http_status if outcome.http_status is not None else row.http_status,
-            retry_after_s=outcome.wait_s,
-            reason=outcome.message,
-        )
     course.usage = course.usage + usage
     if cost is not None:
         course.cost = cost if course.cost is None else course.cost + cost
@@ -453,7 +452,7 @@ async def _settle(course: _Course, to: Ending | Return) -> None:
     )
     entry = Entry(job.id, job.claim_id, begin=course.skips, close=course.done, settle=move, budget_key=job.budget_key)
     course.skips, course.done = [], []
-    urgent = job.lane is Lane.INTERACTIVE
+    urgent = course.bench.engine.urgent(job.lane)
     try:
         moved = await course.bench.engine.writer.write(entry, urgent=urgent)
     except Exception as exc:
@@ -469,7 +468,7 @@ async def _settle(course: _Course, to: Ending | Return) -> None:
 
 async def _settle_bare(bench: Bench, job: Claimed, ending: Ending) -> None:
     entry = Entry(job.id, job.claim_id, settle=Settle(job.id, job.claim_id, ending))
-    await bench.engine.writer.write(entry, urgent=job.lane is Lane.INTERACTIVE)
+    await bench.engine.writer.write(entry, urgent=bench.engine.urgent(job.lane))
 
 
 def _expired(course: _Course) -> Ending:

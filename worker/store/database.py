@@ -26,16 +26,17 @@ class Unavailable(Exception):
 class Database:
     """Short transactions only: nothing here is held while a provider is waited for."""
 
-    def __init__(self, url: str, *, connections: int = 8, application: str = "completar") -> None:
+    def __init__(self, url: str, *, connections: int = 8, pings: bool = True) -> None:
+        """`pings`: a connection is tried before it is lent; without, the first statement after an outage fails."""
         self.url: Final = sa.make_url(url)
         self.dialect: Final = self.url.get_backend_name()
         options: dict[str, Any] = {"pool_size": connections, "max_overflow": 0, "pool_timeout": 5.0}
         if self.dialect == "postgresql":
-            options["pool_pre_ping"] = True
+            options["pool_pre_ping"] = pings
             options["connect_args"] = {
                 "connect_timeout": 3,
                 "options": _PG_OPTIONS,
-                "application_name": application,
+                "application_name": "completar",
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
@@ -49,9 +50,15 @@ class Database:
             event.listen(self._engine, "begin", _begin_immediate)
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        """One transaction, committed when the block ends well. Raises Unavailable when the database is away."""
+    def write(self, *, durable: bool = True) -> Iterator[sa.Connection]:
+        """One transaction, committed when the block ends well. Raises Unavailable when the database is away.
+
+        Without `durable` the commit does not wait for the disk; the next durable one of any session brings it there,
+        for the log is written in order.
+        """
         with _translated(), self._engine.begin() as conn:
+            if not durable and self.dialect == "postgresql":
+                conn.exec_driver_sql("SET LOCAL synchronous_commit TO off")
             yield conn
 
     @contextmanager
