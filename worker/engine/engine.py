@@ -30,7 +30,8 @@ from worker.store.jobs import Settle
 BLOCK: Final = 200  # claimed at once
 BURST: Final = 10  # started before the loop gets a turn for other things
 AWAY_S: Final = 1.0  # between claims while the database is away
-CROWD: Final = 16  # interactive jobs at once; beyond that their hints and writes gather
+CROWD: Final = 16  # interactive jobs at once; beyond that they are claimed in blocks and their writes gather
+SEEN: Final = 20_000  # ids of jobs that ran here: a hint that comes after them is stale
 GATHER_S: Final = 0.005
 HANG_UP_S: Final = 10.0  # a cancelled job's open call may still answer this long: what it cost is then on record
 
@@ -84,6 +85,7 @@ class Engine:
         self.loop: asyncio.AbstractEventLoop
         self.writer: Writer
         self._lanes: dict[Lane, _LaneState] = {}
+        self._seen: dict[str, None] = {}
 
     # -- from any thread ----------------------------------------------------------------------------------------
 
@@ -221,6 +223,10 @@ class Engine:
     def _start(self, state: _LaneState, held: Held) -> None:
         control = Control()
         state.running[held.job.id] = control
+        if state.lane is Lane.INTERACTIVE:
+            self._seen[held.job.id] = None
+            if len(self._seen) > SEEN:
+                del self._seen[next(iter(self._seen))]
         control.task = self.loop.create_task(self._run(state, held, control))
 
     async def _run(self, state: _LaneState, held: Held, control: Control) -> None:
@@ -240,13 +246,15 @@ class Engine:
         state = self._lanes.get(Lane.INTERACTIVE)
         if state is None or self._draining:
             return
-        if len(state.hinted) < 2 * self._slots:
-            state.hinted.extend(ids)
-        else:
-            state.due = True  # no room to remember them; the refill loop finds the rows
+        ids = [job_id for job_id in ids if job_id not in self._seen]
+        if not ids:
+            return
         if len(state.running) <= CROWD:
+            state.hinted.extend(ids)
             state.wake.set()
-        elif not state.gathering:
+            return
+        state.due = True  # messages come one by one; the rows they speak of are there all at once
+        if not state.gathering:
             state.gathering = True
             self.loop.call_later(GATHER_S, self._gathered, state)
 

@@ -13,7 +13,7 @@ from typing import Final
 TICK_S: Final = 0.02
 CALM_S: Final = 0.025
 LAG_S: Final = 0.05
-HURRY: Final = 0.2  # of the lag that is put up with otherwise
+HURRY: Final = 0.06  # of the lag that is put up with otherwise
 _WEIGHT: Final = 0.2  # of the newest tick
 _SETTLE_TICKS: Final = 10  # a change of places takes a call's length to show
 _REMEMBERED_TICKS: Final = 150  # about three seconds: who waited just now asks again soon
@@ -42,8 +42,8 @@ class Governor:
         if self._rest > 0:
             self._rest -= 1
         elif self.lag_s > LAG_S * bearable:
-            self.places = max(self.least, int(self.places * (0.7 if self._hurry else 0.85)))
+            self.places = max(self.least, int(self.places * (0.5 if self._hurry else 0.85)))
             self._rest = _SETTLE_TICKS
         elif self.lag_s < CALM_S * bearable and self.places < self.most:
-            self.places = min(self.most, self.places + max(1, self.most // 25))
+            self.places = min(self.most, self.places + max(1, self.most // (100 if self._hurry else 25)))
             self._rest = _SETTLE_TICKS
