@@ -16,7 +16,8 @@ from worker.engine.engine import Engine, Run
 from worker.limits.gate import Gate, Rates
 from worker.providers.transport import Transport
 from worker.services import sweep as sweeping
-from worker.services.run import Bench, run
+from worker.services.course import Bench
+from worker.services.run import run
 from worker.store import jobs, workers
 from worker.store.database import Unavailable
 

@@ -1,0 +1,247 @@
+"""One claim's way with a job: what has been asked, what is not yet written, what it came to so far. No I/O.
+
+`run` drives it; here is how it begins, what may be asked next, and how a call is put on record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from worker import clock
+from worker.domain.answer import Answer, Failure, Outcome
+from worker.domain.budget import Purse, maybe_billed, most_tokens, unpriced
+from worker.domain.failure import FailureKind
+from worker.domain.job import AttemptRow, Claimed, Ending
+from worker.domain.money import NO_USAGE, Usage, cost_nano
+from worker.domain.route import Key, Target, needs_of
+from worker.domain.state import AttemptState, JobStatus
+from worker.domain.walk import Ask, Closed, Skip, Walk
+from worker.engine.control import Control
+from worker.engine.engine import Engine, Held
+from worker.limits.gate import Gate
+from worker.providers.catalog import Catalog, UnknownModel
+from worker.providers.prices import published_nano
+from worker.providers.transport import Reply, Transport
+from worker.services.schema import fits
+from worker.store.attempts import Attempt
+from worker.store.text import dumps
+
+DUE_S: Final = 0.001  # a deadline this near has passed
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every job of a process is run with."""
+
+    engine: Engine
+    catalog: Catalog
+    gate: Gate
+    transport: Transport
+    max_answer_bytes: int
+
+
+@dataclass(slots=True)
+class Course:
+    """One claim's way: what has been asked, what is not yet written, what it came to so far."""
+
+    bench: Bench
+    job: Claimed
+    control: Control
+    walk: Walk
+    request: Mapping[str, Any]
+    schema: Mapping[str, Any] | None
+    purse: Purse | None  # None: neither the job nor its key has a budget
+    deadline_s: float | None  # on this process's steady clock
+    number: int
+    calls: int = 0
+    rows: int = 0
+    usage: Usage = NO_USAGE
+    cost: int | None = None
+    cost_complete: bool = True
+    skips: list[AttemptRow] = field(default_factory=list)
+    done: list[AttemptRow] = field(default_factory=list)  # closed calls that the next write takes along
+    broken_text: str | None = None  # an answer of the wrong shape, for the repair turn
+    complaint: str = ""
+
+    def remaining_s(self) -> float | None:
+        return None if self.deadline_s is None else self.deadline_s - clock.monotonic_s()
+
+    def next_number(self) -> int:
+        self.number += 1
+        self.rows += 1
+        return self.number
+
+
+def begin(bench: Bench, held: Held, control: Control) -> Course | Ending:
+    job = held.job
+    try:
+        body = json.loads(job.body)
+        route = bench.catalog.resolve(tuple(json.loads(job.models)))
+    except UnknownModel as exc:
+        return Ending(JobStatus.FAILED, error=Failure(FailureKind.NO_TARGET, str(exc)))
+    schema = body["output_schema"]
+    needs = needs_of(job.kind, body["input"], schema=schema is not None, size=len(job.body))
+    most = job.max_attempts if job.max_attempts is not None else route.max_attempts
+    walk = Walk(route, job.lane, needs, most)
+    if held.history:
+        _replay(walk, held.history)
+    purse = None
+    if job.max_cost_nano is not None or job.budget_key is not None:
+        purse = Purse.after(job.max_cost_nano, (past.row for past in held.history))
+    deadline = None if job.remaining_s is None else clock.monotonic_s() + job.remaining_s
+    return Course(bench, job, control, walk, body["input"], schema, purse, deadline, job.rows)
+
+
+def _replay(walk: Walk, history: Sequence[Attempt]) -> None:
+    """Bring a walk to where the rows on record say it was."""
+    for past in history:
+        row = past.row
+        if row.state is AttemptState.SKIPPED:
+            walk.skipped(row.target, row.kind)
+        elif row.state in {AttemptState.FAILED, AttemptState.LOST} and row.kind is not None:
+            failure = Failure(row.kind, row.reason or row.kind.value, wait_s=row.retry_after_s)
+            at_s = past.ended_at.timestamp() if past.ended_at is not None else 0.0
+            walk.failed(row.target, row.key_name, failure, at_s=at_s, draw=0.5)
+    walk.resumed()
+
+
+def closed_door(course: Course, target: Target, key: Key | None) -> Closed | None:
+    """Why this target must not be asked now with this key; None: it may."""
+    if course.purse is not None and _priced(course.bench, target, Usage(1, 1)) is None:
+        return unpriced(target.name)
+    return course.bench.gate.look(target, key, clock.monotonic_s())
+
+
+def estimate(course: Course, ask: Ask) -> int | None:
+    """Nano-dollars that a call may cost; None: no budget is kept."""
+    if course.purse is None:
+        return None
+    size = len(course.job.body)
+    if ask.repair and course.broken_text is not None:
+        size += len(course.broken_text) + len(course.complaint)
+    return _priced(course.bench, ask.target, most_tokens(course.job.kind, course.request, size))
+
+
+def judge(course: Course, answer: Answer) -> Outcome:
+    """A good answer of the wrong shape is a failure of its own kind."""
+    if course.schema is None or course.job.kind != "completion" or answer.finish_reason == "tool_calls":
+        return answer
+    value, why = fits(course.schema, answer.text)
+    if why is None:
+        return replace(answer, json=value)
+    if answer.finish_reason == "length":  # cut by the caller's own ceiling: another call would be cut again
+        return replace(answer, json=None)
+    course.broken_text, course.complaint = answer.text, why
+    return Failure(
+        FailureKind.SCHEMA_MISMATCH,
+        f"the answer does not fit output_schema: {why}",
+        http_status=200,
+        usage=answer.usage,
+        model=answer.model,
+        request_id=answer.request_id,
+    )
+
+
+def with_repair(course: Course) -> Mapping[str, Any]:
+    """The same conversation, with the answer that did not fit and what was wrong with it."""
+    request = dict(course.request)
+    turns = request.pop("messages", None)
+    if turns is None:
+        turns = [{"role": "user", "content": request.pop("prompt", "")}]
+    if course.broken_text is not None:
+        turns = [
+            *turns,
+            {"role": "assistant", "content": course.broken_text},
+            {
+                "role": "user",
+                "content": f"That does not fit the schema: {course.complaint}. Answer again with JSON that fits it.",
+            },
+        ]
+    return {**request, "messages": turns}
+
+
+def closed(course: Course, target: Target, row: AttemptRow, outcome: Outcome, reply: Reply | None) -> AttemptRow:
+    """The row as it is stored after the call, and the sums with it."""
+    usage = outcome.usage
+    cost = _priced(course.bench, target, usage, outcome.model)
+    failure = outcome if isinstance(outcome, Failure) else None
+    status = reply.status if reply is not None else None
+    if failure is not None and failure.http_status is not None:
+        status = failure.http_status
+    row = replace(
+        row,
+        state=AttemptState.ANSWERED if failure is None else AttemptState.FAILED,
+        kind=failure.kind if failure is not None else None,
+        http_status=status,
+        first_byte_s=reply.first_byte_s if reply is not None else None,
+        total_s=reply.total_s if reply is not None else None,
+        retry_after_s=failure.wait_s if failure is not None else None,
+        reason=failure.message if failure is not None else None,
+        usage=usage,
+        cost_nano=cost,
+        returned_model=outcome.model,
+        provider_request_id=outcome.request_id,
+    )
+    course.usage = course.usage + usage
+    if cost is not None:
+        course.cost = cost if course.cost is None else course.cost + cost
+    elif maybe_billed(row):
+        course.cost_complete = False
+    if course.purse is not None:
+        course.purse.pay(row)
+    return row
+
+
+def _priced(bench: Bench, target: Target, usage: Usage, served_model: str | None = None) -> int | None:
+    """By the configured price, else by the published one: of the model as the provider names it, then as we do."""
+    if target.price is not None:
+        return cost_nano(usage, target.price)
+    base_url = bench.catalog.providers[target.provider].base_url
+    at = clock.now()
+    served = published_nano(base_url, served_model, usage, at) if served_model is not None else None
+    return served if served is not None else published_nano(base_url, target.model, usage, at)
+
+
+def expired(course: Course) -> Ending:
+    last = course.walk.last
+    after = f" (last: {last.message})" if last is not None else ""
+    message = f"its deadline passed after {course.job.attempts + course.calls} calls{after}"
+    return Ending(JobStatus.EXPIRED, error=Failure(FailureKind.DEADLINE, message))
+
+
+def note_skips(course: Course) -> None:
+    for skip in course.walk.skips:
+        course.skips.append(_skip_row(course, skip))
+    course.walk.skips.clear()
+
+
+def _skip_row(course: Course, skip: Skip) -> AttemptRow:
+    return AttemptRow(
+        id=clock.new_id("att"),
+        job_id=course.job.id,
+        claim_id=course.job.claim_id,
+        number=course.next_number(),
+        state=AttemptState.SKIPPED,
+        target=skip.target.name,
+        provider=skip.target.provider,
+        model=skip.target.model,
+        kind=skip.kind,
+        reason=skip.reason,
+    )
+
+
+def result_of(answer: Answer) -> str:
+    if answer.embeddings is not None:
+        return dumps({"embeddings": answer.embeddings})
+    return dumps(
+        {
+            "text": answer.text,
+            "finish_reason": answer.finish_reason,
+            "tool_calls": answer.tool_calls or None,
+            "json": answer.json,
+            "message": answer.message,
+        }
+    )
