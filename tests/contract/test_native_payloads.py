@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.payloads import NOW, body_of, case_id, check, load
+from tests.support.payloads import NOW, body_of, case_id, check, load, over_a_socket
 from tests.support.scripted_provider import Script, ScriptedProvider
-from worker.domain.answer import Call, Failure, Outcome
+from worker.domain.answer import Call
 from worker.providers.anthropic import AnthropicFormat
 from worker.providers.format import Format
 from worker.providers.gemini import GeminiFormat
 from worker.providers.openai_responses import OpenAIResponsesFormat
-from worker.providers.transport import Transport
 
 FORMATS: dict[str, Format] = {
     "anthropic": AnthropicFormat(now=lambda: NOW),
@@ -54,20 +52,10 @@ def scripted() -> Iterator[ScriptedProvider]:
 @of_each_case
 def test_case_over_a_socket(provider, case, scripted):
     scripted.queue(Script(case["status"], case["headers"], body_of(case)))
-    outcome = asyncio.run(ask(FORMATS[provider], call(scripted.base_url)))
+    outcome = over_a_socket(FORMATS[provider], call(scripted.base_url))
     check(case, outcome)
     assert scripted.requests[-1].path == PATHS[provider]
     assert scripted.requests[-1].headers["content-type"] == "application/json"
-
-
-async def ask(form: Format, asked: Call) -> Outcome:
-    transport = Transport()
-    try:
-        reply = await transport.send(form.build_request(asked, "k"), connect_s=5, first_byte_s=5, total_s=10)
-        assert not isinstance(reply, Failure), reply
-        return form.read_response(asked, reply.status, reply.headers, reply.body)
-    finally:
-        await transport.aclose()
 
 
 def call(base_url: str) -> Call:

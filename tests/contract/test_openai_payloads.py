@@ -6,11 +6,13 @@ belong to other wire formats. The numbers below say how many of each file are ou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.payloads import NOW, body_of, case_id, check, load
+from tests.support.payloads import NOW, body_of, case_id, check, load, over_a_socket
+from tests.support.scripted_provider import Script, ScriptedProvider
 from worker.domain.answer import Answer, Call, Failure
 from worker.providers.openai import OpenAIFormat
 
@@ -48,9 +50,26 @@ def test_case(case):
     check(case, read(case))
 
 
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[ScriptedProvider]:
+    with ScriptedProvider() as provider:
+        yield provider
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_case_over_a_socket(case, scripted):
+    scripted.queue(Script(case["status"], case["headers"], body_of(case)))
+    check(case, over_a_socket(OpenAIFormat(now=lambda: NOW), asked(case, scripted.base_url)))
+    assert scripted.requests[-1].path.endswith(ROUTES)
+
+
 def read(case: dict[str, Any]) -> Answer | Failure:
+    call = asked(case, "https://provider.example/v1")
+    return OpenAIFormat(now=lambda: NOW).read_response(call, case["status"], case["headers"], body_of(case))
+
+
+def asked(case: dict[str, Any], base_url: str) -> Call:
     kind = "embedding" if case["endpoint"].endswith("/embeddings") else "completion"
     given = {"input": ["a", "b"]} if kind == "embedding" else {"messages": [{"role": "user", "content": "Hola"}]}
     schema = {"type": "object"} if "json" in case["expected"] else None
-    call = Call(kind, "https://provider.example/v1", "m", given, schema)
-    return OpenAIFormat(now=lambda: NOW).read_response(call, case["status"], case["headers"], body_of(case))
+    return Call(kind, base_url, "m", given, schema)

@@ -326,3 +326,19 @@ def test_a_task_goes_to_a_server_of_that_task_and_past_one_that_chats(
     assert job.status is JobStatus.COMPLETED
     assert job.result["json"] == ranking
     assert [r.path for r in provider.requests] == ["/first/v1/rerank"]
+
+
+def test_a_batch_wakes_a_sleeping_endpoint_once_and_then_runs(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    awake = False
+    provider.always(lambda _: script.chat("awake") if awake else script.error(503, "starting"))
+    with closing(Station(database_url, provider, tmp_path, first_format="hf-openai")) as station, station.worker():
+        ids = station.submit(60, lane=Lane.BATCH, models=("first/m",))
+        wait_until(lambda: station.course(ids[0]) or len(provider.requests), "the first call")
+        wait_until(lambda: all(job.status is JobStatus.QUEUED for job in station.jobs(ids)), "all lines to wait", 20.0)
+        assert len(provider.requests) <= 3, "not one call for each line"
+        awake = True
+        jobs = station.ended(ids, within_s=40.0)
+    assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+    assert len(provider.requests) <= 60 + 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,9 +11,11 @@ from typing import Any, Final
 
 import pytest
 
-from worker.domain.answer import Answer, Failure
+from worker.domain.answer import Answer, Call, Failure, Outcome
 from worker.domain.failure import RETRYABLE, FailureKind
 from worker.domain.money import NO_USAGE, Usage
+from worker.providers.format import Format
+from worker.providers.transport import Transport
 from worker.providers.waits import counters
 
 FOLDER: Final = Path(__file__).parents[1] / "contract" / "payloads"
@@ -102,3 +105,18 @@ def _usage(expected: Mapping[str, Any] | None) -> Usage:
         expected["cached_input_tokens"],
         expected["reasoning_tokens"],
     )
+
+
+def over_a_socket(form: Format, call: Call) -> Outcome:
+    """The call made for real, to wherever its base URL points, with the key `k`."""
+    return asyncio.run(_ask(form, call))
+
+
+async def _ask(form: Format, call: Call) -> Outcome:
+    transport = Transport()
+    try:
+        reply = await transport.send(form.build_request(call, "k"), connect_s=5, first_byte_s=5, total_s=10)
+        assert not isinstance(reply, Failure), reply
+        return form.read_response(call, reply.status, reply.headers, reply.body)
+    finally:
+        await transport.aclose()

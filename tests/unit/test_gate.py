@@ -120,3 +120,23 @@ def test_reserved_tokens_come_back_when_fewer_were_used() -> None:
 def test_places_are_limited_only_where_the_file_says_so() -> None:
     assert Gate({}).place(T) is None
     assert Gate({"p": Rates(concurrency=1)}).place(T) is not None
+
+
+def test_one_call_finds_out_whether_a_sleeper_is_awake() -> None:
+    gate = Gate({}, ["q"])
+    assert kind_of(gate, BARE, None) is None
+    gate.enter(BARE, 0, 0.0)
+    assert kind_of(gate, BARE, None) is K.RATE_LIMIT, "the others wait for the one that is out"
+    gate.leave(BARE, None, Answer(), 0, 1.0)
+    assert kind_of(gate, BARE, None, now_s=1.0) is None
+    gate.enter(BARE, 0, 1.0)
+    assert kind_of(gate, BARE, None, now_s=1.0) is None, "it is awake: as many as like"
+    gate.leave(BARE, None, Answer(), 0, 2.0)
+    gate.enter(BARE, 0, 100.0)
+    assert kind_of(gate, BARE, None, now_s=100.0) is K.RATE_LIMIT, "it may have fallen asleep since"
+
+
+def test_a_scout_that_never_comes_back_is_forgotten() -> None:
+    gate = Gate({}, ["q"])
+    gate.enter(BARE, 0, 0.0)
+    assert kind_of(gate, BARE, None, now_s=200.0) is None

@@ -7,7 +7,7 @@ that were refused, accounts without quota, waits that providers asked for, and t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +21,9 @@ from worker.domain.walk import COLD_POLL_S, QUOTA_POLL_S, Closed
 _K = FailureKind
 KEY_REST_S: Final = 300.0  # a refused key is tried again after this
 RATE_REST_S: Final = 1.0
+AWAKE_S: Final = 60.0  # who answered this long ago may have fallen asleep since: endpoints scale to zero
+SCOUT_S: Final = 120.0  # a scout that has not come back by then is forgotten
+LOOK_S: Final = 0.5  # between two looks whether the scout is back
 _COLD: Final = BreakerPolicy(volume=1, ratio=0.0, open_s=COLD_POLL_S, longest_open_s=COLD_POLL_S)
 # Failures that show the provider alive and well.
 _ALIVE: Final = frozenset(
@@ -53,6 +56,14 @@ class _Door:
 
     breaker: Breaker = field(default_factory=Breaker)
     cold: Breaker = field(default_factory=lambda: Breaker(_COLD))
+    awake_s: float | None = None  # when it last answered; kept only for those that can fall asleep
+    scout_s: float | None = None  # since when one call is out to see whether it is awake
+
+    def unsure(self, now_s: float) -> bool:
+        return self.awake_s is None or now_s - self.awake_s > AWAKE_S
+
+    def scouted(self, now_s: float) -> bool:
+        return self.scout_s is not None and now_s - self.scout_s < SCOUT_S
 
 
 @dataclass(slots=True)
@@ -62,8 +73,9 @@ class _Rest:
 
 
 class Gate:
-    def __init__(self, rates: Mapping[str, Rates]) -> None:
-        """`rates` by provider name."""
+    def __init__(self, rates: Mapping[str, Rates], sleepers: Iterable[str] = ()) -> None:
+        """`rates` by provider name; `sleepers` are providers that scale to zero: one call wakes them, no more."""
+        self._sleepers = frozenset(sleepers)
         self._doors: dict[str, _Door] = {}
         self._rests: dict[tuple[str, ...], _Rest] = {}
         self._requests = {name: Bucket(r.rpm) for name, r in rates.items() if r.rpm is not None}
@@ -80,6 +92,8 @@ class Gate:
                 return Closed(_K.OVERLOADED, wait, f"{target.name} has been failing; its circuit breaker is open")
             if door.cold.state != "closed" and (wait := door.cold.wait_s(now_s)) > 0.0:
                 return Closed(_K.LOADING, wait, f"{target.name} is starting")
+            if door.scouted(now_s) and door.unsure(now_s):
+                return Closed(_K.RATE_LIMIT, LOOK_S, f"one call is out to see whether {target.name} is awake")
         if self._rests:
             for name in _rest_names(target, key):
                 rest = self._rests.get(name)
@@ -101,6 +115,10 @@ class Gate:
     def enter(self, target: Target, tokens: int, now_s: float) -> None:
         """A call is about to be made; `tokens` is the estimate to reserve."""
         door = self._doors.get(target.name)
+        if target.provider in self._sleepers:
+            door = self._doors.setdefault(target.name, _Door()) if door is None else door
+            if door.unsure(now_s):
+                door.scout_s = now_s
         if door is not None:
             door.breaker.enter(now_s)
             door.cold.enter(now_s)
@@ -115,8 +133,12 @@ class Gate:
         if target.provider in self._tokens and outcome is not None:
             used = (outcome.usage.input_tokens or 0) + (outcome.usage.output_tokens or 0)
             self._tokens[target.provider].give(tokens - used)
+        if door is not None and door.scout_s is not None:
+            door.scout_s = None
         if isinstance(outcome, Answer):
             if door is not None:
+                if target.provider in self._sleepers:
+                    door.awake_s = now_s
                 door.breaker.record(now_s, good=True)
                 if door.cold.state != "closed":
                     door.cold.record(now_s, good=True)

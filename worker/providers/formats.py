@@ -27,4 +27,6 @@ _ALL: Final[tuple[Format, ...]] = (
     HFInferenceFormat(),
     TEIFormat(),
 )
+# Spoken to Inference Endpoints, which scale to zero.
+SLEEPING: Final = frozenset({"hf-openai", "hf-text-generation", "hf-text2text-generation", "hf-handler"})
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType({one.name: one for one in _ALL})

@@ -14,6 +14,7 @@ from worker import clock, events
 from worker.deps import Deps
 from worker.engine.engine import Engine, Run
 from worker.limits.gate import Gate, Rates
+from worker.providers.formats import SLEEPING
 from worker.providers.transport import Transport
 from worker.services import sweep as sweeping
 from worker.services.course import Bench
@@ -109,7 +110,8 @@ class Worker:
             spec.name: Rates(spec.limits.rpm, spec.limits.tpm, spec.limits.concurrency)
             for spec in catalog.providers.values()
         }
-        self._gate = Gate(rates)
+        sleepers = [spec.name for spec in catalog.providers.values() if spec.format in SLEEPING]
+        self._gate = Gate(rates, sleepers)
         transport = Transport()
         bench = Bench(engine, catalog, self._gate, transport, self._settings.max_answer_bytes)
         return lambda held, control: run(bench, held, control), transport.aclose
