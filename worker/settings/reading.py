@@ -232,7 +232,7 @@ def _address_warnings(given: Mapping[str, str], endpoint: Endpoint | None) -> It
     if router in given:
         yield f"{router}: is not used beside {own}"
     if flavour not in given:
-        yield f"{flavour}: is not set, so that {own} is asked as the default handler ({', '.join(get_args(Flavour))})"
+        yield f"{flavour}: is not set, so a worker asks {own} at its start what it is ({', '.join(get_args(Flavour))})"
 
 
 def _named_models(given: Mapping[str, str], file: File) -> Iterator[tuple[str, str, str]]:
