@@ -177,6 +177,10 @@ def test_whatever_is_in_the_environment_it_is_read_or_told(environ: dict[str, st
     assert {fault.where for fault in found} <= environ.keys() | {"COMPLETAR_LEASE_S"}
 
 
+def test_the_home_of_nobody_is_told() -> None:
+    assert "user" in faults({"COMPLETAR_DATA_DIR": "~no-such-user-at-all/x"})["COMPLETAR_DATA_DIR"]
+
+
 @given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=12, max_size=40).map("S3cr3t".__add__))
 def test_no_secret_is_ever_shown(secret: str) -> None:
     environ = {

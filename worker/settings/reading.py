@@ -81,7 +81,12 @@ def _values(given: Mapping[str, str], faults: list[Fault]) -> dict[str, Any]:
         field: given[variable.name] for field, variable in variables.items() if variable.name in given
     }
     for field in {"config", "data_dir"} & values.keys():
-        values[field] = Path(values[field]).expanduser()
+        try:
+            values[field] = Path(values[field]).expanduser()
+        except RuntimeError:
+            told = "names a user who is not known here: after ~ comes a slash, or a user's name"
+            faults.append(Fault(variables[field].name, told))
+            del values[field]
     values.setdefault("data_dir", user_data_dir(given))
     try:
         Settings(**values)
