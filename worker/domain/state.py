@@ -37,7 +37,6 @@ class JobStatus(StrEnum):
 _S = JobStatus
 
 FINAL: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.EXPIRED})
-OPEN: Final = frozenset({_S.QUEUED, _S.IN_PROGRESS, _S.CANCELLING})
 
 MOVES: Final[Mapping[JobStatus, frozenset[JobStatus]]] = MappingProxyType(
     {
@@ -50,10 +49,6 @@ MOVES: Final[Mapping[JobStatus, frozenset[JobStatus]]] = MappingProxyType(
         _S.EXPIRED: frozenset(),
     }
 )
-
-
-def may_move(before: JobStatus, after: JobStatus) -> bool:
-    return after in MOVES[before]
 
 
 class AttemptState(StrEnum):

@@ -15,7 +15,7 @@ from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.budget import Purse, maybe_billed, most_tokens, unpriced
 from worker.domain.failure import FailureKind
 from worker.domain.job import AttemptRow, Claimed, Ending
-from worker.domain.money import NO_USAGE, Usage, cost_nano
+from worker.domain.money import NO_USAGE, Usage, added, cost_nano
 from worker.domain.route import Key, Target, needs_of
 from worker.domain.state import AttemptState, JobStatus
 from worker.domain.walk import Ask, Closed, Skip, Walk
@@ -186,9 +186,8 @@ def closed(course: Course, target: Target, row: AttemptRow, outcome: Outcome, re
         provider_request_id=outcome.request_id,
     )
     course.usage = course.usage + usage
-    if cost is not None:
-        course.cost = cost if course.cost is None else course.cost + cost
-    elif maybe_billed(row):
+    course.cost = added(course.cost, cost)
+    if cost is None and maybe_billed(row):
         course.cost_complete = False
     if course.purse is not None:
         course.purse.pay(row)

@@ -89,9 +89,8 @@ async def _walk(course: Course) -> None:
 async def _rest(course: Course, wait_s: float, *, park: bool = True) -> bool:
     """Wait here when it is short; else give the place back (False: the job has left)."""
     remaining = course.remaining_s()
-    if remaining is not None and wait_s >= remaining:
-        # It would wake after its deadline: it ends then, not now, unless nothing could change.
-        wait_s = max(0.0, remaining)
+    if remaining is not None:  # it ends at its deadline, not at the end of a longer wait
+        wait_s = min(wait_s, max(0.0, remaining))
     if wait_s > IN_PLACE_S and park:
         await _settle(course, Return(wait_s))
         course.bench.engine.wake_in(course.job.lane, wait_s)

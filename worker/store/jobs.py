@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -602,7 +601,3 @@ def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
             conn.execute(table.delete().where(table.c.job_id.in_(ids)))
         conn.execute(job.update().where(job.c.id.in_(ids)).values(purged_at=db_now(), version=job.c.version + 1))
     return len(ids)
-
-
-def models_of(text: str) -> tuple[str, ...]:
-    return tuple(json.loads(text))

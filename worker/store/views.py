@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -75,17 +74,6 @@ def request_of(conn: sa.Connection, project_id: str, job_id: str) -> dict[str, A
     return json.loads(body) if body is not None else None
 
 
-def open_by_lane(conn: sa.Connection) -> dict[str, int]:
-    """Open jobs by lane, all projects: for operators."""
-    rows = conn.execute(
-        sa.select(job.c.lane, sa.func.count())
-        .where(job.c.status.in_([JobStatus.QUEUED.value, JobStatus.IN_PROGRESS.value, JobStatus.CANCELLING.value]))
-        .group_by(job.c.lane)
-    )
-    return {lane: count for lane, count in rows}  # noqa: C416 - rows are not tuples to the type checker
-
-
-@cache
 def _one() -> sa.Select[Any]:
     return _select().where(job.c.id == sa.bindparam("id"), job.c.project_id == sa.bindparam("project"))
 
