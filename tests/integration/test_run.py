@@ -342,3 +342,18 @@ def test_a_batch_wakes_a_sleeping_endpoint_once_and_then_runs(
         jobs = station.ended(ids, within_s=40.0)
     assert {job.status for job in jobs} == {JobStatus.COMPLETED}
     assert len(provider.requests) <= 60 + 4
+
+
+def test_a_fault_of_our_own_ends_the_job_visibly_and_not_the_others(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("worker.services.run.judge", broken)
+    job = station.run()
+    assert job.status is JobStatus.FAILED
+    assert (job.error["kind"], job.cost_complete) == ("internal", False)
+    assert "ZeroDivisionError" in job.error["message"]
+    monkeypatch.undo()
+    assert station.run().status is JobStatus.COMPLETED

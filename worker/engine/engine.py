@@ -17,8 +17,10 @@ from functools import partial
 from typing import Any, Final
 
 from worker import clock, events
-from worker.domain.failure import Lane
-from worker.domain.job import Claimed, Return
+from worker.domain.answer import Failure
+from worker.domain.failure import FailureKind, Lane
+from worker.domain.job import Claimed, Ending, Return
+from worker.domain.state import JobStatus
 from worker.engine.control import Control, Why
 from worker.engine.governor import TICK_S, Governor
 from worker.engine.writer import Closing, Entry, Writer
@@ -237,10 +239,20 @@ class Engine:
             events.emit("job.unwritten", level="error", job_id=held.job.id)
         except Exception as exc:  # noqa: BLE001 - one job's fault must not end the lane
             events.emit("job.broken", level="error", job_id=held.job.id, error=repr(exc)[:300])
+            await self._give_up(held.job, exc)
         finally:
             del state.running[held.job.id]
             if state.buffer or state.due or state.hinted:
                 state.wake.set()
+
+    async def _give_up(self, job: Claimed, exc: Exception) -> None:
+        """A fault of ours ends the job visibly: this worker lives, so no sweep would ever take its claim back."""
+        failure = Failure(FailureKind.INTERNAL, f"a fault of the worker ({type(exc).__name__}); its log tells more")
+        move = Settle(job.id, job.claim_id, Ending(JobStatus.FAILED, error=failure), cost_complete=False)
+        try:
+            await self.writer.write(Entry(job.id, job.claim_id, settle=move), urgent=self.urgent(job.lane))
+        except Exception as also:  # noqa: BLE001 - said; the next start of a worker finds the claim
+            events.emit("job.unwritten", level="error", job_id=job.id, error=type(also).__name__)
 
     def _hinted(self, ids: list[str]) -> None:
         state = self._lanes.get(Lane.INTERACTIVE)
