@@ -24,6 +24,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from types import TracebackType
@@ -190,7 +191,7 @@ class ScriptedProvider:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-provider", daemon=True)
         self._server: asyncio.Server | None = None
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._port = 0
 
     def __enter__(self) -> Self:
@@ -267,27 +268,31 @@ class ScriptedProvider:
                 raise TimeoutError(f"waited {within_s:g} s for {what}, saw {seen}")
 
     async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, backlog=1024)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port, backlog=1024)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _stop(self) -> None:
+        for _ in range(3):  # asyncio forgets a connection that is accepted but not yet made when its server closes
+            await asyncio.sleep(0)
         if self._server is not None:
             self._server.close()
             self._server = None
-        serving = list(self._serving)
-        for task in serving:
-            task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
+        while self._serving:
+            for writer in self._serving.values():
+                _reset(writer)
+            await asyncio.wait(self._serving)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """At once, not in the task: a connection that is reset before its task began must be known too."""
         with self._changed:
             number = self.connections
             self.connections += 1
             self.open += 1
             self._changed.notify_all()
+        task = self._loop.create_task(self._serve(reader, writer, number))
+        self._serving[task] = writer
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         try:
             while (received := await _read_request(reader, number)) is not None:
                 script = self._next(received)
@@ -298,14 +303,16 @@ class ScriptedProvider:
                     break
         except (ConnectionError, asyncio.IncompleteReadError, ValueError):
             pass  # the client left, or spoke no HTTP
-        except asyncio.CancelledError:
-            _reset(writer)
         finally:
             writer.close()
-            self._serving.discard(task)
             with self._changed:
                 self.open -= 1
                 self._changed.notify_all()
+            with suppress(OSError):
+                await writer.wait_closed()  # a client that does not read leaves bytes behind: `stop` resets it
+            task = asyncio.current_task()
+            assert task is not None
+            del self._serving[task]
 
     def _next(self, received: Received) -> Script:
         with self._changed:
