@@ -234,6 +234,24 @@ def test_a_line_in_hand_that_has_not_begun_is_cancelled_though_every_place_is_ta
     assert len(provider.requests) == 2
 
 
+def test_a_job_that_waits_for_a_place_of_its_provider_hears_of_its_cancel(
+    sqlite_url: str, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    held = provider.hold(script.chat("slow"))
+    limits = "[providers.first.limits]\nconcurrency = 1\n"
+    with closing(Station(sqlite_url, provider, tmp_path, more=limits)) as station, station.worker():
+        first = station.one(models=("first/m",))
+        provider.wait_for(1)
+        second = station.one(models=("first/m",))
+        wait_until(lambda: station.job(second).status is S.IN_PROGRESS, "the claim")
+        cancel(station.deps, station.project_id, second)
+        (job,) = station.ended([second], within_s=2.0)
+        assert (job.status, job.attempts) == (S.CANCELLED, 0)
+        held.release()
+        assert station.ended([first])[0].status is S.COMPLETED
+        assert station.run(models=("first/m",)).status is S.COMPLETED, "the place is free again"
+
+
 # -- the open call ------------------------------------------------------------------------------------------------
 
 

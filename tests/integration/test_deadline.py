@@ -107,11 +107,11 @@ def _all_late(database: Database, ids: list[str]) -> bool:
 
 
 def test_a_job_that_waits_for_a_place_of_the_provider_expires_without_a_call(
-    database_url: str, provider: ScriptedProvider, tmp_path: Path
+    sqlite_url: str, provider: ScriptedProvider, tmp_path: Path
 ) -> None:
     held = provider.hold(script.chat("slow"))
     limits = "[providers.first.limits]\nconcurrency = 1\n"
-    with closing(Station(database_url, provider, tmp_path, more=limits)) as station, station.worker():
+    with closing(Station(sqlite_url, provider, tmp_path, more=limits)) as station, station.worker():
         first = station.one(models=("first/m",))
         provider.wait_for(1)
         began = time.monotonic()
@@ -188,18 +188,13 @@ def test_deadlines_that_cut_calls_close_no_door(station: Station) -> None:
 
 
 def test_a_silent_target_is_still_a_timeout_where_the_deadline_is_far(
-    database_url: str, provider: ScriptedProvider, tmp_path: Path
+    sqlite_url: str, provider: ScriptedProvider, tmp_path: Path
 ) -> None:
     provider.always(lambda r: script.hang() if r.path.startswith("/first") else script.chat("second"))
-    with closing(Station(database_url, provider, tmp_path, more="attempt_timeout_s = 0.3")) as station:
+    with closing(Station(sqlite_url, provider, tmp_path, more="attempt_timeout_s = 0.3")) as station:
         with station.worker():
             job = station.run(deadline_s=30.0)
         assert station.course(job.id) == ["first:failed:timeout", "second:answered"]
-
-
-def test_an_answer_just_in_time_counts(station: Station) -> None:
-    station.provider.always(script.chat("in time", delay_s=0.3))
-    assert station.run(deadline_s=5.0).status is JobStatus.COMPLETED
 
 
 # -- across workers -----------------------------------------------------------------------------------------------
@@ -231,7 +226,7 @@ def test_the_next_worker_cuts_a_call_by_what_is_left_of_the_deadline(
     provider.always(script.hang())
     with closing(Station(database_url, provider, tmp_path, DRAIN_S="1.0")) as station:
         with station.worker():
-            job_id = station.one(deadline_s=2.5)
+            job_id = station.one(deadline_s=1.8)
             provider.wait_for(1)
         with station.worker():
             (job,) = station.ended([job_id], within_s=8.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -55,6 +55,19 @@ def provider() -> Iterator[ScriptedProvider]:
 
 @pytest.fixture
 def make(database_url: str, provider: ScriptedProvider, tmp_path: Path) -> Iterator[Make]:
+    with _maker(database_url, provider, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def make_one(sqlite_url: str, provider: ScriptedProvider, tmp_path: Path) -> Iterator[Make]:
+    """On one database: for what is decided before anything is written."""
+    with _maker(sqlite_url, provider, tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def _maker(database_url: str, provider: ScriptedProvider, tmp_path: Path) -> Iterator[Make]:
     """A station whose route is hedged, with a worker; `bounds` and `tables` go below the route and the rest."""
     with ExitStack() as stack:
 
@@ -97,9 +110,9 @@ def balanced(station: Station, job: JobView) -> None:
 # -- who wins -----------------------------------------------------------------------------------------------------
 
 
-def test_a_call_that_ends_in_time_is_not_joined(make: Make, provider: ScriptedProvider) -> None:
+def test_a_call_that_ends_in_time_is_not_joined(make_one: Make, provider: ScriptedProvider) -> None:
     provider.always(script.chat("first"))
-    station = make()
+    station = make_one()
     job = station.run()
     assert job.result["text"] == "first"
     assert station.course(job.id) == ["first:answered"]
@@ -172,7 +185,7 @@ def test_two_answers_at_once_are_both_paid_and_one_is_the_result(
 
 
 def test_a_route_that_does_not_ask_for_it_pays_nothing_for_it(
-    database_url: str, provider: ScriptedProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: str, provider: ScriptedProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No task of its own for a call, and no timer: the call is awaited by the job's own task."""
     tasks: list[str] = []
@@ -186,7 +199,7 @@ def test_a_route_that_does_not_ask_for_it_pays_nothing_for_it(
     monkeypatch.setattr("worker.services.run.send", send)
     monkeypatch.setattr("worker.services.race.send", send)
     provider.always(script.chat("fine"))
-    with closing(Station(database_url, provider, tmp_path)) as station, station.worker():
+    with closing(Station(sqlite_url, provider, tmp_path)) as station, station.worker():
         station.run()
     assert tasks == ["the job's"]
 
@@ -244,26 +257,26 @@ def test_both_fail_and_the_walk_goes_on_within_max_attempts_with_one_call_at_a_t
     balanced(station, job)
 
 
-def test_max_attempts_leaves_no_room_for_a_second_call(make: Make, provider: ScriptedProvider) -> None:
+def test_max_attempts_leaves_no_room_for_a_second_call(make_one: Make, provider: ScriptedProvider) -> None:
     provider.always(by_target(script.chat("first", delay_s=3 * AFTER_S), ANSWER))
-    station = make()
+    station = make_one()
     job = station.run(max_attempts=1)
     assert station.course(job.id) == ["first:answered"]
 
 
-def test_a_batch_line_is_never_hedged(make: Make, provider: ScriptedProvider) -> None:
+def test_a_batch_line_is_never_hedged(make_one: Make, provider: ScriptedProvider) -> None:
     provider.always(by_target(script.chat("first", delay_s=3 * AFTER_S), ANSWER))
-    station = make()
+    station = make_one()
     job = station.run(lane=Lane.BATCH)
     assert station.course(job.id) == ["first:answered"]
     assert len(provider.requests) == 1
 
 
 def test_a_provider_without_a_free_place_is_not_asked_and_places_come_back(
-    make: Make, provider: ScriptedProvider
+    make_one: Make, provider: ScriptedProvider
 ) -> None:
     provider.always(by_target(script.chat("first", delay_s=3 * AFTER_S), ANSWER))
-    station = make(tables="[providers.second.limits]\nconcurrency = 1\n[providers.first.limits]\nconcurrency = 5\n")
+    station = make_one(tables="[providers.second.limits]\nconcurrency = 1\n[providers.first.limits]\nconcurrency = 5\n")
     jobs = station.ended(station.submit(5))
     assert {job.status for job in jobs} == {JobStatus.COMPLETED}
     seconds = [r for r in provider.requests if r.path.startswith("/second")]
@@ -362,10 +375,10 @@ def test_cancelled_with_two_silent_calls_open_both_are_hung_up(
     provider.wait_open(0)
 
 
-def test_cancelled_before_the_delay_is_over_no_second_call_starts(make: Make, provider: ScriptedProvider) -> None:
+def test_cancelled_before_the_delay_is_over_no_second_call_starts(make_one: Make, provider: ScriptedProvider) -> None:
     hold, first = held(script.chat("first"))
     provider.always(by_target(first, ANSWER))
-    station = make("attempt_timeout_s = 5")
+    station = make_one("attempt_timeout_s = 5")
     job_id = station.one()
     provider.wait_for(1)
     cancel(station.deps, station.project_id, job_id)

@@ -108,9 +108,10 @@ async def _ask(course: Course, letter: Letter) -> bool:
     place = bench.gate.place(letter.ask.target)
     if place is not None:
         remaining = course.remaining_s()
-        try:
-            await asyncio.wait_for(place.acquire(), IN_PLACE_S if remaining is None else min(IN_PLACE_S, remaining))
-        except TimeoutError:
+        wait_s = IN_PLACE_S if remaining is None else max(0.0, min(IN_PLACE_S, remaining))
+        if not await course.control.take(place, wait_s):
+            if course.control.asked():
+                return False
             await _rest(course, 0.2 + IN_PLACE_S * clock.draw(), leave=True)
             return True
         if closed_door(course, letter.ask.target, letter.ask.key) is not None:
