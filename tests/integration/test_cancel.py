@@ -299,6 +299,26 @@ def test_after_the_grace_the_call_is_hung_up_and_its_cost_is_unknown(
     provider.wait_open(0)
 
 
+def test_a_cancel_during_a_drain_hangs_up_after_the_grace_and_not_at_the_end_of_the_drain(
+    sqlite_url: str, provider: ScriptedProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "HANG_UP_S", 0.2)
+    provider.always(script.hang())
+    with closing(Station(sqlite_url, provider, tmp_path, DRAIN_S="30")) as station:
+        with station.worker() as worker:
+            job_id = station.one(on_interruption="fail")
+            provider.wait_for(1)
+            began = time.monotonic()
+            draining = threading.Thread(target=worker.stop)
+            draining.start()
+            cancel(station.deps, station.project_id, job_id)
+            draining.join(20)
+            assert time.monotonic() - began < 10.0
+        job = station.job(job_id)
+        assert job.status is S.CANCELLED
+        assert station.course(job_id) == ["first:cancelled:cancelled"]
+
+
 def test_two_hundred_cancels_through_the_engine_end_each_job_once_with_its_books_in_order(
     station: Station, provider: ScriptedProvider
 ) -> None:

@@ -81,6 +81,17 @@ def test_a_sleep_ends_when_it_is_asked_to_stop() -> None:
         assert await asleep
         assert await control.sleep(60.0)
         control.stop("draining")
-        assert control.why == "cancelled", "the first reason stays"
+        assert control.why == "cancelled"
+
+    run(test)
+
+
+def test_a_cancel_outweighs_a_drain() -> None:
+    async def test() -> None:
+        control = Control()
+        control.stop("draining")
+        assert control.asked()
+        control.stop("cancelled")
+        assert control.why == "cancelled"
 
     run(test)

@@ -20,7 +20,8 @@ class Control:
         self._queueing: asyncio.Future[Literal[True]] | None = None
 
     def stop(self, why: Why) -> None:
-        if self.why is None:
+        """A cancel outweighs a drain: there is nothing to be given back then."""
+        if self.why is None or why == "cancelled":
             self.why = why
             if self._asked is not None:
                 self._asked.set()

@@ -295,7 +295,7 @@ class Engine:
                 self._give_back(state, set(ids))
             for job_id in ids:
                 control = state.running.get(job_id)
-                if control is not None and control.why is None:
+                if control is not None and control.why != "cancelled":
                     control.stop("cancelled")
                     self.loop.call_later(HANG_UP_S, self._hang_up, state, job_id, control)
 
