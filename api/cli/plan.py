@@ -54,6 +54,7 @@ def plan(
             {
                 "route": found.name,
                 "max_attempts": found.max_attempts,
+                "hedge_after_s": found.hedge_after_s if plans.joined(found) is not None else None,
                 "plans": [
                     {"kind": one, "lane": each, "steps": [asdict(step) for step in steps]}
                     for one, by_lane in made.items()
@@ -62,7 +63,15 @@ def plan(
             }
         )
         return
-    screen.say(f"{found.name}: at most {found.max_attempts} calls; waits are upper bounds.\n")
+    screen.say(f"{found.name}: at most {found.max_attempts} calls; waits are upper bounds.")
+    both = plans.joined(found)
+    if both is not None and found.hedge_after_s is not None:
+        first, second = (target.name for target in both)
+        screen.say(
+            f"An interactive call of {first} that is open after {seconds(found.hedge_after_s)} is joined by one of"
+            f" {second}:\nthe first good answer wins. Once for a job; both count."
+        )
+    screen.say("")
     screen.table(
         ("failure", "lane", "what follows"), (row for one, by_lane in made.items() for row in _rows(one, by_lane))
     )

@@ -96,6 +96,7 @@ class RouteBody(_Out):
     connect_timeout_s: float
     max_wait_s: float
     cold_start_s: float
+    hedge_after_s: float | None
 
 
 class RouteList(_Out):
@@ -175,6 +176,7 @@ def list_routes(desk: Desk, _call: Call) -> Reply:
             "connect_timeout_s": route.connect_timeout_s,
             "max_wait_s": route.max_wait_s,
             "cold_start_s": route.cold_start_s,
+            "hedge_after_s": route.hedge_after_s,
         }
         for route in desk.deps.catalog.routes.values()
     ]

@@ -211,6 +211,16 @@ def test_a_plan_as_a_table_and_as_json(inside: Inside) -> None:
     assert [step["do"] for step in said["plans"][0]["steps"]] == ["call", "fail"]
 
 
+def test_a_plan_tells_who_joins_a_slow_call(inside: Inside) -> None:
+    text = "[routes.quick]\ntargets = ['sandbox/a', 'sandbox/b']\nhedge_after_s = 1.5\n"
+    (inside.folder / "completar.toml").write_text(text)
+    told = inside("plan", "quick").stderr
+    assert "An interactive call of sandbox/a that is open after 1.5 s is joined by one of sandbox/b" in told
+    assert inside.json("plan", "quick", "--json")["hedge_after_s"] == 1.5
+    assert "joined" not in inside("plan", "sandbox/a").stderr
+    assert inside.json("plan", "sandbox/a", "--json")["hedge_after_s"] is None
+
+
 def test_doctor_finds_what_is_away_with_a_remedy_and_exit_code_4(cli: Cli) -> None:
     assert {one["state"] for one in cli.json("doctor", "--json")} <= {"ok", "note"}
     assert not (cli.folder / "data").exists(), "who only looks makes nothing"

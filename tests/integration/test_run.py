@@ -350,7 +350,7 @@ def test_a_fault_of_our_own_ends_the_job_visibly_and_not_the_others(
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("worker.services.run.judge", broken)
+    monkeypatch.setattr("worker.services.call.judge", broken)
     job = station.run()
     assert job.status is JobStatus.FAILED
     assert (job.error["kind"], job.cost_complete) == ("internal", False)

@@ -295,6 +295,37 @@ def test_bounds_are_the_files_or_the_domains() -> None:
     assert (adhoc.max_wait_s, adhoc.max_attempts, adhoc.on) == (0.0, 2, mine.on)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "told"),
+    [
+        ("targets = ['groq']\nhedge_after_s = 2", "routes.r.hedge_after_s: needs a second target in the route"),
+        (
+            "targets = ['groq', 'kimi']\nhedge_after_s = 2\nmax_attempts = 1",
+            "routes.r.hedge_after_s: needs max_attempts of 2 or more: both calls count",
+        ),
+        (
+            "targets = ['groq', 'kimi']\nhedge_after_s = 60",
+            "routes.r.hedge_after_s: must be below attempt_timeout_s (60): no call is open for longer",
+        ),
+        (
+            "targets = ['groq', 'kimi']\nhedge_after_s = 0",
+            "routes.r.hedge_after_s: must be greater than or equal to 0.1",
+        ),
+        ("targets = ['groq', 'kimi']\nhedge_after_s = true", "routes.r.hedge_after_s: must be a valid number"),
+        ("targets = ['groq', 'kimi']\nhedge_s = 2", "routes.r.hedge_s: is not a known key"),
+    ],
+)
+def test_a_hedge_that_could_never_be_is_told(bounds: str, told: str) -> None:
+    assert told in "\n".join(faults(f"[routes.r]\n{bounds}\n", GROQ_API_KEY="a", KIMI_API_KEY="b").values())
+
+
+def test_a_hedge_is_of_the_route_and_of_lists_by_the_default_one() -> None:
+    text = "[routes.default]\ntargets = ['groq', 'kimi']\nhedge_after_s = 2\n[routes.r]\ntargets = ['kimi', 'groq']\n"
+    found = catalog(text, GROQ_API_KEY="a", KIMI_API_KEY="b")
+    assert (found.routes["default"].hedge_after_s, found.routes["r"].hedge_after_s) == (2.0, None)
+    assert found.resolve(["kimi", "groq"]).hedge_after_s == 2.0
+
+
 def test_what_is_shown_has_no_key_in_it() -> None:
     secrets = {name: f"hidden{number}" for number, name in enumerate(ALL_KEYS)}
     found = catalog(**secrets)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from worker.domain.answer import Failure
 from worker.domain.failure import FailureKind, Lane
-from worker.domain.plan import CALL_S, SHOWN, PlanStep, plan
+from worker.domain.plan import CALL_S, SHOWN, PlanStep, joined, plan
 from worker.domain.retry import Backoff
 from worker.domain.route import Key, Needs, Route, Target
 from worker.domain.walk import Ask, Park, Stop, Walk
@@ -98,6 +98,12 @@ def test_what_is_left_out_is_counted_and_only_where_nothing_is_used_up() -> None
     exact = plan(replace(TWO, max_attempts=100), INTERACTIVE, K.OVERLOADED)
     assert sum(step.counts for step in exact) == 100
     assert not any(step.skipped for step in exact)
+
+
+def test_who_joins_a_slow_call() -> None:
+    assert joined(TWO) is None
+    assert joined(replace(TWO, hedge_after_s=2.0)) == (A, B)
+    assert joined(replace(TWO, targets=(A,), hedge_after_s=2.0)) is None
 
 
 ROUTES = st.builds(

@@ -230,6 +230,72 @@ def test_a_sleeping_endpoint_is_waited_for_within_its_budget() -> None:
     pytest.fail("it waited for ever")
 
 
+# -- a second call beside an open one --------------------------------------------------------------------------------
+
+C = target("c/1")
+
+
+def test_a_slow_call_is_joined_by_the_next_target_that_could_be_asked() -> None:
+    w = walk(A, B, C, hedge_after_s=1.0)
+    first = asked(w)
+    joined = w.hedge(first.target)
+    assert joined is not None
+    assert (joined.target, joined.key, joined.repair) == (B, B.keys[0], False)
+    closed = lambda t, _k: Closed(K.OVERLOADED, 7.0, "open") if t is B else None  # noqa: E731
+    past = w.hedge(first.target, closed)
+    assert past is not None
+    assert past.target is C
+    assert w.hedge(first.target, lambda _t, _k: Closed(K.OVERLOADED, 7.0, "open")) is None
+    assert w.skips == [], "to look changes nothing"
+
+
+def test_a_call_of_the_second_target_is_joined_by_one_of_the_first_only_where_that_may_be_asked() -> None:
+    w = walk(A, B, hedge_after_s=1.0)
+    fail(w, asked(w), K.TIMEOUT)
+    assert asked(w).target is B
+    assert w.hedge(B) is None, "it was silent once"
+
+
+def test_another_key_of_the_pool_is_looked_for_and_what_cannot_take_it_is_not_asked() -> None:
+    narrow = target("n/1", window=10)
+    w = walk(A, narrow, target("b/1", keys=2), hedge_after_s=1.0)
+    refused = lambda _t, key: Closed(K.AUTH, 300.0, "refused") if key and key.name == "B_0" else None  # noqa: E731
+    joined = w.hedge(A, refused)
+    assert joined is not None
+    assert joined.key is not None
+    assert joined.key.name == "B_1"
+
+
+@pytest.mark.parametrize(
+    "never",
+    [
+        walk(A, B),
+        walk(A, hedge_after_s=1.0),
+        walk(A, B, lane=Lane.BATCH, hedge_after_s=1.0),
+        walk(A, B, most=1, hedge_after_s=1.0),
+    ],
+    ids=["not asked for", "nobody else", "batch", "one attempt"],
+)
+def test_no_call_is_joined(never: Walk) -> None:
+    assert never.hedge(asked(never).target) is None
+
+
+def test_a_job_is_hedged_once_and_both_calls_count() -> None:
+    w = walk(A, B, C, most=3, hedge_after_s=1.0)
+    first = asked(w)
+    joined = w.hedge(first.target)
+    assert joined is not None
+    w.hedged = True
+    fail(w, joined, K.EMPTY_OUTPUT)
+    fail(w, first, K.EMPTY_OUTPUT)
+    assert w.calls == 2
+    last = asked(w)
+    assert last.target is C
+    assert w.hedge(last.target) is None
+    fail(w, last, K.EMPTY_OUTPUT)
+    assert isinstance(w.next(), Stop)
+
+
 KINDS = st.sampled_from(list(K))
 EVENTS = st.lists(st.tuples(KINDS, st.none() | st.floats(0, 1e9), st.floats(0, 0.999)), max_size=30)
 
@@ -295,3 +361,32 @@ def test_backoff_is_bounded_and_grows_with_the_draw(n: int, draws: list[float]) 
     backoff = Backoff(0.5, 60.0)
     for low, high in pairwise(sorted(draws)):
         assert 0.0 <= backoff.delay_s(n, low) <= backoff.delay_s(n, high) <= 60.0
+
+
+@given(
+    kinds=st.lists(st.tuples(KINDS, KINDS), max_size=4),
+    second_first=st.booleans(),
+    most=st.integers(1, 6),
+    width=st.integers(1, 4),
+)
+def test_two_calls_at_once_keep_within_the_caps(
+    kinds: list[tuple[FailureKind, FailureKind]], second_first: bool, most: int, width: int
+) -> None:
+    """Whatever both fail with, in either order: at most `most` calls that count, and one is joined."""
+    w = walk(*[target(f"p{i}/1", keys=2) for i in range(width)], most=most, hedge_after_s=1.0)
+    joins = 0
+    for kind, other in kinds:
+        step = w.next(draw=0.5)
+        if not isinstance(step, Ask):
+            return
+        joined = w.hedge(step.target)
+        calls = [(step, kind)]
+        if joined is not None:
+            assert joined.target.name != step.target.name
+            w.hedged = True
+            joins += 1
+            calls.append((joined, other))
+        for ask, failure in reversed(calls) if second_first else calls:
+            fail(w, ask, failure)
+        assert w.calls <= most
+    assert joins <= 1

@@ -24,6 +24,7 @@ OUTPUT_TOKENS: Final = 1_024  # held for an answer to which the caller set no ce
 MAYBE_BILLED: Final = frozenset(
     {
         FailureKind.TIMEOUT,
+        FailureKind.DEADLINE,
         FailureKind.TRUNCATED,
         FailureKind.BAD_OUTPUT,
         FailureKind.EMPTY_OUTPUT,

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from worker.domain.answer import Failure
 from worker.domain.failure import FailureKind, Lane, Then, rule_for
 from worker.domain.job import STARTS_MAX
-from worker.domain.route import Needs, Route
+from worker.domain.route import Needs, Route, Target
 from worker.domain.walk import Ask, Park, Stop, Walk
 
 Do = Literal["call", "repair", "wait", "fail", "expire", "end"]
@@ -64,6 +64,14 @@ def plan(
         else:
             shown.append(step)
     return shown
+
+
+def joined(route: Route) -> tuple[Target, Target] | None:
+    """The targets of a job's first call and of the one that joins it when it is slow; None: none does."""
+    walk = Walk(route, Lane.INTERACTIVE, _PROMPT, route.max_attempts)
+    first = walk.next()
+    second = walk.hedge(first.target) if isinstance(first, Ask) else None
+    return (first.target, second.target) if isinstance(first, Ask) and second is not None else None
 
 
 def _steps(route: Route, lane: Lane, kind: FailureKind, hint_s: float | None, deadline_s: float) -> Iterator[PlanStep]:

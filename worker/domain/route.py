@@ -57,6 +57,8 @@ class Route:
     attempt_timeout_s  one call, first byte to last
     max_wait_s         an interactive job waits this long for a busy target, not longer
     cold_start_s       how long a sleeping endpoint is waited for
+    hedge_after_s      an interactive job's call that is open by then is joined by one of another target, once for a
+                       job; None: never
     on                 kinds whose `fail` becomes `next`, or the other way
     """
 
@@ -68,6 +70,7 @@ class Route:
     first_byte_timeout_s: float = 60.0
     max_wait_s: float = 10.0
     cold_start_s: float = 300.0
+    hedge_after_s: float | None = None
     backoff: Backoff = field(default_factory=Backoff)
     on: Mapping[FailureKind, Override] = field(default_factory=lambda: MappingProxyType({}))
 

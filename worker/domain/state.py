@@ -58,8 +58,9 @@ class AttemptState(StrEnum):
     sent        committed just before the request's bytes leave; after a crash it is unknown whether the provider acted
     answered    a good answer          failed  a failure, `kind` says which
     lost        its worker died with the call open; what was billed is unknown
-    cancelled   hung up on because the job was cancelled
-    superseded  an answer that came after the claim had passed to another worker: kept, paid for, not the result
+    cancelled   hung up: the job was cancelled, its worker stopped, or another call of it answered first
+    superseded  an answer that is not the result, but paid for and kept: it came after the claim had passed to another
+                worker, or along with the one that won the race
     """
 
     SKIPPED = "skipped"

@@ -79,6 +79,7 @@ class Walk:
     passes: int = 0
     last: Failure | None = None
     last_provider: str | None = None  # whose failure that was
+    hedged: bool = False  # a second target was asked beside an open call: once for a job
     skips: list[Skip] = field(default_factory=list)  # new ones; the caller records and clears them
     _again: Ask | None = None
     _stop: Stop | None = None
@@ -184,6 +185,30 @@ class Walk:
             if wait > 0.0:
                 return Park(wait, self._why())
         return Park(IN_PLACE_S, self._why())
+
+    @property
+    def hedges(self) -> bool:
+        """Whether a call of this job that is slow may be joined by one of another target."""
+        route = self.route
+        slow = route.hedge_after_s is not None and not self.hedged and self.lane is Lane.INTERACTIVE
+        return slow and len(route.targets) > 1
+
+    def hedge(self, beside: Target, gate: Gate = always_open) -> Ask | None:
+        """Whom to ask while a call of `beside` is open: the first other target that could be asked now, if any.
+
+        Changes nothing. Whoever makes the call sets `hedged`.
+        """
+        if not self.hedges or self.calls + 2 > self.max_attempts:
+            return None
+        for index, target in enumerate(self.route.targets):
+            if target.name == beside.name or index in self._gone or index in self._aside or unfit(target, self.needs):
+                continue
+            closed = self._bad_keys | self._resting
+            keys = [key for key in target.keys if (target.provider, key.name) not in closed]
+            for key in keys if target.keys else [None]:
+                if gate(target, key) is None:
+                    return Ask(target, key)
+        return None
 
     def _choose(self, index: int, gate: Gate) -> Step | None:
         """Ask this target with the first key that is open, or wait for it, or set it aside (None)."""

@@ -11,18 +11,22 @@ Why = Literal["cancelled", "draining"]
 class Control:
     """One per running job. `why` is set when the job is asked to stop; waits in the engine end at once then."""
 
-    __slots__ = ("_asked", "task", "why")
+    __slots__ = ("_asked", "_queueing", "task", "why")
 
     def __init__(self) -> None:
         self.why: Why | None = None
         self.task: asyncio.Task[None] | None = None
         self._asked: asyncio.Event | None = None
+        self._queueing: asyncio.Future[Literal[True]] | None = None
 
     def stop(self, why: Why) -> None:
-        if self.why is None:
+        """A cancel outweighs a drain: there is nothing to be given back then."""
+        if self.why is None or why == "cancelled":
             self.why = why
             if self._asked is not None:
                 self._asked.set()
+            if self._queueing is not None:
+                self._queueing.cancel()
 
     def asked(self) -> bool:
         """Whether the job was asked to stop by now."""
@@ -44,3 +48,21 @@ class Control:
         except TimeoutError:
             return self.why is not None
         return True
+
+    async def take(self, place: asyncio.Semaphore, seconds: float) -> bool:
+        """Take a place; False when none was free in time, or the job was asked to stop meanwhile."""
+        if not place.locked():
+            return await place.acquire()
+        if self.why is not None:
+            return False
+        queueing = self._queueing = asyncio.ensure_future(place.acquire())
+        try:
+            await asyncio.wait([queueing], timeout=seconds)
+        except asyncio.CancelledError:
+            if queueing.done() and not queueing.cancelled():
+                place.release()
+            raise
+        finally:
+            self._queueing = None
+            queueing.cancel()
+        return queueing.done() and not queueing.cancelled()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -241,7 +241,8 @@ class Engine:
             events.emit("job.broken", level="error", job_id=held.job.id, error=repr(exc)[:300])
             await self._give_up(held.job, exc)
         finally:
-            del state.running[held.job.id]
+            if state.running.get(held.job.id) is control:  # not so where the claim was lost and came back to us
+                del state.running[held.job.id]
             if state.buffer or state.due or state.hinted:
                 state.wake.set()
 
@@ -290,9 +291,11 @@ class Engine:
 
     def _cancelled(self, ids: list[str]) -> None:
         for state in self._lanes.values():
+            if state.buffer:
+                self._give_back(state, set(ids))
             for job_id in ids:
                 control = state.running.get(job_id)
-                if control is not None and control.why is None:
+                if control is not None and control.why != "cancelled":
                     control.stop("cancelled")
                     self.loop.call_later(HANG_UP_S, self._hang_up, state, job_id, control)
 
@@ -342,10 +345,15 @@ class Engine:
     def _busy(self) -> bool:
         return any(state.running or state.claiming or state.buffer for state in self._lanes.values())
 
-    def _give_back(self, state: _LaneState) -> None:
-        """Jobs in hand that have not started go back as they came."""
-        while state.buffer:
-            job = state.buffer.popleft().job
+    def _give_back(self, state: _LaneState, only: Container[str] | None = None) -> None:
+        """Jobs in hand that have not started (all, or these) go back as they came."""
+        in_hand = list(state.buffer)
+        state.buffer.clear()
+        for held in in_hand:
+            job = held.job
+            if only is not None and job.id not in only:
+                state.buffer.append(held)
+                continue
             entry = Entry(job.id, job.claim_id, settle=Settle(job.id, job.claim_id, Return()))
             control = Control()
             state.running[job.id] = control

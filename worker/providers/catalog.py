@@ -173,6 +173,7 @@ def _route(route: Route) -> Json:
         "first_byte_timeout_s": route.first_byte_timeout_s,
         "max_wait_s": route.max_wait_s,
         "cold_start_s": route.cold_start_s,
+        "hedge_after_s": route.hedge_after_s,
         "backoff": {"base_s": route.backoff.base_s, "cap_s": route.backoff.cap_s},
         "on": {str(kind): word for kind, word in route.on.items()},
     }

@@ -167,7 +167,11 @@ class _Routes:
         for name, config in self.configs.items():
             if name in self.found.providers or name in PRESETS or name == SANDBOX:
                 self.found.fault(f"routes.{name}", "is the name of a provider", "Choose another name.")
-            self.found.routes[name] = _route(name, config, self._targets(name, ()))
+            route = _route(name, config, self._targets(name, ()))
+            why = _never_hedged(route)
+            if why is not None:
+                self.found.fault(f"routes.{name}.hedge_after_s", why)
+            self.found.routes[name] = route
 
     def _targets(self, name: str, path: tuple[str, ...]) -> tuple[Target, ...]:
         if name in self.done:
@@ -210,3 +214,16 @@ def _route(name: str, config: RouteConfig, targets: tuple[Target, ...]) -> Route
     bounds = config.model_dump(exclude_none=True, exclude={"targets", "backoff", "on"})
     backoff = Backoff() if config.backoff is None else Backoff(config.backoff.base_s, config.backoff.cap_s)
     return Route(name, targets, backoff=backoff, on=MappingProxyType(dict(config.on)), **bounds)
+
+
+def _never_hedged(route: Route) -> str | None:
+    """Why a second target would never be asked although the route says so; None: it would, or nobody said so."""
+    if route.hedge_after_s is None or not route.targets:
+        return None
+    if len(route.targets) == 1:
+        return "needs a second target in the route"
+    if route.max_attempts < 2:
+        return "needs max_attempts of 2 or more: both calls count"
+    if route.hedge_after_s >= route.attempt_timeout_s:
+        return f"must be below attempt_timeout_s ({route.attempt_timeout_s:g}): no call is open for longer"
+    return None

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from worker import clock
@@ -30,6 +32,7 @@ from worker.store.attempts import Attempt
 from worker.store.text import dumps
 
 DUE_S: Final = 0.001  # a deadline this near has passed
+_BEFORE: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Course:
     cost_complete: bool = True
     skips: list[AttemptRow] = field(default_factory=list)
     done: list[AttemptRow] = field(default_factory=list)  # closed calls that the next write takes along
+    marking: tuple[AttemptRow, asyncio.Future[bool]] | None = None  # a mark that was under way when it was hung up
     broken_text: str | None = None  # an answer of the wrong shape, for the repair turn
     complaint: str = ""
 
@@ -96,8 +100,8 @@ def begin(bench: Bench, held: Held, control: Control) -> Course | Ending:
 
 
 def _replay(walk: Walk, history: Sequence[Attempt]) -> None:
-    """Bring a walk to where the rows on record say it was."""
-    for past in history:
+    """Bring a walk to where the rows on record say it was: failures in the order in which they came."""
+    for past in sorted(history, key=lambda one: one.ended_at or _BEFORE):
         row = past.row
         if row.state is AttemptState.SKIPPED:
             walk.skipped(row.target, row.kind)
@@ -105,7 +109,19 @@ def _replay(walk: Walk, history: Sequence[Attempt]) -> None:
             failure = Failure(row.kind, row.reason or row.kind.value, wait_s=row.retry_after_s)
             at_s = past.ended_at.timestamp() if past.ended_at is not None else 0.0
             walk.failed(row.target, row.key_name, failure, at_s=at_s, draw=0.5)
+    walk.hedged = _overlapped(history)
     walk.resumed()
+
+
+def _overlapped(history: Sequence[Attempt]) -> bool:
+    """Whether a call of the job was sent while another was open; `history` is in the order of sending."""
+    free_at = _BEFORE
+    for past in history:
+        if past.sent_at is not None and past.ended_at is not None:
+            if past.sent_at < free_at:
+                return True
+            free_at = max(free_at, past.ended_at)
+    return False
 
 
 def closed_door(course: Course, target: Target, key: Key | None) -> Closed | None:
@@ -206,7 +222,7 @@ def _priced(bench: Bench, target: Target, usage: Usage, served_model: str | None
 
 def expired(course: Course) -> Ending:
     last = course.walk.last
-    after = f" (last: {last.message})" if last is not None else ""
+    after = f" (last: {last.message})" if last is not None and last.kind is not FailureKind.DEADLINE else ""
     message = f"its deadline passed after {course.job.attempts + course.calls} calls{after}"
     return Ending(JobStatus.EXPIRED, error=Failure(FailureKind.DEADLINE, message))
 

@@ -8,37 +8,30 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, replace
-
-import httpx
+from dataclasses import replace
 
 from worker import clock, events
-from worker.domain.answer import Answer, Call, Failure, Outcome
-from worker.domain.failure import FailureKind, Lane
-from worker.domain.job import AttemptRow, Claimed, Ending, Return, Served
+from worker.domain.answer import Answer, Failure, Outcome
+from worker.domain.failure import FailureKind
+from worker.domain.job import AttemptRow, Claimed, Ending, Return
 from worker.domain.retry import IN_PLACE_S
-from worker.domain.state import AttemptState, JobStatus
+from worker.domain.state import JobStatus
 from worker.domain.walk import Ask, Park, Stop
 from worker.engine.control import Control
 from worker.engine.engine import Held
 from worker.engine.writer import Entry, OverBudget
-from worker.providers.format import Format, Unfit
-from worker.providers.formats import FORMATS
-from worker.providers.transport import Reply
+from worker.services.call import Letter, Sent, Won, begun, enter, hung_up, landed, leave, send, unsent, won, written
 from worker.services.course import (
     DUE_S,
     Bench,
     Course,
     begin,
-    closed,
     closed_door,
-    estimate,
     expired,
-    judge,
     note_skips,
     result_of,
-    with_repair,
 )
+from worker.services.race import race
 from worker.store.jobs import Settle
 
 
@@ -68,6 +61,9 @@ async def _walk(course: Course) -> None:
         step = course.walk.next(lambda target, key: closed_door(course, target, key), clock.draw())
         note_skips(course)
         match step:
+            case Stop(failure) if failure.kind is FailureKind.DEADLINE:
+                await _settle(course, expired(course))
+                return
             case Stop(failure):
                 ending = Ending(JobStatus.FAILED, error=failure, provider=course.walk.last_provider)
                 await _settle(course, ending)
@@ -81,17 +77,17 @@ async def _walk(course: Course) -> None:
                     await _rest(course, step.wait_s, park=False)
                     course.walk.again(step)  # the door may have closed meanwhile: it is looked at once more
                     continue
-                letter = _written(course, step)
+                letter = written(course, step)
                 if letter is not None and await _ask(course, letter):
                     return
 
 
-async def _rest(course: Course, wait_s: float, *, park: bool = True) -> bool:
-    """Wait here when it is short; else give the place back (False: the job has left)."""
+async def _rest(course: Course, wait_s: float, *, park: bool = True, leave: bool = False) -> bool:
+    """Wait here when it is short; else (or where it must `leave`) give the place back (False: the job has left)."""
     remaining = course.remaining_s()
     if remaining is not None:  # it ends at its deadline, not at the end of a longer wait
         wait_s = min(wait_s, max(0.0, remaining))
-    if wait_s > IN_PLACE_S and park:
+    if leave or (wait_s > IN_PLACE_S and park):
         await _settle(course, Return(wait_s))
         course.bench.engine.wake_in(course.job.lane, wait_s)
         return False
@@ -101,111 +97,70 @@ async def _rest(course: Course, wait_s: float, *, park: bool = True) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Letter:
-    """A call in its wire form, ready to go."""
-
-    ask: Ask
-    call: Call
-    wire: Format
-    request: httpx.Request
-    estimate_nano: int | None  # what it may cost, where a budget is kept
-
-
-def _written(course: Course, ask: Ask) -> _Letter | None:
-    """The call in the target's wire form; None where that has no way to say it: the target is passed over."""
-    catalog = course.bench.catalog
-    spec = catalog.providers[ask.target.provider]
-    wire = FORMATS[spec.format]
-    request = course.request if not ask.repair else with_repair(course)
-    call = Call(course.job.kind, spec.base_url, ask.target.model, request, course.schema)
-    secret = catalog.secret(spec.name, ask.key.name) if ask.key is not None else None
-    try:
-        return _Letter(ask, call, wire, wire.build_request(call, secret), estimate(course, ask))
-    except Unfit as exc:
-        course.walk.unfit(ask.target.name, str(exc))
-        return None
-
-
-async def _ask(course: Course, letter: _Letter) -> bool:
-    """One call. True when the job has left: it ended, or its claim was lost."""
+async def _ask(course: Course, letter: Letter) -> bool:
+    """One call, or two of which the first good answer wins. True when the job has left."""
     bench = course.bench
     if course.purse is not None and letter.estimate_nano is not None:
         refusal = course.purse.refusal(letter.ask.target.name, letter.estimate_nano)
         if refusal is not None:
             await _settle(course, Ending(JobStatus.FAILED, error=refusal))
             return True
-    places = bench.gate.place(letter.ask.target)
-    if places is None:
-        return await _call(course, letter)
-    try:
-        await asyncio.wait_for(places.acquire(), IN_PLACE_S)
-    except TimeoutError:
-        wait_s = 0.2 + IN_PLACE_S * clock.draw()
-        await _settle(course, Return(wait_s))
-        bench.engine.wake_in(course.job.lane, wait_s)
-        return True
-    try:
+    place = bench.gate.place(letter.ask.target)
+    if place is not None:
+        remaining = course.remaining_s()
+        wait_s = IN_PLACE_S if remaining is None else max(0.0, min(IN_PLACE_S, remaining))
+        if not await course.control.take(place, wait_s):
+            if course.control.asked():
+                return False
+            await _rest(course, 0.2 + IN_PLACE_S * clock.draw(), leave=True)
+            return True
         if closed_door(course, letter.ask.target, letter.ask.key) is not None:
+            place.release()
             course.walk.again(letter.ask)  # it closed while we waited for a place
             return False
-        return await _call(course, letter)
-    finally:
-        places.release()
+    return await _call(course, letter, place)
 
 
-async def _call(course: Course, letter: _Letter) -> bool:
-    """Mark, send, record. True when the job has left.
-
-    The door is entered in the same breath as it was looked at: of many that wait to probe a target, one goes.
-    """
-    gate, target, key = course.bench.gate, letter.ask.target, letter.ask.key
-    tokens = course.walk.needs.tokens
-    gate.enter(target, tokens, clock.monotonic_s())
-    outcome: Outcome | None = None
+async def _call(course: Course, letter: Letter, place: asyncio.Semaphore | None) -> bool:
+    """Mark, send, record. True when the job has left."""
+    enter(course, letter)
+    row: AttemptRow | None = None
     try:
         row = await _mark(course, letter)
-        if row is None:
-            return True
-        try:
-            outcome, reply = await _send(course, letter)
-        except asyncio.CancelledError:
-            await asyncio.shield(_hung_up(course, row))
-            return True
-        if isinstance(outcome, Answer):
-            outcome = judge(course, outcome)
     finally:
-        gate.leave(target, key, outcome, tokens, clock.monotonic_s())
-    row = closed(course, target, row, outcome, reply)
-    course.done.append(row)
-    _log(course.job, row)
-    if isinstance(outcome, Answer):
-        served = Served(target.provider, target.label, outcome.model or target.model)
-        await _settle(course, Ending(JobStatus.COMPLETED, result=result_of(outcome), served=served))
+        if row is None:
+            leave(course, letter, place, None)
+    if row is None:
         return True
-    course.walk.failed(target.name, row.key_name, outcome, at_s=clock.now().timestamp(), draw=clock.draw())
-    return False
+    sent = Sent(letter, row, place, clock.monotonic_s())
+    try:
+        found = await (race(course, sent) if course.walk.hedges else _alone(course, sent))
+    except asyncio.CancelledError:
+        await asyncio.shield(_hung_up(course))
+        return True
+    if found is None:
+        return False
+    await _settle(course, Ending(JobStatus.COMPLETED, result=result_of(found.answer), served=found.served))
+    return True
 
 
-async def _mark(course: Course, letter: _Letter) -> AttemptRow | None:
-    """Commit the call as `sent`, with all that waits to be written. None: it must not be made, and the job has left."""
-    job, target, key = course.job, letter.ask.target, letter.ask.key
-    row = AttemptRow(
-        id=clock.new_id("att"),
-        job_id=job.id,
-        claim_id=job.claim_id,
-        number=course.next_number(),
-        state=AttemptState.SENT,
-        target=target.name,
-        provider=target.provider,
-        model=target.model,
-        key_name=key.name if key is not None else None,
-        held_nano=letter.estimate_nano,
-    )
-    begun, course.skips = [*course.skips, row], []
-    close, course.done = course.done, []
-    entry = Entry(job.id, job.claim_id, begin=begun, close=close, budget_key=job.budget_key)
-    mark = course.bench.engine.writer.write(entry, urgent=course.bench.engine.urgent(job.lane))
+async def _alone(course: Course, sent: Sent) -> Won | None:
+    """The good answer; None: the call failed, and the walk has been told."""
+    outcome: Outcome | None = None
+    try:
+        outcome, reply = await send(course, sent.letter)
+    except asyncio.CancelledError:
+        hung_up(course, sent)
+        raise
+    finally:
+        leave(course, sent.letter, sent.place, outcome)
+    landed(course, sent, outcome, reply)
+    return won(sent, outcome) if isinstance(outcome, Answer) else None
+
+
+async def _mark(course: Course, letter: Letter) -> AttemptRow | None:
+    """Commit the call as `sent`. None: it must not be made, and the job has left."""
+    row, mark = begun(course, letter)
     try:
         held = await asyncio.shield(mark)
     except OverBudget as exc:
@@ -213,7 +168,8 @@ async def _mark(course: Course, letter: _Letter) -> AttemptRow | None:
         await _settle(course, Ending(JobStatus.FAILED, error=exc.failure))
         return None
     except asyncio.CancelledError:  # hung up before the bytes left; the mark is on its way all the same
-        await asyncio.shield(_never_sent(course, row, mark))
+        course.marking = (row, mark)
+        await asyncio.shield(_hung_up(course))
         return None
     if not held:
         course.rows -= 1
@@ -224,41 +180,12 @@ async def _mark(course: Course, letter: _Letter) -> AttemptRow | None:
     return row
 
 
-async def _send(course: Course, letter: _Letter) -> tuple[Outcome, Reply | None]:
-    bench, route = course.bench, course.walk.route
-    total = route.attempt_timeout_s
-    remaining = course.remaining_s()
-    if remaining is not None:
-        total = min(total, max(DUE_S, remaining))
-    reply = await bench.transport.send(
-        letter.request,
-        connect_s=min(route.connect_timeout_s, total),
-        first_byte_s=min(route.first_byte_timeout_s, total),
-        total_s=total,
-        max_bytes=bench.max_answer_bytes,
-    )
-    if isinstance(reply, Failure):
-        return reply, None
-    return letter.wire.read_response(letter.call, reply.status, reply.headers, reply.body), reply
-
-
-async def _never_sent(course: Course, row: AttemptRow, mark: asyncio.Future[bool]) -> None:
-    """The call was marked and not made: the row says so."""
-    with suppress(OverBudget):
-        if await mark:
-            course.done.append(replace(row, state=AttemptState.CANCELLED, reason="stopped before the request left"))
-    await _settle(course, Return())
-
-
-async def _hung_up(course: Course, row: AttemptRow) -> None:
-    """The open call was given up, by a cancel or at the end of a drain: whether it was billed is unknown."""
-    course.cost_complete = False
-    drained = course.control.why == "draining"
-    why = "the worker stopped before the answer came" if drained else "hung up: the job was cancelled"
-    kind = FailureKind.INTERRUPTED if drained else FailureKind.CANCELLED
-    course.done.append(replace(row, state=AttemptState.CANCELLED, kind=kind, reason=why))
-    if drained and course.job.on_interruption == "fail":
-        await _settle(course, Ending(JobStatus.FAILED, error=Failure(kind, why)))
+async def _hung_up(course: Course) -> None:
+    """The job was interrupted while calls of it were open, or about to be made."""
+    interrupted = next((row for row in course.done if row.kind is FailureKind.INTERRUPTED), None)
+    if interrupted is not None and course.job.on_interruption == "fail":
+        error = Failure(FailureKind.INTERRUPTED, interrupted.reason or "")
+        await _settle(course, Ending(JobStatus.FAILED, error=error))
         return
     await _settle(course, Return())
 
@@ -266,6 +193,11 @@ async def _hung_up(course: Course, row: AttemptRow) -> None:
 async def _settle(course: Course, to: Ending | Return) -> None:
     """End the claim, with everything that is not yet on record."""
     job = course.job
+    if course.marking is not None:
+        (row, mark), course.marking = course.marking, None
+        with suppress(OverBudget):
+            if await mark:
+                unsent(course, row)
     move = Settle(
         job.id,
         job.claim_id,
@@ -295,19 +227,3 @@ async def _settle(course: Course, to: Ending | Return) -> None:
 async def _settle_bare(bench: Bench, job: Claimed, ending: Ending) -> None:
     entry = Entry(job.id, job.claim_id, settle=Settle(job.id, job.claim_id, ending))
     await bench.engine.writer.write(entry, urgent=bench.engine.urgent(job.lane))
-
-
-def _log(job: Claimed, row: AttemptRow) -> None:
-    quiet = row.state is AttemptState.ANSWERED and job.lane is Lane.BATCH
-    events.emit(
-        "attempt.finished",
-        level="debug" if quiet else "info",
-        job_id=job.id,
-        attempt_id=row.id,
-        target=row.target,
-        key=row.key_name,
-        state=row.state.value,
-        kind=row.kind.value if row.kind is not None else None,
-        http_status=row.http_status,
-        total_s=row.total_s,
-    )

@@ -13,6 +13,7 @@ from worker.store import idempotency, jobs, leases, workers
 from worker.store.database import Database
 
 LEASE: Final = "sweep"
+EXPIRED_AT_ONCE: Final = 500
 WORKERS_KEPT_S: Final = 24 * 3600.0
 
 
@@ -22,15 +23,23 @@ def sweep(database: Database, holder: str, *, lease_s: float, every_s: float, re
         if not leases.take(conn, LEASE, holder, 3 * every_s):
             return False
     bury(database, lease_s)
-    with database.write() as conn:
-        expired = jobs.expire(conn)
-    if expired:
-        events.emit("jobs.expired", count=expired)
+    expire(database)
     with database.write() as conn:
         jobs.purge(conn, retention_s)
         idempotency.prune(conn)
         workers.forget(conn, WORKERS_KEPT_S)
     return True
+
+
+def expire(database: Database) -> None:
+    """End queued jobs whose deadline has passed: all of them, a block at a time."""
+    while True:
+        with database.write() as conn:
+            count = jobs.expire(conn, EXPIRED_AT_ONCE)
+        if count:
+            events.emit("jobs.expired", count=count)
+        if count < EXPIRED_AT_ONCE:
+            return
 
 
 def bury(database: Database, lease_s: float) -> None:

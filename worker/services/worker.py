@@ -23,7 +23,7 @@ from worker.store import jobs, workers
 from worker.store.database import Unavailable
 
 RELEASE: Final = "0.1.0"
-CANCEL_LOOK_S: Final = 0.5
+CANCEL_LOOK_S: Final = 0.4  # a cancelled job starts no call in any case; this is when it hears of it
 SWEEP_S: Final = 3.0
 # The loop's thread competes with the database threads for the interpreter; the default of 5 ms is a long wait for it.
 SWITCH_S: Final = 0.001

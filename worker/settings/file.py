@@ -131,6 +131,7 @@ class RouteConfig(_Table):
     connect_timeout_s: Annotated[Seconds, Field(ge=0.1, le=300)] | None = None
     max_wait_s: Annotated[Seconds, Field(ge=0, le=3600)] | None = None
     cold_start_s: Annotated[Seconds, Field(ge=0, le=86_400)] | None = None
+    hedge_after_s: Annotated[Seconds, Field(ge=0.1, le=3600)] | None = None
     backoff: BackoffConfig | None = None
     on: Mapping[TheirKind, Override] = {}
 

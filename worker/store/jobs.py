@@ -275,7 +275,8 @@ _RESULT = Rows(job_id=sa.Text, body=sa.Text, error=sa.Text)
 def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     """Move claimed jobs on. Returns the ids that moved; one that is missing had lost its claim and was left alone.
 
-    A job that is `cancelling` ends as `cancelled` whatever was asked for.
+    A job that is `cancelling` ends as `cancelled` whatever was asked for: what its calls came to is kept, an answer or
+    an error is not.
     """
     dialect = conn.dialect.name
     params = _SETTLE.params(dialect, [_settle_row(m) for m in moves])
@@ -283,11 +284,13 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     results = [
         (
             m.job_id,
-            m.to.result if moved[m.job_id] == _S.COMPLETED.value else None,
+            m.to.result,
             _error_json(m.to.error, m.to.provider),
         )
         for m in moves
-        if isinstance(m.to, Ending) and m.job_id in moved and (m.to.result is not None or m.to.error is not None)
+        if isinstance(m.to, Ending)
+        and moved.get(m.job_id) == m.to.status.value
+        and (m.to.result is not None or m.to.error is not None)
     ]
     if results:
         conn.execute(_results(dialect), _RESULT.params(dialect, results))
@@ -354,10 +357,11 @@ def _settle(dialect: str) -> Any:
             rows=job.c.rows + v.c.rows,
             **sums,
             cost_complete=sa.and_(job.c.cost_complete, v.c.cost_complete),
-            served_provider=v.c.served_provider,
-            served_label=v.c.served_label,
-            served_model=v.c.served_model,
-            error_kind=v.c.error_kind,
+            **{
+                name: sa.case((sa.not_(stopping), v.c[name]))
+                for name in ("served_provider", "served_label", "served_model")
+            },
+            error_kind=sa.case((stopping, FailureKind.CANCELLED.value), else_=v.c.error_kind),
         )
         .returning(job.c.id, job.c.status)
     )
@@ -390,25 +394,25 @@ def _still_ours(dialect: str) -> sa.Select[Any]:
 
 
 def cancel(conn: sa.Connection, project_id: str, job_id: str) -> JobStatus | None:
-    """Ask a job to stop: queued ends at once, running becomes `cancelling`. The new status, or None where unknown."""
+    """Ask a job to stop: queued ends at once, running becomes `cancelling`. The new status, or None where unknown.
+
+    One statement for both: a job that is given back between two would escape either.
+    """
     mine = sa.and_(job.c.id == job_id, job.c.project_id == project_id)
-    stopped = conn.execute(
+    queued = job.c.status == _S.QUEUED.value
+    status = conn.execute(
         job.update()
-        .where(mine, job.c.status == _S.QUEUED.value)
+        .where(mine, job.c.status.in_([_S.QUEUED.value, _S.IN_PROGRESS.value]))
         .values(
-            status=_S.CANCELLED.value,
+            status=sa.case((queued, _S.CANCELLED.value), else_=_S.CANCELLING.value),
             version=job.c.version + 1,
-            ended_at=db_now(),
-            error_kind=FailureKind.CANCELLED.value,
+            ended_at=sa.case((queued, db_now()), else_=sa.null()),
+            error_kind=sa.case((queued, FailureKind.CANCELLED.value), else_=job.c.error_kind),
         )
-    ).rowcount
-    if not stopped:
-        conn.execute(
-            job.update()
-            .where(mine, job.c.status == _S.IN_PROGRESS.value)
-            .values(status=_S.CANCELLING.value, version=job.c.version + 1)
-        )
-    status = conn.execute(sa.select(job.c.status).where(mine)).scalar_one_or_none()
+        .returning(job.c.status)
+    ).scalar_one_or_none()
+    if status is None:
+        status = conn.execute(sa.select(job.c.status).where(mine)).scalar_one_or_none()
     return JobStatus(status) if status is not None else None
 
 
@@ -416,7 +420,10 @@ def cancelling(conn: sa.Connection, worker_id: str) -> list[str]:
     """Jobs this worker holds and somebody asked to stop."""
     return list(
         conn.execute(
-            sa.select(job.c.id).where(job.c.worker_id == worker_id, job.c.status == _S.CANCELLING.value)
+            # The status stands in the text: only then can every plan of it use ix_job_claimed.
+            sa.select(job.c.id).where(
+                job.c.worker_id == worker_id, job.c.status == sa.literal_column("'cancelling'", sa.Text)
+            )
         ).scalars()
     )
 
@@ -495,6 +502,7 @@ def _take_back(dialect: str) -> Any:
             worker_id=None,
             run_at=db_now(),
             ended_at=sa.case((stopping, db_now()), else_=sa.null()),
+            error_kind=sa.case((stopping, FailureKind.CANCELLED.value), else_=job.c.error_kind),
         )
         .returning(job.c.id, job.c.status)
     )
@@ -511,7 +519,8 @@ def _recount(conn: sa.Connection, job_id: str) -> None:
                 sa.func.sum(attempt.c[name]).label(name)
                 for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_nano")
             ),
-            sa.func.coalesce(sa.func.sum(sa.case((attempt.c.state == AttemptState.LOST.value, 1), else_=0)), 0).label(
+            # Claims, not calls: of a hedged job one death loses two.
+            sa.func.count(sa.distinct(sa.case((attempt.c.state == AttemptState.LOST.value, attempt.c.claim_id)))).label(
                 "lost"
             ),
         ).where(attempt.c.job_id == job_id)
@@ -571,6 +580,8 @@ def expire(conn: sa.Connection, most: int = 500) -> int:
         )
         .limit(most)
     )
+    if conn.dialect.name == "postgresql":  # one that is just being claimed ends where it runs
+        late = late.with_for_update(skip_locked=True)
     ids = list(
         conn.execute(
             job.update()
