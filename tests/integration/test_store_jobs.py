@@ -409,8 +409,11 @@ def test_hot_statements_do_not_scan_the_table(postgres_url: str) -> None:
         ids = {"rows_id": ["job_" + "5".zfill(26)]}
         plans = {
             "groups": (jobs._groups(), {"lane": "batch", "most": 100}),
-            "due": (jobs._due("postgresql"), {"lane": "batch", "project": "proj_0", "priority": 0, "quota": 50}),
-            "claim": (jobs._claim("postgresql"), {**ids, "worker": "w", "claim": "c"}),
+            "due": (
+                jobs._due("postgresql"),
+                {"lane": "batch", "project": "proj_0", "priority": 0, "quota": 50, "known": 1},
+            ),
+            "claim": (jobs._claim("postgresql"), {**ids, "worker": "w", "claim": "c", "known": 1}),
             "fence": (jobs._still_ours("postgresql"), {**ids, "rows_claim_id": ["c"]}),
             "list": (
                 views._select().where(job_table.c.project_id == "proj_1").order_by(job_table.c.id.desc()).limit(20),
