@@ -11,6 +11,7 @@ from worker.providers import catalog as catalogs
 from worker.providers.catalog import Catalog
 from worker.settings import Settings
 from worker.store.database import Database
+from worker.store.intake import Intake
 
 
 class Hints(Protocol):
@@ -32,6 +33,7 @@ class Deps:
     database: Database
     catalog: Catalog
     hints: Hints
+    intake: Intake
 
 
 def build(
@@ -39,4 +41,4 @@ def build(
 ) -> Deps:
     """Put a process together; opens no connection yet. `pings` as in Database."""
     database = Database(settings.database, connections=connections, pings=pings)
-    return Deps(settings, database, catalogs.build(settings, sandbox_url), hints)
+    return Deps(settings, database, catalogs.build(settings, sandbox_url), hints, Intake(database, settings))

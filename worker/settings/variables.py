@@ -208,6 +208,23 @@ class Settings(BaseModel):
         Variable("COMPLETAR_DEADLINE_S", "Deadline of a job that names none.", "seconds"),
         Field(ge=1, le=2_592_000),
     ] = 86_400.0
+    queue_depth: Annotated[
+        int,
+        Variable(
+            "COMPLETAR_QUEUE_DEPTH",
+            "Jobs of a project that may wait in a lane; more are refused with 429. 0: no bound.",
+        ),
+        Field(ge=0, le=100_000_000),
+    ] = 1_000_000
+    queue_age_s: Annotated[
+        float,
+        Variable(
+            "COMPLETAR_QUEUE_AGE_S",
+            "How long a project's first interactive job may wait for a place before more are refused. 0: no bound.",
+            "seconds",
+        ),
+        Field(ge=0, le=2_592_000),
+    ] = 3600.0
     max_body_bytes: Annotated[
         int,
         Variable("COMPLETAR_MAX_BODY_BYTES", "Largest request body taken.", "bytes"),

@@ -66,7 +66,8 @@ def versions(conn: sa.Connection, ids: Sequence[str]) -> dict[str, tuple[int, Jo
 
 def request_of(conn: sa.Connection, project_id: str, job_id: str) -> dict[str, Any] | None:
     """The stored request `{"input", "output_schema"}`, for a retry as a new job; None also for what a newer release
-    stored in a format of its own."""
+    stored in a format of its own.
+    """
     body = conn.execute(
         sa.select(job_input.c.body)
         .join(job, job.c.id == job_input.c.job_id)
