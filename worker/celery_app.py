@@ -15,7 +15,7 @@ from kombu import Queue
 from kombu.exceptions import OperationalError
 
 from worker import events
-from worker.deps import build
+from worker.deps import HintsKind, build
 from worker.domain.failure import Lane
 from worker.services.flavour import discovered
 from worker.services.hints import NoHints
@@ -30,7 +30,9 @@ _AT_ONCE: Final[dict[str, Any]] = {"max_retries": 0, "interval_start": 0, "inter
 
 
 def make_celery(redis_url: str | None, queues: Iterable[str] = ()) -> Celery:
-    """`queues` are those that a worker made of this app consumes."""
+    """`queues` are those that a worker made of this app consumes. Without a broker nothing ever comes in them, and
+    Celery only starts and ends the process.
+    """
     app = Celery("completar", broker=redis_url or "memory://", include=["worker.tasks"], set_as_current=False)
     app.conf.update(
         task_ignore_result=True,
@@ -67,6 +69,8 @@ def make_celery(redis_url: str | None, queues: Iterable[str] = ()) -> Celery:
 
 class CeleryHints:
     """Publishes hints. While the broker is away one costs at most PUBLISH_S, and then none is tried for a second."""
+
+    kind: HintsKind = "redis"
 
     def __init__(self, app: Celery) -> None:
         app.conf.broker_transport_options = {**app.conf.broker_transport_options, **_AT_ONCE}
@@ -141,7 +145,7 @@ def _make() -> tuple[Celery, Process]:
     signals.worker_init.connect(made.start, weak=False)
     signals.worker_shutting_down.connect(made.begin_drain, weak=False)
     signals.worker_shutdown.connect(made.end_drain, weak=False)
-    broker = settings.redis_url.get_secret_value() if settings.redis_url is not None else None
+    broker = settings.broker.get_secret_value() if settings.broker is not None else None
     # A worker that took the hints of a lane it does not serve would swallow them.
     return make_celery(broker, sorted(lane.value for lane in settings.lanes)), made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from worker.domain.failure import Lane
 from worker.providers import catalog as catalogs
@@ -13,9 +13,13 @@ from worker.settings import Settings
 from worker.store.database import Database
 from worker.store.intake import Intake
 
+HintsKind = Literal["redis", "sql", "local"]
+
 
 class Hints(Protocol):
     """Tells workers where to look. Best effort: a hint that is lost costs a second, never a job."""
+
+    kind: HintsKind
 
     def jobs(self, ids: Sequence[str]) -> None:
         """These interactive jobs are due."""

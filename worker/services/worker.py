@@ -19,7 +19,7 @@ from worker.providers.transport import Transport
 from worker.services import sweep as sweeping
 from worker.services.course import Bench
 from worker.services.run import run
-from worker.store import jobs, workers
+from worker.store import jobs, notices, workers
 from worker.store.database import Unavailable
 
 RELEASE: Final = "0.1.0"
@@ -73,6 +73,13 @@ class Worker:
             thread = threading.Thread(target=self._every, args=(every_s, work), name=f"completar-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
+        if self._settings.broker is None and self._deps.database.dialect == "postgresql":
+            threading.Thread(
+                target=notices.listen,
+                args=(self._deps.database, self.engine.wake, self._stopping),
+                name="completar-notices",
+                daemon=True,
+            ).start()
         events.emit("worker.started", worker_id=self._id, lanes=[lane.value for lane in self._settings.lanes])
 
     def stop(self) -> None:

@@ -21,6 +21,7 @@ from worker.settings import address
 from worker.settings.file import ProviderConfig, RouteConfig
 
 SandboxMode = Literal["auto", "on", "off"]
+HintsMode = Literal["auto", "redis", "sql"]
 _MASK: Final = "***"
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 # What runs behind an endpoint: an engine, or the default handler with one of its tasks.
@@ -143,8 +144,16 @@ class Settings(BaseModel):
     ] = None
     redis_url: Annotated[
         RedisUrl | None,
-        Variable("REDIS_URL", "Redis or Valkey; not set: one process holds everything (embedded)."),
+        Variable("REDIS_URL", "Redis or Valkey, through which workers hear of new jobs; not needed."),
     ] = None
+    hints: Annotated[
+        HintsMode,
+        Variable(
+            "COMPLETAR_HINTS",
+            "How workers hear of new jobs: redis, sql (no broker at all), or auto: redis where REDIS_URL is set.",
+        ),
+        BeforeValidator(_lowered),
+    ] = "auto"
     port: Annotated[
         int, Variable("PORT", "Port the web process listens on; 0 takes a free one."), Field(ge=0, le=65_535)
     ] = 8000
@@ -267,6 +276,11 @@ class Settings(BaseModel):
     endpoint: Endpoint | None = None
     keys: Mapping[str, SecretStr] = {}
     warnings: tuple[str, ...] = ()
+
+    @property
+    def broker(self) -> SecretStr | None:
+        """Redis, where workers hear of jobs through it."""
+        return None if self.hints == "sql" else self.redis_url
 
     @property
     def embedded(self) -> bool:
