@@ -19,6 +19,7 @@ from worker.deps import HintsKind, build
 from worker.domain.failure import Lane
 from worker.services.flavour import discovered
 from worker.services.hints import NoHints
+from worker.services.last_exit import be_gone_in
 from worker.services.worker import Worker
 from worker.settings import Settings, load
 
@@ -124,9 +125,7 @@ class Process:
         if self._draining is None and self.worker is not None:
             self._draining = threading.Thread(target=self._drain, name="completar-drain")
             self._draining.start()
-            last = threading.Timer(self._settings.drain_s, os._exit, args=(0,))
-            last.daemon = True
-            last.start()
+            be_gone_in(self._settings.drain_s)
 
     def end_drain(self, **_kw: Any) -> None:
         self.begin_drain()

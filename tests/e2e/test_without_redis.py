@@ -61,8 +61,11 @@ def test_jobs_are_heard_of_through_postgres(processes: Processes, env: dict[str,
     with http, closing(Database(postgres_url)) as database:
         wait_until(lambda: _listening(database), "the worker to listen")
         assert http.get("/readyz").json() == {
-            "status": "ready", "database": "up", "migrations": "current",
-            "hints": "sql", "broker": "none",
+            "status": "ready",
+            "database": "up",
+            "migrations": "current",
+            "hints": "sql",
+            "broker": "none",
         }
         http.post("/v1/jobs", json=HI, headers=WAIT)  # every connection is made by now
         before = time.monotonic()

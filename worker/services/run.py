@@ -15,7 +15,7 @@ import httpx
 from worker import clock, events
 from worker.domain.answer import Answer, Call, Failure, Outcome
 from worker.domain.failure import FailureKind, Lane
-from worker.domain.job import AttemptRow, Claimed, Ending, Return, Served
+from worker.domain.job import STOPS_MAX, AttemptRow, Claimed, Ending, Return, Served
 from worker.domain.retry import IN_PLACE_S
 from worker.domain.state import AttemptState, JobStatus
 from worker.domain.walk import Ask, Park, Stop
@@ -257,7 +257,9 @@ async def _hung_up(course: Course, row: AttemptRow) -> None:
     why = "the worker stopped before the answer came" if drained else "hung up: the job was cancelled"
     kind = FailureKind.INTERRUPTED if drained else FailureKind.CANCELLED
     course.done.append(replace(row, state=AttemptState.CANCELLED, kind=kind, reason=why))
-    if drained and course.job.on_interruption == "fail":
+    if drained and course.stops + 1 >= STOPS_MAX:  # another stop would come before the answer again, and be paid again
+        why = f"{STOPS_MAX} workers were stopped before the answer came; DRAIN_S is how long a call may go on then"
+    if drained and (course.job.on_interruption == "fail" or course.stops + 1 >= STOPS_MAX):
         await _settle(course, Ending(JobStatus.FAILED, error=Failure(kind, why)))
         return
     await _settle(course, Return())

@@ -25,6 +25,7 @@ from worker.store.database import Unavailable
 RELEASE: Final = "0.1.0"
 CANCEL_LOOK_S: Final = 0.5
 SWEEP_S: Final = 3.0
+RECORD_S: Final = 1.0  # at the end of a drain, for the writes of the calls that were hung up on
 # The loop's thread competes with the database threads for the interpreter; the default of 5 ms is a long wait for it.
 SWITCH_S: Final = 0.001
 
@@ -83,12 +84,12 @@ class Worker:
         events.emit("worker.started", worker_id=self._id, lanes=[lane.value for lane in self._settings.lanes])
 
     def stop(self) -> None:
-        """Drain and leave: within `drain_s`, less a second to be gone before the platform kills us."""
+        """Drain and leave: within `drain_s`, less a moment to put on record what was hung up on."""
         if self._stopping.is_set():
             return
         events.emit("worker.draining", worker_id=self._id)
         self._stopping.set()
-        self.engine.drain(max(0.0, self._settings.drain_s - 1.0))
+        self.engine.drain(self._settings.drain_s - min(RECORD_S, self._settings.drain_s / 3))
         self._drained.set()
         for thread in self._threads:
             thread.join(2.0)
