@@ -25,6 +25,9 @@ from worker.settings import Settings, load
 
 RUN_JOBS: Final = "completar.run_jobs"
 DRAIN: Final = "completar.drain"
+# To the database, of a worker: two that write, two that claim, one each for heartbeat, cancels, sweep and watchdog, and
+# one that listens where there is no broker.
+CONNECTIONS: Final = 9
 PUBLISH_S: Final = 0.5  # the caller waits for its 202, not for the broker
 # One try: kombu would rest for 2 s and try again.
 _AT_ONCE: Final[dict[str, Any]] = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
@@ -117,7 +120,7 @@ class Process:
 
     def start(self, **_kw: Any) -> None:
         events.configure(self._settings.log_level)
-        self.worker = Worker(build(discovered(self._settings), NoHints(), connections=8, pings=False))
+        self.worker = Worker(build(discovered(self._settings), NoHints(), connections=CONNECTIONS, pings=False))
         self.worker.start()
 
     def begin_drain(self, **_kw: Any) -> None:

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Final
 
 from worker import clock, events
@@ -17,8 +18,10 @@ from worker.limits.gate import Gate, Rates
 from worker.providers.formats import SLEEPING
 from worker.providers.transport import Transport
 from worker.services import sweep as sweeping
+from worker.services import watchdog
 from worker.services.course import Bench
 from worker.services.run import run
+from worker.services.watchdog import Watchdog
 from worker.store import jobs, notices, workers
 from worker.store.database import Unavailable
 
@@ -66,10 +69,13 @@ class Worker:
                 events.emit("worker.waiting", level="warning", reason=str(exc))
                 self._stopping.wait(1.0)
         self.engine.start(self._open)
+        dog = Watchdog(self.engine, self._deps.database, poll_s=self._settings.poll_s)
         for name, every_s, work in (
             ("heartbeat", self._settings.heartbeat_s, self._beat),
             ("cancels", CANCEL_LOOK_S, self._look_for_cancels),
             ("sweep", self._sweep_s, self._sweep),
+            ("loop", watchdog.LOOK_S, self._unless_stopping(dog.look_at_loop)),
+            ("lanes", watchdog.LOOK_S, self._unless_stopping(dog.look_at_lanes)),
         ):
             thread = threading.Thread(target=self._every, args=(every_s, work), name=f"completar-{name}", daemon=True)
             thread.start()
@@ -132,6 +138,14 @@ class Worker:
                 continue
             except Exception as exc:  # noqa: BLE001 - a look-out that dies is never missed until it is needed
                 events.emit("worker.fault", level="error", where=work.__name__, error=repr(exc)[:300])
+
+    def _unless_stopping(self, look: Callable[[], None]) -> Callable[[], None]:
+        @wraps(look)
+        def looked() -> None:
+            if not self._stopping.is_set():
+                look()
+
+        return looked
 
     def _beat(self) -> None:
         report = self.engine.report()

@@ -132,6 +132,16 @@ def claim_block(
     First the projects and priorities that have work are read off the index, then rows are locked in those: the
     backlog is never ranked as a whole.
     """
+    taken = _chosen(conn, lane, room, max_projects)
+    return claim(conn, taken, worker_id=worker_id, claim_id=claim_id) if taken else []
+
+
+def claimable(conn: sa.Connection, lane: Lane) -> bool:
+    """Whether a claim of this lane would find anything now. Locks what it finds until the transaction ends."""
+    return bool(_chosen(conn, lane, 1, 100))
+
+
+def _chosen(conn: sa.Connection, lane: Lane, room: int, max_projects: int) -> list[str]:
     groups = [(r.project_id, r.priority) for r in conn.execute(_groups(), {"lane": lane.value, "most": max_projects})]
     taken: list[str] = []
     spent: dict[str, int] = {}
@@ -152,7 +162,7 @@ def claim_block(
         before = len(taken)
         taken.extend(found)
         spent[share.project_id] = spent.get(share.project_id, 0) + len(taken) - before
-    return claim(conn, taken, worker_id=worker_id, claim_id=claim_id) if taken else []
+    return taken
 
 
 @cache
