@@ -25,11 +25,20 @@ def _host() -> str:
     return f"[{named}]" if ":" in named else named
 
 
+def _grace_s() -> int:
+    """Less than DRAIN_S, so that the last request is cut by us and not the whole process by the platform."""
+    try:
+        drain_s = float(os.environ.get("DRAIN_S") or 25)
+    except ValueError:  # said by the application, with a remedy
+        drain_s = 25.0
+    return max(1, int(drain_s) - 1)
+
+
 bind = f"{_host()}:{os.environ.get('PORT') or 8000}"
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
 worker_class = "gthread"
 threads = 64  # a request that waits for its job holds a thread; api/ bounds how many may
-graceful_timeout = 30
+graceful_timeout = _grace_s()
 keepalive = 65  # longer than the 60 s for which routers keep an idle connection, so that we never hang up first
 control_socket_disable = True  # one fixed path in the home folder, for which two servers would fight
 

@@ -21,6 +21,7 @@ _LINES: Final = {"type": "string", "description": "One JSON object a line."}
 REQUEST_ID: Final = Header("x-request-id", "Names this request in our logs; yours, where you sent a sane one.")
 _PROBLEM_HEADERS: Final = {
     401: (Header("WWW-Authenticate", "How to send a key."),),
+    429: (Header("Retry-After", "Seconds to wait.", {"type": "integer", "minimum": 0}),),
     503: (Header("Retry-After", "Seconds to wait.", {"type": "integer", "minimum": 0}),),
 }
 

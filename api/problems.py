@@ -23,6 +23,7 @@ from worker.services.retry import NotRetriable
 from worker.services.schema import BadSchema
 from worker.services.submit import KeyReused
 from worker.store.database import Unavailable
+from worker.store.intake import QueueFull
 
 Face = Literal["native", "openai", "completar"]
 PROBLEM_TYPE: Final = "application/problem+json"
@@ -75,6 +76,9 @@ KEY_REUSED: Final = Sort(
     "The Idempotency-Key belongs to another request",
     "La Idempotency-Key es de otra petición",
     (400, _INVALID, "idempotency_key_reused"),
+)
+QUEUE_FULL: Final = Sort(
+    "queue-full", 429, "The project's queue is full", "La cola del proyecto está llena", (429, "requests", "queue_full")
 )
 NO_STREAM: Final = Sort(
     "no-streaming", 400, "Answers are not streamed", "No hay streaming", (400, _INVALID, "streaming_not_supported")
@@ -194,7 +198,7 @@ FAILED: Final[Mapping[FailureKind, Sort]] = MappingProxyType(
 # Every sort there is, for the documentation.
 SORTS: Final = (
     *(NOT_JSON, BAD_REQUEST, NO_STREAM, NO_KEY, NO_SCOPE, NOT_FOUND, NOT_ALLOWED, CONFLICT, GONE, TOO_LARGE, BAD_TYPE),
-    *(INVALID, UNKNOWN_MODEL, KEY_REUSED, INTERNAL, UNAVAILABLE, BUSY, NOT_YET),
+    *(INVALID, UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL, INTERNAL, UNAVAILABLE, BUSY, NOT_YET),
     *(sort for sort in dict.fromkeys(FAILED.values()) if sort is not INTERNAL),
 )
 
@@ -266,6 +270,11 @@ def of(exc: BaseException, request_id: str) -> Problem:
         case KeyReused():
             remedy = "Use a new key for a new request; the same key repeats the same request for 24 hours."
             return invalid(Fault("Idempotency-Key", "was used with another request", remedy), sort=KEY_REUSED)
+        case QueueFull():
+            detail = f"{exc.full.why[0].upper()}{exc.full.why[1:]} (lane {exc.lane.value}). Nothing was stored."
+            members: dict[str, Json] = {"lane": exc.lane.value, "retry_after_s": exc.full.after_s}
+            headers = {"Retry-After": str(exc.full.after_s)}
+            return Problem(QUEUE_FULL, detail, headers=headers, members=members)
         case BadSchema():
             return invalid(Fault("output_schema", str(exc).removeprefix("output_schema "), "Send a JSON Schema."))
         case NotRetriable():

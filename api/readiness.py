@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from worker import clock
-from worker.deps import Deps
+from worker.deps import Deps, HintsKind
 from worker.store import migrate
 from worker.store.database import Unavailable
 
@@ -16,11 +16,16 @@ REMEMBERED_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A broker that is away only makes jobs start up to a second later: the process is ready all the same."""
+    """A broker that is away only makes jobs start up to a second later: the process is ready all the same.
+
+    hints   how workers hear of new jobs
+    broker  none: they need none
+    """
 
     database: Literal["up", "away"]
     migrations: Literal["current", "pending", "unknown"]
-    broker: Literal["up", "away"]
+    hints: HintsKind
+    broker: Literal["up", "away", "none"]
 
     @property
     def ready(self) -> bool:
@@ -43,9 +48,12 @@ class Readiness:
             return self._known[0]
 
     def _look(self) -> State:
-        broker: Literal["up", "away"] = "up" if self._deps.hints.alive() else "away"
+        hints = self._deps.hints.kind
+        broker: Literal["up", "away", "none"] = "none"
+        if hints == "redis":
+            broker = "up" if self._deps.hints.alive() else "away"
         try:
             pending = migrate.pending(self._deps.database)
         except Unavailable:
-            return State("away", "unknown", broker)
-        return State("up", "pending" if pending else "current", broker)
+            return State("away", "unknown", hints, broker)
+        return State("up", "pending" if pending else "current", hints, broker)

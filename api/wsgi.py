@@ -15,17 +15,19 @@ from api.app import create_app
 from worker import events
 from worker.celery_app import CeleryHints, make_celery
 from worker.deps import Hints, build
-from worker.services.hints import NoHints
+from worker.services.hints import NoHints, SqlHints
 from worker.settings import Settings, load
+from worker.store.database import Database
 
 CONNECTIONS: Final = 8  # to the database, of each process
 
 
 def _hints(settings: Settings) -> Hints:
-    """Workers of other processes are told through the broker; without one they look for themselves."""
-    if settings.redis_url is None:
-        return NoHints()
-    return CeleryHints(make_celery(settings.redis_url.get_secret_value()))
+    """Workers of other processes are told through the broker, or else through Postgres; with SQLite they look."""
+    if settings.broker is not None:
+        return CeleryHints(make_celery(settings.broker.get_secret_value()))
+    database = Database(settings.database, connections=1)
+    return SqlHints(database) if database.dialect == "postgresql" else NoHints()
 
 
 def _make() -> flask.Flask:

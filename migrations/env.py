@@ -1,21 +1,23 @@
-"""Alembic's entry: the caller brings its own Database, so no URL stands in a file."""
+"""Alembic's entry: the caller brings the connection, so no URL stands in a file.
+
+On Postgres each migration is a transaction of its own, so that one that has to come again finds those before it done,
+and one may leave its transaction to build an index beside the traffic:
+
+    with op.get_context().autocommit_block():
+        op.create_index(..., postgresql_concurrently=True, if_not_exists=True)
+
+On SQLite all are one transaction, which also keeps two starts from migrating at once.
+"""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import context
 
-from worker.store.database import Database
 from worker.store.tables import metadata
 
-database: Database = context.config.attributes["database"]
+connection: sa.Connection = context.config.attributes["connection"]
 
-with database.write() as connection:
-    if connection.dialect.name == "postgresql":
-        # A migration that waits for a lock makes every statement behind it wait too.
-        connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
-        # Two releases may start at once.
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7263514)"))
-    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
-    with context.begin_transaction():
-        context.run_migrations()
+context.configure(connection=connection, target_metadata=metadata, render_as_batch=True, transaction_per_migration=True)
+with context.begin_transaction():
+    context.run_migrations()

@@ -15,22 +15,28 @@ from kombu import Queue
 from kombu.exceptions import OperationalError
 
 from worker import events
-from worker.deps import build
+from worker.deps import HintsKind, build
 from worker.domain.failure import Lane
 from worker.services.flavour import discovered
 from worker.services.hints import NoHints
+from worker.services.last_exit import be_gone_in
 from worker.services.worker import Worker
 from worker.settings import Settings, load
 
 RUN_JOBS: Final = "completar.run_jobs"
 DRAIN: Final = "completar.drain"
+# To the database, of a worker: two that write, two that claim, one each for heartbeat, cancels, sweep and watchdog, and
+# one that listens where there is no broker.
+CONNECTIONS: Final = 9
 PUBLISH_S: Final = 0.5  # the caller waits for its 202, not for the broker
 # One try: kombu would rest for 2 s and try again.
 _AT_ONCE: Final[dict[str, Any]] = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 
 def make_celery(redis_url: str | None, queues: Iterable[str] = ()) -> Celery:
-    """`queues` are those that a worker made of this app consumes."""
+    """`queues` are those that a worker made of this app consumes. Without a broker nothing ever comes in them, and
+    Celery only starts and ends the process.
+    """
     app = Celery("completar", broker=redis_url or "memory://", include=["worker.tasks"], set_as_current=False)
     app.conf.update(
         task_ignore_result=True,
@@ -67,6 +73,8 @@ def make_celery(redis_url: str | None, queues: Iterable[str] = ()) -> Celery:
 
 class CeleryHints:
     """Publishes hints. While the broker is away one costs at most PUBLISH_S, and then none is tried for a second."""
+
+    kind: HintsKind = "redis"
 
     def __init__(self, app: Celery) -> None:
         app.conf.broker_transport_options = {**app.conf.broker_transport_options, **_AT_ONCE}
@@ -112,7 +120,7 @@ class Process:
 
     def start(self, **_kw: Any) -> None:
         events.configure(self._settings.log_level)
-        self.worker = Worker(build(discovered(self._settings), NoHints(), connections=8, pings=False))
+        self.worker = Worker(build(discovered(self._settings), NoHints(), connections=CONNECTIONS, pings=False))
         self.worker.start()
 
     def begin_drain(self, **_kw: Any) -> None:
@@ -120,9 +128,7 @@ class Process:
         if self._draining is None and self.worker is not None:
             self._draining = threading.Thread(target=self._drain, name="completar-drain")
             self._draining.start()
-            last = threading.Timer(self._settings.drain_s, os._exit, args=(0,))
-            last.daemon = True
-            last.start()
+            be_gone_in(self._settings.drain_s)
 
     def end_drain(self, **_kw: Any) -> None:
         self.begin_drain()
@@ -141,7 +147,7 @@ def _make() -> tuple[Celery, Process]:
     signals.worker_init.connect(made.start, weak=False)
     signals.worker_shutting_down.connect(made.begin_drain, weak=False)
     signals.worker_shutdown.connect(made.end_drain, weak=False)
-    broker = settings.redis_url.get_secret_value() if settings.redis_url is not None else None
+    broker = settings.broker.get_secret_value() if settings.broker is not None else None
     # A worker that took the hints of a lane it does not serve would swallow them.
     return make_celery(broker, sorted(lane.value for lane in settings.lanes)), made
 

@@ -16,6 +16,9 @@ WAIT_S: Final = 60  # the longest wait the API takes
 _CODES: Final = {401: Exit.CONFIG, 403: Exit.CONFIG, 400: Exit.USAGE, 413: Exit.USAGE, 415: Exit.USAGE, 422: Exit.USAGE}
 _LATER: Final = frozenset({429, 503})
 _PAUSE_S: Final = 1.0
+_FULL_S: Final = (
+    3600.0  # with patience: a full queue drains, however long that takes; an hour without a place is a fault
+)
 
 
 class Refused(CliFault):
@@ -37,6 +40,7 @@ _SAID: Final = {401: "The server does not take this key: it is unknown, revoked 
 _REMEDIES: Final = {
     401: "Set COMPLETAR_API_KEY to a key of this server; `completar keys create` makes one where its database is.",
     403: "Use a key with that scope.",
+    429: "Nothing was stored: send it again later, or let `completar batch run` wait for you.",
     503: "Try again in a moment.",
 }
 
@@ -76,7 +80,8 @@ class Client:
 
     def send(self, request: httpx.Request, patience_s: float) -> httpx.Response:
         """Raises Refused, or CliFault when there is no answer. With patience, a server that is away is asked again."""
-        give_up_at = clock.monotonic_s() + patience_s
+        began_s = clock.monotonic_s()
+        give_up_at = began_s + patience_s
         while True:
             try:
                 response = self._http.send(request)
@@ -92,6 +97,10 @@ class Client:
             )
             if response.is_success:
                 return response
+            if response.status_code == 429 and patience_s:
+                if give_up_at < began_s + _FULL_S:
+                    self._screen.say(f"{Refused(response).message} Waiting for a place.")
+                give_up_at = began_s + _FULL_S
             if response.status_code not in _LATER or clock.monotonic_s() >= give_up_at:
                 raise Refused(response)
             time.sleep(_pause_s(response))

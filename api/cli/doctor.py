@@ -74,7 +74,7 @@ def _findings() -> Iterator[Finding]:
     yield from _keys(offered)
     yield _folder(settings)
     yield from _database(settings)
-    yield _broker(settings)
+    yield _hints(settings)
 
 
 def _keys(offered: Catalog) -> Iterator[Finding]:
@@ -141,17 +141,21 @@ def _database(settings: Settings) -> Iterator[Finding]:
         database.close()
 
 
-def _broker(settings: Settings) -> Finding:
-    if settings.redis_url is None:
-        return Finding("broker", "ok", "none needed: web and worker share a process")
-    alive = _asked(settings.redis_url.get_secret_value())
+def _hints(settings: Settings) -> Finding:
+    if settings.broker is None:
+        if settings.database_url is None:
+            return Finding("hints", "ok", "none needed: web and worker share a process")
+        if settings.database.startswith("sqlite"):
+            return Finding("hints", "ok", f"sql, no broker: workers look every {settings.poll_s:g} s")
+        return Finding("hints", "ok", "sql, no broker: workers hear through Postgres")
+    alive = _asked(settings.broker.get_secret_value())
     if alive():
-        return Finding("broker", "ok", "Redis answers")
+        return Finding("hints", "ok", "redis, which answers")
     return Finding(
-        "broker",
+        "hints",
         "fault",
         "Redis cannot be reached: jobs are taken and run, but each may begin a second late",
-        "Start it, or correct REDIS_URL.",
+        "Start it, correct REDIS_URL, or do without: COMPLETAR_HINTS=sql.",
     )
 
 

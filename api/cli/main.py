@@ -37,6 +37,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "jobs": ("api.cli.jobs:jobs", "Look at jobs, wait for them, cancel or retry them."),
     "usage": ("api.cli.usage:usage", "Calls, tokens and cost."),
     "keys": ("api.cli.keys:keys", "Keys of the API."),
+    "projects": ("api.cli.projects:projects", "Projects, and the limits of their queues."),
+    "queue": ("api.cli.queue:queue", "What waits, and how much may."),
     "providers": ("api.cli.providers:providers", "The providers that are configured."),
     "routes": ("api.cli.routes:routes", "The routes and their targets."),
     "plan": ("api.cli.plan:plan", "What would follow each kind of failure on a route."),

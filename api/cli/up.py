@@ -18,6 +18,7 @@ from api.cli.screen import Screen
 from api.data_folder import AlreadyServed, DataFolder
 from api.embedded import Embedded
 from worker import events
+from worker.services.last_exit import be_gone_in
 from worker.settings import Settings
 
 
@@ -63,6 +64,8 @@ def _serve(screen: Screen, told: Settings, folder: DataFolder) -> Exit:
     def asked_to_stop(number: int, _frame: FrameType | None) -> None:
         signals.append(number)
         asked.set()
+        if len(signals) == 1:
+            be_gone_in(told.drain_s)
         if signals.count(signal.SIGINT) > 1:
             os._exit(Exit.INTERRUPTED)  # somebody in a hurry; what is in flight is taken back at the next start
 

@@ -23,6 +23,7 @@ from api.problems import (
     NO_STREAM,
     NOT_FOUND,
     NOT_YET,
+    QUEUE_FULL,
     UNKNOWN_MODEL,
     Fault,
     Problem,
@@ -167,7 +168,7 @@ class ModelList(_Out):
 
 JOB: Final = Header("x-completar-job", "The job behind this answer.")
 _ANSWERED: Final = (JOB, preference.REPLAYED)
-_PROBLEMS: Final = (UNKNOWN_MODEL, KEY_REUSED, BUSY, NOT_YET, *sorts_of_failed_jobs())
+_PROBLEMS: Final = (UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL, BUSY, NOT_YET, *sorts_of_failed_jobs())
 
 
 @chat.add(

@@ -13,7 +13,7 @@ from api.fields import MaxCost, Strict, Text, fault
 from api.job import UsageBody, url_of, usage_json
 from api.operations import Answer, Body, Call, Header, Operations, Reply
 from api.portable import Messages, Tokens
-from api.problems import KEY_REUSED, UNKNOWN_MODEL, invalid, sorts_of_failed_jobs, unknown_model
+from api.problems import KEY_REUSED, QUEUE_FULL, UNKNOWN_MODEL, invalid, sorts_of_failed_jobs, unknown_model
 from api.routes.jobs import LOCATION, RETRY_AFTER, find
 from worker.domain.answer import Json
 from worker.domain.job import JobView
@@ -130,7 +130,7 @@ class CompletarWaiting(_Out):
             "Not done in time; the job goes on.", CompletarWaiting, (LOCATION, RETRY_AFTER, preference.REPLAYED)
         ),
     },
-    problems=(UNKNOWN_MODEL, KEY_REUSED, *sorts_of_failed_jobs()),
+    problems=(UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL, *sorts_of_failed_jobs()),
 )
 def complete(desk: Desk, call: Call) -> Reply:
     """Whichever provider of route `default` can, answers; with `provider`, this one alone."""

@@ -56,6 +56,7 @@ from api.problems import (
     INVALID,
     KEY_REUSED,
     NOT_FOUND,
+    QUEUE_FULL,
     UNKNOWN_MODEL,
     Fault,
     Problem,
@@ -179,7 +180,7 @@ _MADE: Final = (LOCATION, RETRY_AFTER, ETAG, preference.APPLIED, preference.REPL
         200: Answer("The job ended while the request waited.", JobBody, _MADE),
         202: Answer("The job is stored, and will run.", JobBody, _MADE),
     },
-    problems=(UNKNOWN_MODEL, KEY_REUSED),
+    problems=(UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL),
 )
 def create(desk: Desk, call: Call) -> Reply:
     """The job is committed before the answer. A caller who goes away cancels nothing."""
@@ -262,7 +263,7 @@ def _same(entry: Any) -> Any:
     body=Body(NewJobs, (*bodies.JSON_TYPES, *bodies.LINES_TYPES), _read_bulk),
     headers=(preference.IDEMPOTENCY_KEY,),
     answers={202: Answer("All are stored, and will run.", MadeListBody, (preference.REPLAYED,))},
-    problems=(KEY_REUSED,),
+    problems=(KEY_REUSED, QUEUE_FULL),
 )
 def create_bulk(desk: Desk, call: Call) -> Reply:
     """Up to 1,000 jobs in one transaction: all are stored, or none, and then every faulty one is named.
@@ -448,7 +449,7 @@ def cancel(desk: Desk, call: Call) -> Reply:
         200: Answer("The new job ended while the request waited.", JobBody, _MADE),
         202: Answer("The new job is stored, and will run.", JobBody, _MADE),
     },
-    problems=(NOT_FOUND, GONE, CONFLICT, UNKNOWN_MODEL, KEY_REUSED),
+    problems=(NOT_FOUND, GONE, CONFLICT, UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL),
 )
 def retry(desk: Desk, call: Call) -> Reply:
     """Makes a new job with `retry_of`; only a failed, expired or cancelled one can be run again."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from api.desk import Desk
 from api.operations import Answer, Call, Operations, Reply
+from worker.deps import HintsKind
 from worker.domain.answer import Json
 from worker.domain.route import Target
 from worker.providers.catalog import ProviderSpec
@@ -29,12 +30,13 @@ class Health(_Out):
 
 
 class Ready(_Out):
-    """`broker: away` only makes jobs start up to a second later."""
+    """`hints`: how workers hear of new jobs. `broker: away` only makes jobs start up to a second later."""
 
     status: Literal["ready", "unready"]
     database: Literal["up", "away"]
     migrations: Literal["current", "pending", "unknown"]
-    broker: Literal["up", "away"]
+    hints: HintsKind
+    broker: Literal["up", "away", "none"]
 
 
 class TargetBody(_Out):
@@ -132,6 +134,7 @@ def readyz(desk: Desk, _call: Call) -> Reply:
         "status": "ready" if state.ready else "unready",
         "database": state.database,
         "migrations": state.migrations,
+        "hints": state.hints,
         "broker": state.broker,
     }
     return Reply(body, 200 if state.ready else 503)

@@ -75,7 +75,13 @@ def test_a_database_that_is_behind_is_not_ready(empty_database_url: str, tmp_pat
             conn.exec_driver_sql("DELETE FROM alembic_version")
         answer = site.client.get("/readyz")
         assert answer.status_code == 503
-        assert answer.json == {"status": "unready", "database": "up", "migrations": "pending", "broker": "up"}
+        assert answer.json == {
+            "status": "unready",
+            "database": "up",
+            "migrations": "pending",
+            "hints": "local",
+            "broker": "none",
+        }
 
 
 @pytest.fixture
@@ -105,7 +111,13 @@ def test_the_process_lives_while_database_and_broker_are_away(production: tuple[
     assert http.get("/healthz").json() == {"status": "ok"}
     ready = http.get("/readyz")
     assert ready.status_code == 503
-    assert ready.json() == {"status": "unready", "database": "away", "migrations": "unknown", "broker": "away"}
+    assert ready.json() == {
+        "status": "unready",
+        "database": "away",
+        "migrations": "unknown",
+        "hints": "redis",
+        "broker": "away",
+    }
     before = time.monotonic()
     answer = http.post("/v1/jobs", json=HI, headers=AUTH)
     assert time.monotonic() - before < 1

@@ -113,7 +113,7 @@ def test_operators_see_what_workers_see(site: Web, provider: ScriptedProvider) -
     ready = site.client.get("/readyz")
     assert (ready.status_code, ready.json) == (
         200,
-        {"status": "ready", "database": "up", "migrations": "current", "broker": "up"},
+        {"status": "ready", "database": "up", "migrations": "current", "hints": "local", "broker": "none"},
     )
     assert site.get("/v1/providers").json["workers"] == 0
     (route,) = site.get("/v1/routes").json["data"]

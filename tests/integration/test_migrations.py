@@ -6,7 +6,6 @@ from contextlib import closing
 from typing import Final
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
@@ -50,12 +49,12 @@ def test_a_difference_would_be_seen(database: Database) -> None:
     assert found[0] == "add_column"
 
 
-@pytest.mark.parametrize("revision", ["0001"])
+@pytest.mark.parametrize("revision", ["0001", "0002"])
 def test_an_old_database_comes_along_with_its_rows_and_takes_those_of_the_old_release(
     empty_database_url: str, revision: str
 ) -> None:
     with closing(Database(empty_database_url)) as database:
-        command.upgrade(migrate._config(database), revision)
+        migrate.upgrade(database, revision)
         _as_release_0001_writes(database, 1)
         assert migrate.pending(database)
         migrate.upgrade(database)

@@ -12,7 +12,7 @@ from tests.support.wait import wait_until
 from worker import clock
 from worker.domain.answer import Failure
 from worker.domain.failure import FailureKind, Lane
-from worker.domain.job import AttemptRow, Claimed, Ending, NewJob, Return
+from worker.domain.job import FORMAT, AttemptRow, Claimed, Ending, NewJob, Return
 from worker.domain.money import Usage
 from worker.domain.state import FINAL, MOVES, AttemptState, JobStatus
 from worker.store import attempts, idempotency, jobs, keys, leases, projects, views, workers
@@ -65,6 +65,17 @@ def test_a_job_is_claimed_once(database: Database) -> None:
     ids = stored(database, 5)
     assert {job.id for job in claimed(database, ids)} == set(ids)
     assert claimed(database, ids) == []
+
+
+def test_a_row_of_a_newer_format_is_left_to_newer_workers(database: Database) -> None:
+    newer, ours = stored(database, 2)
+    with database.write() as conn:
+        conn.execute(job_table.update().where(job_table.c.id == newer).values(format=FORMAT + 1))
+    assert [job.id for job in claimed(database, [newer, ours])] == [ours]
+    with database.write() as conn:
+        assert jobs.claim_block(conn, Lane.BATCH, 5, worker_id="wrk_1", claim_id="clm_1") == []
+        assert views.request_of(conn, PROJECT, newer) is None, "nor is it copied into a row of the older format"
+        assert jobs.cancel(conn, PROJECT, newer) is JobStatus.CANCELLED, "what needs no reading of it goes on"
 
 
 def test_what_is_stored_comes_back_with_the_claim(database: Database) -> None:
@@ -409,8 +420,11 @@ def test_hot_statements_do_not_scan_the_table(postgres_url: str) -> None:
         ids = {"rows_id": ["job_" + "5".zfill(26)]}
         plans = {
             "groups": (jobs._groups(), {"lane": "batch", "most": 100}),
-            "due": (jobs._due("postgresql"), {"lane": "batch", "project": "proj_0", "priority": 0, "quota": 50}),
-            "claim": (jobs._claim("postgresql"), {**ids, "worker": "w", "claim": "c"}),
+            "due": (
+                jobs._due("postgresql"),
+                {"lane": "batch", "project": "proj_0", "priority": 0, "quota": 50, "known": 1},
+            ),
+            "claim": (jobs._claim("postgresql"), {**ids, "worker": "w", "claim": "c", "known": 1}),
             "fence": (jobs._still_ours("postgresql"), {**ids, "rows_claim_id": ["c"]}),
             "list": (
                 views._select().where(job_table.c.project_id == "proj_1").order_by(job_table.c.id.desc()).limit(20),

@@ -681,3 +681,12 @@ def test_the_example_file_loads() -> None:
     assert set(settings.providers) == {"groq", "local"}
     assert set(settings.routes) == {"default", "private", "patient"}
     assert settings.warnings == ()
+
+
+def test_hints_go_through_redis_only_where_that_is_wished_and_there_is_one() -> None:
+    redis = {"REDIS_URL": "redis://cache:6379/0"}
+    assert load(redis).broker is not None
+    assert load({**redis, "COMPLETAR_HINTS": "redis"}).broker is not None
+    assert load({**redis, "COMPLETAR_HINTS": "SQL"}).broker is None
+    assert load({}).broker is None
+    assert "REDIS_URL is not set" in faults({"COMPLETAR_HINTS": "redis"})["COMPLETAR_HINTS"]

@@ -14,6 +14,10 @@ from worker.domain.state import AttemptState, JobStatus
 
 OnInterruption = Literal["retry", "fail"]
 STARTS_MAX: Final = 3  # a job whose worker died this often with its call open is not started again
+STOPS_MAX: Final = 3  # nor one whose call was hung up on so often because its worker was stopped
+# Of the body of a stored request. Raise it with a change that an older release would read wrongly: workers leave rows
+# of a newer format to workers that know it, so that two releases can run side by side during a deploy.
+FORMAT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)

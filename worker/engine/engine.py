@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,6 +48,18 @@ class Held:
     history: Sequence[Attempt]
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Whether the engine lives: `turns` of its loop so far, `whole`: nothing of it has ended by itself.
+
+    idle  lanes with nothing in hand -> jobs they have taken so far
+    """
+
+    turns: int
+    whole: bool
+    idle: Mapping[Lane, int]
+
+
 @dataclass(slots=True)
 class _LaneState:
     lane: Lane
@@ -59,6 +71,7 @@ class _LaneState:
     running: dict[str, Control] = field(default_factory=dict)
     claiming: bool = False
     gathering: bool = False
+    taken: int = 0
 
     @property
     def free(self) -> int:
@@ -88,6 +101,8 @@ class Engine:
         self.writer: Writer
         self._lanes: dict[Lane, _LaneState] = {}
         self._seen: dict[str, None] = {}
+        self._standing: list[asyncio.Task[None]] = []
+        self._turns = 0
 
     # -- from any thread ----------------------------------------------------------------------------------------
 
@@ -117,6 +132,15 @@ class Engine:
             "in_flight": {name.value: len(state.running) for name, state in self._lanes.items()},
             "places": {name.value: state.governor.places for name, state in self._lanes.items()},
         }
+
+    def pulse(self) -> Pulse:
+        """Of a started engine."""
+        alive = self._thread is not None and self._thread.is_alive()
+        return Pulse(
+            self._turns,
+            alive and not any(task.done() for task in self._standing),
+            {lane: state.taken for lane, state in self._lanes.items() if not state.running and not state.buffer},
+        )
 
     def drain(self, seconds: float) -> None:
         """Stop: no more claims, unsent jobs go back at once, open calls get `seconds` to end, the rest goes back."""
@@ -153,6 +177,7 @@ class Engine:
         keep += [self.loop.create_task(self._poll()), self.loop.create_task(self._govern())]
         for task in keep:
             task.add_done_callback(_loud)
+        self._standing = keep
         self._ready.set()
         try:
             self.loop.run_forever()
@@ -206,6 +231,7 @@ class Engine:
         finally:
             state.claiming = False
         state.buffer.extend(held)
+        state.taken += len(held)
         if self._draining:
             self._give_back(state)
         state.wake.set()
@@ -313,6 +339,7 @@ class Engine:
         while True:
             before = self.loop.time()
             await asyncio.sleep(TICK_S)
+            self._turns += 1
             lag = self.loop.time() - before - TICK_S
             hurried = bool(self._lanes[Lane.INTERACTIVE].running) if Lane.INTERACTIVE in self._lanes else False
             for lane, state in self._lanes.items():
@@ -390,4 +417,4 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-__all__ = ["Control", "Engine", "Held", "Run", "Why"]
+__all__ = ["Control", "Engine", "Held", "Pulse", "Run", "Why"]

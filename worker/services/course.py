@@ -69,6 +69,7 @@ class Course:
     marking: tuple[AttemptRow, asyncio.Future[bool]] | None = None  # a mark that was under way when it was hung up
     broken_text: str | None = None  # an answer of the wrong shape, for the repair turn
     complaint: str = ""
+    stops: int = 0  # earlier calls that were hung up on because their worker was stopped
 
     def remaining_s(self) -> float | None:
         return None if self.deadline_s is None else self.deadline_s - clock.monotonic_s()
@@ -96,7 +97,10 @@ def begin(bench: Bench, held: Held, control: Control) -> Course | Ending:
     if job.max_cost_nano is not None or job.budget_key is not None:
         purse = Purse.after(job.max_cost_nano, (past.row for past in held.history))
     deadline = None if job.remaining_s is None else clock.monotonic_s() + job.remaining_s
-    return Course(bench, job, control, walk, body["input"], schema, purse, deadline, job.rows)
+    stops = sum(
+        past.row.state is AttemptState.CANCELLED and past.row.kind is FailureKind.INTERRUPTED for past in held.history
+    )
+    return Course(bench, job, control, walk, body["input"], schema, purse, deadline, job.rows, stops=stops)
 
 
 def _replay(walk: Walk, history: Sequence[Attempt]) -> None:

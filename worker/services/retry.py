@@ -32,7 +32,7 @@ def retry(
     with deps.database.read() as conn:
         stored = views.request_of(conn, project_id, job.id)
     if stored is None:
-        raise NotRetriable(f"the request of job {job.id} is no longer kept")
+        raise NotRetriable(f"the request of job {job.id} is no longer kept, or a newer release stored it")
     again = JobRequest(
         kind=job.kind,
         models=tuple(job.models),

@@ -13,7 +13,7 @@ from dataclasses import replace
 from worker import clock, events
 from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.failure import FailureKind
-from worker.domain.job import AttemptRow, Claimed, Ending, Return
+from worker.domain.job import STOPS_MAX, AttemptRow, Claimed, Ending, Return
 from worker.domain.retry import IN_PLACE_S
 from worker.domain.state import JobStatus
 from worker.domain.walk import Ask, Park, Stop
@@ -183,9 +183,12 @@ async def _mark(course: Course, letter: Letter) -> AttemptRow | None:
 async def _hung_up(course: Course) -> None:
     """The job was interrupted while calls of it were open, or about to be made."""
     interrupted = next((row for row in course.done if row.kind is FailureKind.INTERRUPTED), None)
-    if interrupted is not None and course.job.on_interruption == "fail":
-        error = Failure(FailureKind.INTERRUPTED, interrupted.reason or "")
-        await _settle(course, Ending(JobStatus.FAILED, error=error))
+    why = interrupted.reason if interrupted is not None else None
+    last = course.stops + 1 >= STOPS_MAX  # another stop would come before the answer again, and be paid again
+    if last:
+        why = f"{STOPS_MAX} workers were stopped before the answer came; DRAIN_S is how long a call may go on then"
+    if interrupted is not None and (last or course.job.on_interruption == "fail"):
+        await _settle(course, Ending(JobStatus.FAILED, error=Failure(FailureKind.INTERRUPTED, why or "")))
         return
     await _settle(course, Return())
 

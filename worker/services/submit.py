@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,7 +71,7 @@ def submit(
 ) -> Submitted:
     """Store jobs and tell the workers. The rows are committed when this returns. `key_id`: the caller's API key.
 
-    Raises UnknownModel (nothing is stored), KeyReused, Unavailable (database away; nothing is stored).
+    Raises, with nothing stored: UnknownModel, KeyReused, QueueFull, Unavailable (database away).
     """
     for request in requests:
         deps.catalog.resolve(request.models)
@@ -78,6 +79,7 @@ def submit(
         earlier = _earlier(deps, project_id, idempotent)
         if earlier is not None:
             return earlier
+    deps.intake.admit(project_id, Counter(request.lane for request in requests))
     new = [_new_job(deps, project_id, key_id, request) for request in requests]
     ids = tuple(job.id for job in new)
     try:

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Final
 
 from worker import clock, events
@@ -17,14 +18,17 @@ from worker.limits.gate import Gate, Rates
 from worker.providers.formats import SLEEPING
 from worker.providers.transport import Transport
 from worker.services import sweep as sweeping
+from worker.services import watchdog
 from worker.services.course import Bench
 from worker.services.run import run
-from worker.store import jobs, workers
+from worker.services.watchdog import Watchdog
+from worker.store import jobs, notices, workers
 from worker.store.database import Unavailable
 
 RELEASE: Final = "0.1.0"
 CANCEL_LOOK_S: Final = 0.4  # a cancelled job starts no call in any case; this is when it hears of it
 SWEEP_S: Final = 3.0
+RECORD_S: Final = 1.0  # at the end of a drain, for the writes of the calls that were hung up on
 # The loop's thread competes with the database threads for the interpreter; the default of 5 ms is a long wait for it.
 SWITCH_S: Final = 0.001
 
@@ -65,23 +69,33 @@ class Worker:
                 events.emit("worker.waiting", level="warning", reason=str(exc))
                 self._stopping.wait(1.0)
         self.engine.start(self._open)
+        dog = Watchdog(self.engine, self._deps.database, poll_s=self._settings.poll_s)
         for name, every_s, work in (
             ("heartbeat", self._settings.heartbeat_s, self._beat),
             ("cancels", CANCEL_LOOK_S, self._look_for_cancels),
             ("sweep", self._sweep_s, self._sweep),
+            ("loop", watchdog.LOOK_S, self._unless_stopping(dog.look_at_loop)),
+            ("lanes", watchdog.LOOK_S, self._unless_stopping(dog.look_at_lanes)),
         ):
             thread = threading.Thread(target=self._every, args=(every_s, work), name=f"completar-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
+        if self._settings.broker is None and self._deps.database.dialect == "postgresql":
+            threading.Thread(
+                target=notices.listen,
+                args=(self._deps.database, self.engine.wake, self._stopping),
+                name="completar-notices",
+                daemon=True,
+            ).start()
         events.emit("worker.started", worker_id=self._id, lanes=[lane.value for lane in self._settings.lanes])
 
     def stop(self) -> None:
-        """Drain and leave: within `drain_s`, less a second to be gone before the platform kills us."""
+        """Drain and leave: within `drain_s`, less a moment to put on record what was hung up on."""
         if self._stopping.is_set():
             return
         events.emit("worker.draining", worker_id=self._id)
         self._stopping.set()
-        self.engine.drain(max(0.0, self._settings.drain_s - 1.0))
+        self.engine.drain(self._settings.drain_s - min(RECORD_S, self._settings.drain_s / 3))
         self._drained.set()
         for thread in self._threads:
             thread.join(2.0)
@@ -124,6 +138,14 @@ class Worker:
                 continue
             except Exception as exc:  # noqa: BLE001 - a look-out that dies is never missed until it is needed
                 events.emit("worker.fault", level="error", where=work.__name__, error=repr(exc)[:300])
+
+    def _unless_stopping(self, look: Callable[[], None]) -> Callable[[], None]:
+        @wraps(look)
+        def looked() -> None:
+            if not self._stopping.is_set():
+                look()
+
+        return looked
 
     def _beat(self) -> None:
         report = self.engine.report()

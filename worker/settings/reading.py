@@ -205,6 +205,8 @@ def _crossed(settings: Settings) -> list[Fault]:
                 'Make one: python -c "import secrets; print(secrets.token_urlsafe(32))"',
             )
         )
+    if settings.hints == "redis" and settings.redis_url is None:
+        faults.append(Fault("COMPLETAR_HINTS", "is redis, and REDIS_URL is not set", "Set it, or choose sql or auto."))
     if settings.lease_s < 2 * settings.heartbeat_s:
         faults.append(
             Fault(

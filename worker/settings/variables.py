@@ -21,6 +21,7 @@ from worker.settings import address
 from worker.settings.file import ProviderConfig, RouteConfig
 
 SandboxMode = Literal["auto", "on", "off"]
+HintsMode = Literal["auto", "redis", "sql"]
 _MASK: Final = "***"
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 # What runs behind an endpoint: an engine, or the default handler with one of its tasks.
@@ -143,8 +144,16 @@ class Settings(BaseModel):
     ] = None
     redis_url: Annotated[
         RedisUrl | None,
-        Variable("REDIS_URL", "Redis or Valkey; not set: one process holds everything (embedded)."),
+        Variable("REDIS_URL", "Redis or Valkey, through which workers hear of new jobs; not needed."),
     ] = None
+    hints: Annotated[
+        HintsMode,
+        Variable(
+            "COMPLETAR_HINTS",
+            "How workers hear of new jobs: redis, sql (no broker at all), or auto: redis where REDIS_URL is set.",
+        ),
+        BeforeValidator(_lowered),
+    ] = "auto"
     port: Annotated[
         int, Variable("PORT", "Port the web process listens on; 0 takes a free one."), Field(ge=0, le=65_535)
     ] = 8000
@@ -208,6 +217,23 @@ class Settings(BaseModel):
         Variable("COMPLETAR_DEADLINE_S", "Deadline of a job that names none.", "seconds"),
         Field(ge=1, le=2_592_000),
     ] = 86_400.0
+    queue_depth: Annotated[
+        int,
+        Variable(
+            "COMPLETAR_QUEUE_DEPTH",
+            "Jobs of a project that may wait in a lane; more are refused with 429. 0: no bound.",
+        ),
+        Field(ge=0, le=100_000_000),
+    ] = 1_000_000
+    queue_age_s: Annotated[
+        float,
+        Variable(
+            "COMPLETAR_QUEUE_AGE_S",
+            "How long a project's first interactive job may wait for a place before more are refused. 0: no bound.",
+            "seconds",
+        ),
+        Field(ge=0, le=2_592_000),
+    ] = 3600.0
     max_body_bytes: Annotated[
         int,
         Variable("COMPLETAR_MAX_BODY_BYTES", "Largest request body taken.", "bytes"),
@@ -250,6 +276,11 @@ class Settings(BaseModel):
     endpoint: Endpoint | None = None
     keys: Mapping[str, SecretStr] = {}
     warnings: tuple[str, ...] = ()
+
+    @property
+    def broker(self) -> SecretStr | None:
+        """Redis, where workers hear of jobs through it."""
+        return None if self.hints == "sql" else self.redis_url
 
     @property
     def embedded(self) -> bool:

@@ -67,6 +67,15 @@ class Database:
         with _translated(), self._autocommit.connect() as conn:
             yield conn
 
+    @contextmanager
+    def session(self) -> Iterator[sa.Connection]:
+        """A connection that is not lent again afterwards, for what sets things of its own. Raises Unavailable."""
+        with _translated(), self._engine.connect() as conn:
+            try:
+                yield conn
+            finally:
+                conn.invalidate()
+
     def close(self) -> None:
         self._engine.dispose()
 

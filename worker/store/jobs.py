@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from worker.domain.answer import Failure
 from worker.domain.failure import RETRYABLE, FailureKind, Lane
 from worker.domain.fairness import shares
-from worker.domain.job import STARTS_MAX, Claimed, Ending, NewJob, Return
+from worker.domain.job import FORMAT, STARTS_MAX, Claimed, Ending, NewJob, Return
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
 from worker.store import budgets
@@ -103,6 +103,7 @@ def _insert(dialect: str) -> tuple[sa.Insert, sa.Insert]:
         "retry_of": v.c.retry_of,
         "max_cost_nano": v.c.max_cost_nano,
         "key_id": v.c.key_id,
+        "format": sa.literal(FORMAT),
     }
     return (
         job.insert().from_select(list(into_job), sa.select(*into_job.values())),
@@ -119,7 +120,7 @@ _GROUPS = Rows(project_id=sa.Text, priority=sa.Integer, quota=sa.Integer)
 def claim(conn: sa.Connection, ids: Sequence[str], *, worker_id: str, claim_id: str) -> list[Claimed]:
     """Take these jobs if they are still queued and due. A row that does not come back is not ours."""
     dialect = conn.dialect.name
-    params = _IDS.params(dialect, [(i,) for i in ids]) | {"worker": worker_id, "claim": claim_id}
+    params = _IDS.params(dialect, [(i,) for i in ids]) | {"worker": worker_id, "claim": claim_id, "known": FORMAT}
     return [_claimed(row, claim_id) for row in conn.execute(_claim(dialect), params)]
 
 
@@ -131,6 +132,16 @@ def claim_block(
     First the projects and priorities that have work are read off the index, then rows are locked in those: the
     backlog is never ranked as a whole.
     """
+    taken = _chosen(conn, lane, room, max_projects)
+    return claim(conn, taken, worker_id=worker_id, claim_id=claim_id) if taken else []
+
+
+def claimable(conn: sa.Connection, lane: Lane) -> bool:
+    """Whether a claim of this lane would find anything now. Locks what it finds until the transaction ends."""
+    return bool(_chosen(conn, lane, 1, 100))
+
+
+def _chosen(conn: sa.Connection, lane: Lane, room: int, max_projects: int) -> list[str]:
     groups = [(r.project_id, r.priority) for r in conn.execute(_groups(), {"lane": lane.value, "most": max_projects})]
     taken: list[str] = []
     spent: dict[str, int] = {}
@@ -140,12 +151,18 @@ def claim_block(
             continue
         found = conn.execute(
             _due(conn.dialect.name),
-            {"lane": lane.value, "project": share.project_id, "priority": share.priority, "quota": quota},
+            {
+                "lane": lane.value,
+                "project": share.project_id,
+                "priority": share.priority,
+                "quota": quota,
+                "known": FORMAT,
+            },
         ).scalars()
         before = len(taken)
         taken.extend(found)
         spent[share.project_id] = spent.get(share.project_id, 0) + len(taken) - before
-    return claim(conn, taken, worker_id=worker_id, claim_id=claim_id) if taken else []
+    return taken
 
 
 @cache
@@ -173,6 +190,7 @@ def _due(dialect: str) -> sa.Select[Any]:
             job.c.status == sa.literal_column("'queued'"),
             # now() is one value for the whole statement, so Postgres can use it as a bound of the index scan.
             job.c.run_at <= (db_now() if dialect == "sqlite" else sa.func.now()),
+            job.c.format <= sa.bindparam("known"),
         )
         .order_by(job.c.run_at, job.c.id)
         .limit(sa.bindparam("quota"))
@@ -187,7 +205,12 @@ def _claim(dialect: str) -> Any:
     budgeted = sa.select(api_key.c.id).where(api_key.c.id == job.c.key_id, api_key.c.budget_nano.is_not(None))
     return (
         job.update()
-        .where(job.c.id.in_(sa.select(v.c.id)), job.c.status == _S.QUEUED.value, job.c.run_at <= db_now())
+        .where(
+            job.c.id.in_(sa.select(v.c.id)),
+            job.c.status == _S.QUEUED.value,
+            job.c.run_at <= db_now(),
+            job.c.format <= sa.bindparam("known"),
+        )
         .values(
             status=_S.IN_PROGRESS.value,
             version=job.c.version + 1,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
@@ -10,6 +12,16 @@ from worker.store.moment import db_now
 from worker.store.tables import project
 
 DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Limits of its queue: None stands for the usual one, 0 for none."""
+
+    id: str
+    name: str
+    queue_depth: int | None
+    queue_age_s: float | None
 
 
 def ensure(conn: sa.Connection, name: str = DEFAULT) -> str:
@@ -29,3 +41,19 @@ def ensure(conn: sa.Connection, name: str = DEFAULT) -> str:
 def names(conn: sa.Connection) -> dict[str, str]:
     """Every project's name, by its id."""
     return {row.id: row.name for row in conn.execute(sa.select(project.c.id, project.c.name))}
+
+
+def listed(conn: sa.Connection) -> list[Project]:
+    """Every project, by name."""
+    columns = (project.c.id, project.c.name, project.c.queue_depth, project.c.queue_age_s)
+    return [Project(*row) for row in conn.execute(sa.select(*columns).order_by(project.c.name))]
+
+
+def limit_depth(conn: sa.Connection, name: str, depth: int | None) -> bool:
+    """Jobs that may wait in a lane. False: there is no such project."""
+    return conn.execute(project.update().where(project.c.name == name).values(queue_depth=depth)).rowcount == 1
+
+
+def limit_age(conn: sa.Connection, name: str, age_s: float | None) -> bool:
+    """How long its first interactive job may wait. False: there is no such project."""
+    return conn.execute(project.update().where(project.c.name == name).values(queue_age_s=age_s)).rowcount == 1

@@ -32,6 +32,9 @@ project: Final = sa.Table(
     _id("id", primary_key=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("created_at", Moment, nullable=False),
+    # Limits of its own for what may wait; NULL: those of the settings.
+    sa.Column("queue_depth", sa.Integer),
+    sa.Column("queue_age_s", sa.Float),
 )
 
 api_key: Final = sa.Table(
@@ -93,6 +96,7 @@ job: Final = sa.Table(
     sa.Column("purged_at", Moment),
     sa.Column("max_cost_nano", Big),
     _id("key_id"),  # the API key that made it
+    sa.Column("format", sa.SmallInteger, nullable=False, server_default=sa.text("1")),  # of its input's body
     # Due rows by lane: the claim. Only open rows are in it, so it stays small whatever the table's size.
     sa.Index(
         "ix_job_due",

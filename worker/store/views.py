@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from worker.domain.failure import Lane
-from worker.domain.job import JobView, Served
+from worker.domain.job import FORMAT, JobView, Served
 from worker.domain.money import Usage
 from worker.domain.state import JobStatus
 from worker.store.tables import job, job_input, job_result
@@ -65,11 +65,13 @@ def versions(conn: sa.Connection, ids: Sequence[str]) -> dict[str, tuple[int, Jo
 
 
 def request_of(conn: sa.Connection, project_id: str, job_id: str) -> dict[str, Any] | None:
-    """The stored request `{"input", "output_schema"}`, for a retry as a new job."""
+    """The stored request `{"input", "output_schema"}`, for a retry as a new job; None also for what a newer release
+    stored in a format of its own.
+    """
     body = conn.execute(
         sa.select(job_input.c.body)
         .join(job, job.c.id == job_input.c.job_id)
-        .where(job.c.id == job_id, job.c.project_id == project_id)
+        .where(job.c.id == job_id, job.c.project_id == project_id, job.c.format <= FORMAT)
     ).scalar_one_or_none()
     return json.loads(body) if body is not None else None
 
