@@ -36,6 +36,7 @@ from worker.services.course import (
     expired,
     judge,
     note_skips,
+    parked,
     result_of,
     with_repair,
 )
@@ -71,6 +72,9 @@ async def _walk(course: Course) -> None:
             case Stop(failure):
                 ending = Ending(JobStatus.FAILED, error=failure, provider=course.walk.last_provider)
                 await _settle(course, ending)
+                return
+            case Park() if (park := parked(course)) is not None:
+                await _settle(course, park)
                 return
             case Park(wait_s):
                 if await _rest(course, wait_s):
@@ -161,7 +165,7 @@ async def _call(course: Course, letter: _Letter) -> bool:
     """
     gate, target, key = course.bench.gate, letter.ask.target, letter.ask.key
     tokens = course.walk.needs.tokens
-    gate.enter(target, tokens, clock.monotonic_s())
+    gate.enter(target, tokens, clock.monotonic_s(), key)
     outcome: Outcome | None = None
     try:
         row = await _mark(course, letter)

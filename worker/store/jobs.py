@@ -256,6 +256,7 @@ _SETTLE = Rows(
     claim_id=sa.Text,
     status=sa.Text,
     wait_s=sa.Float,
+    parked_for=sa.Text,
     calls=sa.Integer,
     rows=sa.Integer,
     input_tokens=sa.BigInteger,
@@ -302,6 +303,7 @@ def _settle_row(m: Settle) -> tuple[Any, ...]:
         m.claim_id,
         end.status.value if end is not None else _S.QUEUED.value,
         m.to.wait_s if isinstance(m.to, Return) else 0.0,
+        m.to.parked_for if isinstance(m.to, Return) else None,
         m.calls,
         m.rows,
         m.usage.input_tokens,
@@ -349,6 +351,7 @@ def _settle(dialect: str) -> Any:
             claim_id=None,
             worker_id=None,
             run_at=sa.case((back, later(v.c.wait_s)), else_=job.c.run_at),
+            parked_for=v.c.parked_for,
             ended_at=sa.case((back, sa.null()), else_=db_now()),
             attempts=job.c.attempts + v.c.calls,
             rows=job.c.rows + v.c.rows,
@@ -494,6 +497,7 @@ def _take_back(dialect: str) -> Any:
             claim_id=None,
             worker_id=None,
             run_at=db_now(),
+            parked_for=None,
             ended_at=sa.case((stopping, db_now()), else_=sa.null()),
         )
         .returning(job.c.id, job.c.status)
