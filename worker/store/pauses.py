@@ -96,12 +96,17 @@ def end_by(conn: sa.Connection, scope: Scope, who: str) -> None:
         _moved(conn, pause.update().where(pause.c.id == scope.id).values(**over))
 
 
-def end_all_by(conn: sa.Connection, provider: str, who: str) -> int:
-    """A person lets all of a provider go on, except targets that were closed one by one. Returns how many pauses."""
+def end_all_by(conn: sa.Connection, provider: str, who: str, *, key: str | None = None) -> int:
+    """A person lets all of a provider, or one key of it, go on, except targets that were closed one by one.
+
+    Returns how many pauses ended.
+    """
     forced = sa.and_(pause.c.covers == "target", pause.c.kind == PauseKind.OPERATOR.value)
+    of_key = sa.or_(sa.and_(pause.c.covers == "key", pause.c.name == key), pause.c.key_name == key)
+    meant = sa.not_(forced) if key is None else of_key
     return conn.execute(
         pause.update()
-        .where(pause.c.provider == provider, pause.c.closed_at.is_(None), sa.not_(forced))
+        .where(pause.c.provider == provider, pause.c.closed_at.is_(None), meant)
         .values(closed_at=db_now(), who=who)
     ).rowcount
 
