@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("provider", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("key_name", sa.Text(), nullable=False),
+        sa.Column("tag", sa.String(8), nullable=False),
         sa.Column("kind", sa.String(12), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("since_at", MOMENT, nullable=False),

@@ -201,10 +201,31 @@ def test_where_every_key_is_refused_lines_wait_and_who_is_waited_for_fails(
         assert line.waiting_for.kind == "auth"
         provider.always(script.chat("mended"))
         with station.deps.database.write() as conn:
-            pauses.end_by(conn, Scope("key", "pool", "POOL_2"), "key_1")
+            assert pauses.end_all_by(conn, "pool", "key_1", key="POOL_2") == 1
         (job,) = station.ended([line.id])
     assert job.status is JobStatus.COMPLETED
     assert provider.requests[-1].headers["authorization"] == f"Bearer {KEYS['POOL_2']}", "one of several is enough"
+
+
+def test_a_key_that_was_replaced_is_asked_at_once(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    more = POOL.format(url=provider.url)
+    mended = {name: f"{secret}-mended" for name, secret in KEYS.items()}
+    with closing(Station(database_url, provider, tmp_path, more=more, **KEYS)) as before:
+        provider.always(REFUSED)
+        with fleet(before, 1):
+            line = one(before)
+            all_parked(before, [line])
+        with fleet(before, 1):
+            asked = before.run(models=("pool/m",))
+            assert asked.attempts == 0, "the same keys stay refused over a restart"
+    provider.always(script.chat("mended"))
+    with closing(Station(database_url, provider, tmp_path, more=more, **mended)) as after, fleet(after, 1):
+        assert after.run(models=("pool/m",)).status is JobStatus.COMPLETED
+        (job,) = after.ended([line], within_s=5)
+        assert job.status is JobStatus.COMPLETED
+        assert holding(after) == []
 
 
 def test_a_pause_of_one_target_is_probed_though_another_serves(

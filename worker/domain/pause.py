@@ -52,12 +52,14 @@ class Scope:
     provider  all of it               target   one model; `name` is the target's
     account   every key billed to it; `name` is the account's
     key       one key; `name` is the variable's            grant  one key for one target, `name` and `key`
+    tag       of the key's secret; empty: whatever the secret is (a person's pause)
     """
 
     covers: Covers
     provider: str
     name: str = ""
     key: str = ""
+    tag: str = ""
 
     @property
     def id(self) -> str:
@@ -78,7 +80,7 @@ class Scope:
 
 @lru_cache(4096)
 def _id(scope: Scope) -> str:
-    told = json.dumps([scope.covers, scope.provider, scope.name, scope.key]).encode()
+    told = json.dumps([scope.covers, scope.provider, scope.name, scope.key, scope.tag]).encode()
     return hashlib.blake2b(told, digest_size=ID_LENGTH // 2).hexdigest()
 
 
@@ -132,10 +134,10 @@ def cause_of(target: Target, key: Key | None, failure: Failure) -> Cause | None:
             scope = Scope("account", target.provider, key.account)
             return Cause(scope, PauseKind.QUOTA, f"account {key.account} has no quota left: {said}", floor)
         case FailureKind.AUTH if key is not None:
-            scope = Scope("key", target.provider, key.name)
+            scope = Scope("key", target.provider, key.name, tag=key.tag)
             return Cause(scope, PauseKind.AUTH, f"key {key.name} was refused: {said}", floor)
         case FailureKind.PERMISSION if key is not None:
-            scope = Scope("grant", target.provider, target.name, key.name)
+            scope = Scope("grant", target.provider, target.name, key.name, key.tag)
             return Cause(scope, PauseKind.PERMISSION, f"key {key.name} may not use {target.name}: {said}", floor)
         case _:
             return None
@@ -150,8 +152,15 @@ def scopes_over(target: Target, key: Key | None) -> tuple[Scope, ...]:
         *wide,
         Scope("account", target.provider, key.account),
         Scope("key", target.provider, key.name),
-        Scope("grant", target.provider, target.name, key.name),
+        Scope("key", target.provider, key.name, tag=key.tag),
+        Scope("grant", target.provider, target.name, key.name, key.tag),
     )
+
+
+def is_replaced(scope: Scope, tags: Mapping[tuple[str, str], str]) -> bool:
+    """Whether the key of a pause has another secret now; `tags` are of the keys there are, by provider and name."""
+    now = tags.get((scope.provider, scope.name if scope.covers == "key" else scope.key))
+    return bool(scope.tag) and now is not None and now != scope.tag
 
 
 def probe_after_s(kind: PauseKind, probes: int) -> float:

@@ -8,13 +8,13 @@ nothing: of a pause that holds only the row is read, and a probe takes one job o
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
 from worker import clock, events
 from worker.domain.failure import Lane
-from worker.domain.pause import Cause, Pause, PauseKind, Scope, ids_in, probe_after_s
+from worker.domain.pause import Cause, Pause, PauseKind, Scope, ids_in, is_replaced, probe_after_s
 from worker.engine.engine import Engine, Held
 from worker.limits.gate import Gate
 from worker.limits.pauses import Answered, Due, News
@@ -33,20 +33,33 @@ class PauseWatch:
     """One per worker process. `load` before the engine starts, `connect` on its loop, then `turn` from one thread."""
 
     def __init__(
-        self, database: Database, engine: Engine, lanes: Collection[Lane], worker_id: Callable[[], str]
+        self,
+        database: Database,
+        engine: Engine,
+        lanes: Collection[Lane],
+        worker_id: Callable[[], str],
+        tags: Mapping[tuple[str, str], str],
     ) -> None:
+        """`tags` of the keys there are, by provider and name."""
         self.stirred: Final = threading.Event()  # there is something to write
         self._database = database
         self._engine = engine
         self._lanes = tuple(lanes)
         self._worker_id = worker_id
+        self._tags = tags
         self._gate: Gate | None = None
         self._known: Sequence[Pause] = ()
         self._wished: dict[str, tuple[_Wish, datetime]] = {}
 
     def load(self) -> None:
-        """What holds as the process starts, so that its first call knows. Raises Unavailable."""
-        with self._database.read() as conn:
+        """What holds as the process starts, so that its first call knows. Raises Unavailable.
+
+        A key that was replaced meanwhile is no longer the one that was refused: who waited for it goes on.
+        """
+        with self._database.write() as conn:
+            for pause in pauses.holding(conn):
+                if is_replaced(pause.scope, self._tags) and pauses.end(conn, pause.scope):
+                    events.emit("pause.ended", of=str(pause.scope), by="a new key")
             self._known = pauses.current(conn)
 
     def connect(self, gate: Gate) -> None:

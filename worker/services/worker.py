@@ -49,7 +49,8 @@ class Worker:
             poll_s=self._settings.poll_s,
             worker_id=lambda: self._id,
         )
-        self._pauses = PauseWatch(deps.database, self.engine, self._settings.lanes, lambda: self._id)
+        tags = {(spec.name, key.name): key.tag for spec in deps.catalog.providers.values() for key in spec.keys}
+        self._pauses = PauseWatch(deps.database, self.engine, self._settings.lanes, lambda: self._id, tags)
 
     @property
     def id(self) -> str:

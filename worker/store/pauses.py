@@ -145,6 +145,7 @@ def _insert(conn: sa.Connection, scope: Scope, values: dict[str, Any]) -> bool:
         "provider": scope.provider,
         "name": clean(scope.name),
         "key_name": scope.key,
+        "tag": scope.tag,
         **values,
     }
     try:
@@ -166,7 +167,7 @@ def _select() -> sa.Select[Any]:
 
 def _pause(row: Any) -> Pause:
     return Pause(
-        scope=Scope(row.covers, row.provider, row.name, row.key_name),
+        scope=Scope(row.covers, row.provider, row.name, row.key_name, row.tag),
         kind=PauseKind(row.kind),
         reason=row.reason,
         since_at=row.since_at,

@@ -217,6 +217,7 @@ pause: Final = sa.Table(
     sa.Column("provider", sa.Text, nullable=False),
     sa.Column("name", sa.Text, nullable=False),  # of the account, the key or the target
     sa.Column("key_name", sa.Text, nullable=False),
+    sa.Column("tag", sa.String(8), nullable=False),  # of the key's secret, to see that it was replaced
     sa.Column("kind", sa.String(12), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("since_at", Moment, nullable=False),
