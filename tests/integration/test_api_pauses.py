@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from api.cli.batch_run import BatchRun
+from api.cli.client import Client
+from api.cli.follow import Stretch, look
 from api.cli.main import root
+from api.cli.progress import Progress
+from api.cli.results import Output
 from api.cli.screen import Screen
 from tests.support import scripted_provider as script
 from tests.support.scripted_provider import ScriptedProvider
@@ -130,6 +137,21 @@ def _run(site: Web, monkeypatch: pytest.MonkeyPatch, url: str, *arguments: str, 
     monkeypatch.setenv("COMPLETAR_API_KEY", key if key is not None else site.key)
     monkeypatch.setenv("COMPLETAR_DATA_DIR", str(site.deps.settings.data_dir))
     return CliRunner().invoke(root, ["providers", *arguments], obj=Screen())
+
+
+def test_a_run_over_a_file_says_why_its_lines_stand_still(site: Web, capsys: pytest.CaptureFixture[str]) -> None:
+    site.post("/v1/providers/stub/pause", {"reason": "a drill"})
+    made = site.post("/v1/jobs/bulk", {"jobs": [JOB] * 3}).json["data"]
+    with site.working(), site.served() as url, closing(Client(url, site.key, Screen())) as client:
+        for job in made:
+            waiting(site, job)
+        stretch = Stretch([job["id"] for job in made], None, 0.0, 1.0)
+        assert look(client, stretch) == []
+        assert stretch.waits == {"provider stub: a drill"}
+        run = BatchRun(client, Screen(), Output(StringIO(), ordered=False), Progress(Screen()), "a")
+        for _ in range(2):
+            run._tell(stretch.waits)
+    assert capsys.readouterr().err.count("Lines wait for provider stub: a drill.") == 1
 
 
 def test_the_commands(site: Web, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def test_a_difference_would_be_seen(database: Database) -> None:
     assert found[0] == "add_column"
 
 
-@pytest.mark.parametrize("revision", ["0001"])
+@pytest.mark.parametrize("revision", ["0001", "0002"])
 def test_an_old_database_comes_along_with_its_rows_and_takes_those_of_the_old_release(
     empty_database_url: str, revision: str
 ) -> None:

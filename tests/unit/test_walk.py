@@ -179,6 +179,14 @@ def test_a_job_that_comes_back_asks_where_there_was_no_money_though_the_pass_was
     assert step.target is A
 
 
+def test_a_line_does_not_wait_for_a_key_where_the_target_takes_none() -> None:
+    w = walk(Target("q", "m", "Q"), lane=Lane.BATCH)
+    fail(w, asked(w), K.AUTH)
+    step = w.next()
+    assert isinstance(step, Stop)
+    assert step.failure.kind is K.AUTH
+
+
 def test_the_doors_of_a_job_are_those_it_may_still_ask() -> None:
     w = walk(target("a/1", keys=2), B)
     assert [(t.name, key and key.name) for t, key in w.doors()] == [("a/1", "A_0"), ("a/1", "A_1"), ("b/1", "B_0")]

@@ -291,7 +291,7 @@ class Walk:
         if rule.aside is Aside.ACCOUNT:
             self._poor.update(leaving)
         for i in leaving:
-            if rule.lasting:
+            if rule.lasting or rule.aside is Aside.KEY:  # no key that could be mended
                 self._gone.add(i)
             elif i not in self._gone:
                 self._aside[i] = wait
