@@ -239,11 +239,11 @@ def test_a_pause_of_one_target_is_probed_though_another_serves(
     provider.always(answer)
     with fleet(station):
         assert station.run().served.provider == "second"  # type: ignore[union-attr]
-        (pause,) = holding(station)
+        (pause,) = wait_until(lambda: holding(station), "the pause to be on record")
         assert pause.scope == Scope("target", "first", "first/m"), "no key, so no account to speak of"
         spent = False
         wait_until(lambda: station.run().attempts and not holding(station), "the pause to end")
-        assert station.run().served.provider == "first"  # type: ignore[union-attr]
+        wait_until(lambda: station.run().served.provider == "first", "both workers to have heard of it", 5)
 
 
 def test_the_wait_a_provider_names_is_a_floor(station: Station, provider: ScriptedProvider, soon: None) -> None:

@@ -25,6 +25,8 @@ LOOK_S: Final = 0.6
 HEARD_S: Final = 0.8  # after its end every process has heard of it: jobs that are woken earlier would be parked again
 WOKEN: Final = 2_000  # per mark and round: more than a worker ends meanwhile, and few if the pause comes back
 
+STRAYS: Final = 50  # rounds from one look for parked jobs that no pause holds to the next
+
 _Marks = Sequence[tuple[str, Lane]]
 _Wish = Literal["open", "close"]
 
@@ -47,6 +49,7 @@ class PauseWatch:
         self._lanes = tuple(lanes)
         self._worker_id = worker_id
         self._tags = tags
+        self._round = 0
         self._gate: Gate | None = None
         self._known: Sequence[Pause] = ()
         self._wished: dict[str, tuple[_Wish, datetime]] = {}
@@ -81,7 +84,9 @@ class PauseWatch:
             gate.pauses.news.popleft()
         with self._database.read() as conn:
             found = pauses.current(conn)
-            marks = parked.marks(conn)
+            self._round += 1
+            # Where nothing is paused nothing is parked either, unless all workers were away when the last pause ended.
+            marks = parked.marks(conn) if found or self._round % STRAYS == 1 else []
         self._engine.on_loop(_mirror, gate, found, news[-1].number if news else 0)
         for target, to in self._wishes(found):
             self._engine.on_loop(gate.force, target, to)
