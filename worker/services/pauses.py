@@ -24,7 +24,6 @@ from worker.store.database import Database
 LOOK_S: Final = 0.6
 HEARD_S: Final = 0.8  # after its end every process has heard of it: jobs that are woken earlier would be parked again
 WOKEN: Final = 2_000  # per mark and round: more than a worker ends meanwhile, and few if the pause comes back
-
 STRAYS: Final = 50  # rounds from one look for parked jobs that no pause holds to the next
 
 _Marks = Sequence[tuple[str, Lane]]
