@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
+from zlib import crc32
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,7 +16,7 @@ from api.fields import JOB_ID
 from worker import clock
 from worker.domain.answer import Json
 from worker.domain.failure import FailureKind, Lane
-from worker.domain.job import JobView
+from worker.domain.job import JobView, Waiting
 from worker.domain.money import NANO, Usage
 from worker.domain.state import FINAL, AttemptState, JobStatus
 from worker.store.attempts import Attempt
@@ -64,6 +65,16 @@ class ErrorBody(_Out):
     retryable: bool
 
 
+class WaitingBody(_Out):
+    """The pause that stands in the way of every target; `until` is its next probe, null: it ends by command alone."""
+
+    of: str
+    kind: str
+    reason: str
+    since: Instant
+    until: Instant | None
+
+
 class UrlsBody(_Out):
     self: str
     attempts: str
@@ -72,7 +83,9 @@ class UrlsBody(_Out):
 
 
 class JobBody(_Out):
-    """`model` is the first of `models`, as asked for; `attempts` counts calls. A failed job has an `error`."""
+    """`model` is the first of `models`, as asked for; `attempts` counts calls. A failed job has an `error`, one that is
+    queued because of a pause of its providers `waiting_for`.
+    """
 
     id: Annotated[str, Field(pattern=JOB_ID)]
     object: Literal["job"]
@@ -90,6 +103,7 @@ class JobBody(_Out):
     started_at: Instant | None
     ended_at: Instant | None
     run_at: Instant
+    waiting_for: WaitingBody | None
     deadline: Instant | None
     attempts: Count
     result: dict[str, Any] | None
@@ -169,6 +183,7 @@ def job_json(job: JobView) -> dict[str, Json]:
         "started_at": instant(job.started_at),
         "ended_at": instant(job.ended_at),
         "run_at": instant(job.run_at),
+        "waiting_for": _waiting_json(job.waiting_for),
         "deadline": instant(job.deadline_at),
         "attempts": job.attempts,
         "result": job.result,
@@ -187,6 +202,18 @@ def job_json(job: JobView) -> dict[str, Json]:
             "events": f"{base}/events",
             "cancel": f"{base}/cancel",
         },
+    }
+
+
+def _waiting_json(waiting: Waiting | None) -> dict[str, Json] | None:
+    if waiting is None:
+        return None
+    return {
+        "of": waiting.of,
+        "kind": waiting.kind,
+        "reason": waiting.reason,
+        "since": instant(waiting.since_at),
+        "until": instant(waiting.until_at),
     }
 
 
@@ -238,8 +265,10 @@ def url_of(job_id: str) -> str:
 
 
 def etag(job: JobView) -> str:
-    """Strong: the same version is the same bytes."""
-    return f'"{job.id}.{job.version}"'
+    """Strong: the same version is the same bytes, and of a job that waits for a pause the same state of that."""
+    if job.waiting_for is None:
+        return f'"{job.id}.{job.version}"'
+    return f'"{job.id}.{job.version}.{crc32(repr(job.waiting_for).encode()):08x}"'
 
 
 def retry_after(job: JobView) -> dict[str, str]:

@@ -40,6 +40,7 @@ class BatchRun:
         self._progress = progress
         self._expected = expected
         self._schedule = Schedule()
+        self._told: set[str] = set()  # why lines waited
         self._lines: dict[str, Line] = {}  # of jobs that have not ended, by id
 
     def run(self, lines: Iterable[Line | BrokenLine]) -> None:
@@ -124,10 +125,17 @@ class BatchRun:
     def _look(self) -> None:
         for stretch in self._schedule.due(clock.monotonic_s()):
             ended = look(self._client, stretch)
+            self._tell(stretch.waits)
             self._schedule.looked(stretch, len(ended), clock.monotonic_s())
             for job in ended:
                 self._take(record_of(self._lines.pop(job["id"]), job))
         self._show()
+
+    def _tell(self, waits: set[str]) -> None:
+        """Why lines stand still, each reason once."""
+        for reason in sorted(waits - self._told):
+            self._screen.warn(f"Lines wait for {reason}. `completar providers pauses` says when it is looked at again.")
+        self._told |= waits
 
     def _show(self) -> None:
         self._progress.update(self.sums, max(self.read, self._expected))

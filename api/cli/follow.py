@@ -33,6 +33,7 @@ class Stretch:
     due_s: float
     pause_s: float
     open: set[str] = field(default_factory=set)
+    waits: set[str] = field(default_factory=set)  # why some of them stood still, at the last look
 
     def __post_init__(self) -> None:
         self.open.update(self.ids)
@@ -90,7 +91,9 @@ def look(client: Client, stretch: Stretch) -> list[Job]:
     jobs = [client.get(f"/v1/jobs/{job_id}", patience_s=PATIENCE_S).json() for job_id in alone]
     if stretch.open - alone:
         jobs += _listed(client, stretch)
-    ended = [job for job in jobs if job["id"] in stretch.open and job["status"] in FINAL]
+    ours = [job for job in jobs if job["id"] in stretch.open]
+    stretch.waits = {f"{each['of']}: {each['reason']}" for job in ours if (each := job.get("waiting_for")) is not None}
+    ended = [job for job in ours if job["status"] in FINAL]
     stretch.open.difference_update(job["id"] for job in ended)
     return ended
 

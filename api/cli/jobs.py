@@ -235,6 +235,8 @@ def _shown(screen: Screen, response: httpx.Response, *, as_json: bool) -> None:
     }
     if job["result"] is not None:
         shown["answer"] = job["result"].get("text")
+    if job.get("waiting_for") is not None:
+        shown["waits for"] = f"{job['waiting_for']['of']} ({job['waiting_for']['reason']})"
     for name, value in shown.items():
         if value is not None:
             said = f"{value['message']} ({value['kind']})" if name == "error" else value

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import click
 
 from api.cli.command import Group, as_json
 from api.cli.configured import configured
-from api.cli.fault import Exit
+from api.cli.fault import CliFault, Exit
 from api.cli.screen import Screen
+from api.cli.server import server
 from worker.providers.sandbox import MODELS
 from worker.settings import SANDBOX
 
@@ -23,6 +26,7 @@ def providers(ctx: click.Context, as_json: bool) -> None:
     For example:
       completar providers
       completar providers check
+      completar providers pauses
       completar run "Hello" --model sandbox/slow-2s
     """
     if ctx.invoked_subcommand is None:
@@ -54,6 +58,103 @@ def check(ctx: click.Context, as_json: bool) -> None:
         screen.warn(f"warning: {warning}")
     if any(one.verdict == "gone" for one in found):
         ctx.exit(Exit.CONFIG)
+
+
+@providers.command()
+@click.argument("name", metavar="PROVIDER", required=False)
+@as_json("One JSON document.")
+@click.pass_obj
+def pauses(screen: Screen, name: str | None, as_json: bool) -> None:
+    """What no worker asks just now: why, and when it is looked at again.
+
+    For example:
+      completar providers pauses
+      completar providers pauses groq
+    """
+    with server(screen) as at:
+        found = at.client.get("/v1/providers").json()["data"]
+    _shown(screen, [one for each in found if name in {None, each["name"]} for one in each["pauses"]], as_json=as_json)
+
+
+@providers.command()
+@click.argument("name", metavar="PROVIDER")
+@click.option("--key", metavar="VARIABLE", help="Only this key of it.")
+@click.option("--reason", help="Shown to those whose jobs wait.")
+@as_json("One JSON document.")
+@click.pass_obj
+def pause(screen: Screen, name: str, key: str | None, reason: str | None, as_json: bool) -> None:
+    """Ask a provider nothing more, from no worker, until it is resumed. Jobs that need it wait. The API key must be one
+    with the scope `admin`.
+
+    For example:
+      completar providers pause groq --reason "invoice in dispute"
+      completar providers pause groq --key GROQ_API_KEY_2
+    """
+    _told(screen, f"/v1/providers/{_checked(name)}/pause", {"key": key, "reason": reason}, as_json=as_json)
+
+
+@providers.command()
+@click.argument("name", metavar="PROVIDER")
+@click.option("--key", metavar="VARIABLE", help="Only this key of it.")
+@as_json("One JSON document.")
+@click.pass_obj
+def resume(screen: Screen, name: str, key: str | None, as_json: bool) -> None:
+    """Let a provider go on, whoever paused it: an exhausted quota, a refused key, or you.
+
+    For example:
+      completar providers resume groq
+    """
+    _told(screen, f"/v1/providers/{_checked(name)}/resume", {"key": key}, as_json=as_json)
+
+
+@providers.command(name="open")
+@click.argument("target", metavar="TARGET")
+@click.option("--reason", help="Shown to those whose jobs wait.")
+@as_json("One JSON document.")
+@click.pass_obj
+def open_(screen: Screen, target: str, reason: str | None, as_json: bool) -> None:
+    """Open the circuit breaker of one target by hand: it is not called until `close`.
+
+    For example:
+      completar providers open groq/openai/gpt-oss-20b
+    """
+    _told(screen, "/v1/targets/open", {"target": target, "reason": reason}, as_json=as_json)
+
+
+@providers.command()
+@click.argument("target", metavar="TARGET")
+@as_json("One JSON document.")
+@click.pass_obj
+def close(screen: Screen, target: str, as_json: bool) -> None:
+    """Close the circuit breaker of one target, opened by hand or by failures: it is called again at once.
+
+    For example:
+      completar providers close groq/openai/gpt-oss-20b
+    """
+    _told(screen, "/v1/targets/close", {"target": target}, as_json=as_json)
+
+
+def _told(screen: Screen, path: str, given: Mapping[str, str | None], *, as_json: bool) -> None:
+    with server(screen) as at:
+        answer = at.client.post(path, {name: value for name, value in given.items() if value is not None})
+    _shown(screen, answer.json()["data"], as_json=as_json)
+
+
+def _shown(screen: Screen, held: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        screen.document({"pauses": held})
+        return
+    columns = ("what", "kind", "since", "next look", "reason")
+    screen.table(columns, ((one["of"], one["kind"], one["since"], one["until"], one["reason"]) for one in held))
+    if not held:
+        screen.say("Nothing is paused.")
+
+
+def _checked(name: str) -> str:
+    """It stands in an address: what is no name must not become another address."""
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise CliFault(f"{name!r} is no name of a provider.", "`completar providers` shows them.", Exit.USAGE)
+    return name
 
 
 def _list(screen: Screen, *, as_json: bool) -> None:

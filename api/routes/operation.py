@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict
 
 from api.desk import Desk
 from api.operations import Answer, Call, Operations, Reply
+from api.routes.pauses import PauseBody, pause_json
 from worker.deps import HintsKind
 from worker.domain.answer import Json
+from worker.domain.pause import Pause
 from worker.domain.route import Target
 from worker.providers.catalog import ProviderSpec
-from worker.store import workers
+from worker.store import pauses, workers
 
 operation: Final = Operations("Operation")
 
@@ -51,7 +53,7 @@ class TargetBody(_Out):
 
 
 class RestBody(_Out):
-    """A key, an account or a target that is left alone for a while."""
+    """A target that asked a worker to wait, with one key or all."""
 
     of: str
     kind: str
@@ -66,7 +68,7 @@ class LimitsBody(_Out):
 
 
 class ProviderBody(_Out):
-    """`keys` are names of variables, in the order they are tried; no key is ever shown."""
+    """`keys` are names of variables, in the order they are tried; no key is ever shown. `pauses` are of all workers."""
 
     name: str
     object: Literal["provider"]
@@ -78,6 +80,7 @@ class ProviderBody(_Out):
     limits: LimitsBody
     targets: list[TargetBody]
     resting: list[RestBody]
+    pauses: list[PauseBody]
 
 
 class ProviderList(_Out):
@@ -152,9 +155,10 @@ def list_providers(desk: Desk, _call: Call) -> Reply:
     """With the state of their targets as the workers see it."""
     with desk.deps.database.read() as conn:
         reports = workers.reports(conn)
+        held = pauses.holding(conn)
     catalog = desk.deps.catalog
     used = [target for route in catalog.routes.values() for target in route.targets]
-    data = [_provider(spec, used, reports) for spec in catalog.providers.values()]
+    data = [_provider(spec, used, reports, held) for spec in catalog.providers.values()]
     return Reply({"object": "list", "workers": len(reports), "data": data})
 
 
@@ -186,7 +190,9 @@ def list_routes(desk: Desk, _call: Call) -> Reply:
     return Reply({"object": "list", "data": data})
 
 
-def _provider(spec: ProviderSpec, used: Iterable[Target], reports: Mapping[str, Mapping[str, Any]]) -> Json:
+def _provider(
+    spec: ProviderSpec, used: Iterable[Target], reports: Mapping[str, Mapping[str, Any]], held: Iterable[Pause]
+) -> Json:
     targets = {t.name: t for t in (*spec.models.values(), *used) if t.provider == spec.name}
     resting = {
         (rest["of"], rest["reason"]): {name: rest[name] for name in ("of", "kind", "reason", "wait_s")}
@@ -205,6 +211,7 @@ def _provider(spec: ProviderSpec, used: Iterable[Target], reports: Mapping[str, 
         "limits": {"rpm": spec.limits.rpm, "tpm": spec.limits.tpm, "concurrency": spec.limits.concurrency},
         "targets": [_target(target, reports.values()) for target in targets.values()],
         "resting": list(resting.values()),
+        "pauses": [pause_json(one) for one in held if one.scope.provider == spec.name],
     }
 
 

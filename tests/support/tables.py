@@ -121,7 +121,7 @@ def told(kind: FailureKind, rule: Rule, say: Say) -> str:
         return f"{say(again[rule.pause]).format(n=rule.retries)}; {last}"
     if rule.pause is Pause.COLD_START:
         return f"{last}; {say('none left: waits up to `cold_start_s`')}"
-    if rule.aside is Aside.ACCOUNT:
+    if rule.aside is Aside.ACCOUNT or (rule.aside is Aside.KEY and not rule.lasting):
         return f"{last}; {say('none left: waits and looks again')}"
     return last
 

@@ -8,7 +8,7 @@ from worker.domain.answer import Answer, Failure
 from worker.domain.failure import FailureKind
 from worker.domain.money import Usage
 from worker.domain.route import Key, Target
-from worker.limits.gate import KEY_REST_S, Gate, Rates
+from worker.limits.gate import Gate, Rates
 
 K = FailureKind
 K1, K2, K3 = Key("K1", "acme"), Key("K2", "acme"), Key("K3", "other")
@@ -38,7 +38,6 @@ def test_a_refused_key_rests_for_every_model_and_its_siblings_do_not() -> None:
     assert kind_of(gate) is K.AUTH
     assert kind_of(gate, OTHER) is K.AUTH
     assert kind_of(gate, T, K2) is None
-    assert kind_of(gate, now_s=KEY_REST_S + 1) is None
 
 
 def test_a_missing_permission_is_of_one_model() -> None:
@@ -53,7 +52,6 @@ def test_quota_rests_the_whole_account_and_no_other() -> None:
     failed(gate, K.QUOTA, wait_s=100.0)
     assert [kind_of(gate, T, key) for key in (K1, K2, K3)] == [K.QUOTA, K.QUOTA, None]
     assert kind_of(gate, OTHER, K2) is K.QUOTA
-    assert kind_of(gate, now_s=101.0) is None
 
 
 def test_quota_without_a_key_rests_only_that_target() -> None:
@@ -140,3 +138,19 @@ def test_a_scout_that_never_comes_back_is_forgotten() -> None:
     gate = Gate({}, ["q"])
     gate.enter(BARE, 0, 0.0)
     assert kind_of(gate, BARE, None, now_s=200.0) is None
+
+
+def test_a_person_closes_a_door_and_opens_it_as_if_nothing_had_ever_failed() -> None:
+    gate = Gate({})
+    gate.force("p/m", "open")
+    closed = gate.look(T, K1, 0.0)
+    assert closed is not None
+    assert closed.reason == "p/m was closed by an operator"
+    assert kind_of(gate, OTHER) is None
+    gate.force("p/m", None)
+    assert kind_of(gate) is None
+    for _ in range(5):
+        failed(gate, K.OVERLOADED)
+    assert kind_of(gate) is K.OVERLOADED
+    gate.force("p/m", "close")
+    assert kind_of(gate) is None

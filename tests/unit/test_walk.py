@@ -93,6 +93,8 @@ A, B = target("a/1"), target("b/1")
 def test_the_course_that_follows_a_kind(kind: FailureKind, first: list[str], lane: Lane) -> None:
     if lane is Lane.BATCH and kind is K.LOADING:
         first = ["a", "park", "a", "park"]  # a batch line waits for its own target to start
+    if lane is Lane.BATCH and kind is K.AUTH:
+        first = ["a", "b", "park", "a", "b", "park"]  # and for somebody to mend the keys
     assert course(kind, lane, A, B)[: len(first)] == first
 
 
@@ -161,6 +163,38 @@ def test_a_quota_error_skips_the_siblings_of_the_account_but_not_another_account
     assert second.key.name == "K3"
     fail(w, second, K.QUOTA)
     assert isinstance(w.next(draw=0.5), Park)
+
+
+def test_a_job_that_comes_back_asks_where_there_was_no_money_though_the_pass_was_not_over() -> None:
+    closed = Closed(K.QUOTA, 60.0, "no quota")
+    w = walk(A, B)
+    fail(w, asked(w), K.QUOTA)
+    assert isinstance(w.next(lambda t, _key: closed if t is B else None), Park)
+    again = walk(A, B)
+    again.failed("a/1", "A_0", Failure(K.QUOTA, "x"), at_s=0.0, draw=0.5)
+    again.skipped("b/1", K.QUOTA)
+    again.resumed()
+    step = again.next(lambda t, _key: closed if t is B else None)
+    assert isinstance(step, Ask)
+    assert step.target is A
+
+
+def test_a_line_does_not_wait_for_a_key_where_the_target_takes_none() -> None:
+    w = walk(Target("q", "m", "Q"), lane=Lane.BATCH)
+    fail(w, asked(w), K.AUTH)
+    step = w.next()
+    assert isinstance(step, Stop)
+    assert step.failure.kind is K.AUTH
+
+
+def test_the_doors_of_a_job_are_those_it_may_still_ask() -> None:
+    w = walk(target("a/1", keys=2), B)
+    assert [(t.name, key and key.name) for t, key in w.doors()] == [("a/1", "A_0"), ("a/1", "A_1"), ("b/1", "B_0")]
+    fail(w, asked(w), K.AUTH)
+    fail(w, Ask(B, B.keys[0]), K.MODEL_NOT_FOUND)
+    assert [key and key.name for _, key in w.doors()] == ["A_1"]
+    bare = walk(Target("q", "m", "Q"))
+    assert [key for _, key in bare.doors()] == [None]
 
 
 def test_a_prompt_too_long_goes_only_to_a_larger_window() -> None:

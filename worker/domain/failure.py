@@ -139,10 +139,12 @@ INTERACTIVE: Final[Mapping[FailureKind, Rule]] = MappingProxyType(
     }
 )
 
-# Nobody waits for a batch line: it waits for its target rather than spend another's money.
+# Nobody waits for a batch line: it waits for its target rather than spend another's money, and for somebody to mend a
+# refused key rather than fail with all the others.
 BATCH: Final[Mapping[FailureKind, Rule]] = MappingProxyType(
     {
         **INTERACTIVE,
+        _K.AUTH: Rule(aside=Aside.KEY, free=True),
         _K.RATE_LIMIT: Rule(retries=1_000_000, pause=Pause.HINT, in_place=False, free=True),
         _K.LOADING: Rule(retries=1_000_000, pause=Pause.COLD_START, in_place=False, free=True),
     }

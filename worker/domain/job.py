@@ -116,9 +116,24 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """The claim is given back: run again in `wait_s` (0: at once). Uses up nothing by itself."""
+    """The claim is given back: run again in `wait_s` (0: at once). Uses up nothing by itself.
+
+    parked_for  the mark of the pauses it waits for: it is woken when one of them ends, before `wait_s`
+    """
 
     wait_s: float = 0.0
+    parked_for: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The pause that a parked job waits for; `until_at` is its next probe, None where only a person ends it."""
+
+    of: str
+    kind: str
+    reason: str
+    since_at: datetime
+    until_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,3 +167,4 @@ class JobView:
     on_interruption: OnInterruption
     max_cost_nano: int | None
     purged: bool
+    waiting_for: Waiting | None = None

@@ -21,10 +21,12 @@ class Key:
     """One credential of a provider's pool. `name` is the variable's name, which people may see; no secret.
 
     account  keys of one billing account share it: a quota error on one is not tried on the others
+    tag      tells two secrets of one name apart, and tells nothing of either: a key that was replaced is another key
     """
 
     name: str
     account: str
+    tag: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

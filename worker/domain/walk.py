@@ -6,7 +6,7 @@ caps hold across processes: `Walk(...)`, then `failed()` for each recorded failu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from worker.domain.answer import Failure
@@ -15,7 +15,7 @@ from worker.domain.retry import IN_PLACE_S, LONGEST_WAIT_S, wait_s
 from worker.domain.route import Key, Needs, Route, Target, unfit
 
 COLD_POLL_S = 10.0  # between two looks at a sleeping endpoint that named no wait
-QUOTA_POLL_S = 60.0  # between two looks at an account without money
+QUOTA_POLL_S = 60.0  # between two looks at an account without money, or at a pool of refused keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,8 @@ class Walk:
     _aside: dict[int, float] = field(default_factory=dict)  # target -> seconds until it is worth a look again
     _gone: set[int] = field(default_factory=set)  # for the whole job
     _bad_keys: set[tuple[str, str]] = field(default_factory=set)
-    _resting: set[tuple[str, str]] = field(default_factory=set)  # keys without quota, for this pass
+    _resting: dict[tuple[str, str], FailureKind] = field(default_factory=dict)  # keys to leave, and why, for this pass
+    _poor: set[int] = field(default_factory=set)  # targets set aside because no key of theirs was of use
     _cold_since: dict[int, float] = field(default_factory=dict)
     _asked: set[int] = field(default_factory=set)
     _told: set[tuple[str, FailureKind | None]] = field(default_factory=set)  # skips already on record
@@ -149,6 +150,18 @@ class Walk:
             self._again = Ask(self._again.target, self._again.key, 0.0, self._again.repair)
         if all(i in self._aside or i in self._gone for i in range(len(self.route.targets))):
             self._next_pass()  # it was parked because a pass was over
+        self._resting.clear()  # meanwhile the money may be back; who looks after the keys knows better than we did
+        for index in self._poor:
+            self._aside.pop(index, None)
+        self._poor.clear()
+
+    def doors(self) -> Iterator[tuple[Target, Key | None]]:
+        """Every target, with each of its keys, that this job may still ask some day."""
+        for index, target in enumerate(self.route.targets):
+            if index not in self._gone:
+                keys = [key for key in target.keys if (target.provider, key.name) not in self._bad_keys]
+                for key in keys if target.keys else [None]:
+                    yield target, key
 
     # -- what comes next ----------------------------------------------------------------------------------------
 
@@ -203,7 +216,7 @@ class Walk:
         for index, target in enumerate(self.route.targets):
             if target.name == beside.name or index in self._gone or index in self._aside or unfit(target, self.needs):
                 continue
-            closed = self._bad_keys | self._resting
+            closed = self._bad_keys | self._resting.keys()
             keys = [key for key in target.keys if (target.provider, key.name) not in closed]
             for key in keys if target.keys else [None]:
                 if gate(target, key) is None:
@@ -217,7 +230,7 @@ class Walk:
             return self._enter(Ask(target, None), gate)
         closed: Closed | None = None
         for key in target.keys:
-            if (target.provider, key.name) in self._bad_keys | self._resting:
+            if (target.provider, key.name) in self._bad_keys or (target.provider, key.name) in self._resting:
                 continue
             found = gate(target, key)
             if found is None:
@@ -225,12 +238,14 @@ class Walk:
             if closed is None or found.wait_s < closed.wait_s:
                 closed = found
         if closed is None:
-            money = any((target.provider, key.name) in self._resting for key in target.keys)
-            kind = FailureKind.QUOTA if money else FailureKind.AUTH
+            resting = [self._resting.get((target.provider, key.name)) for key in target.keys]
+            kind = next((why for why in resting if why is not None), None)
             if index not in self._asked:
-                self._skip(target, f"no key of {target.provider} is left to try", kind)
-            if money:
+                why = kind if kind is not None else FailureKind.AUTH
+                self._skip(target, f"no key of {target.provider} is left to try", why)
+            if kind is not None:
                 self._aside[index] = QUOTA_POLL_S
+                self._poor.add(index)
             else:
                 self._gone.add(index)
             return None
@@ -285,25 +300,31 @@ class Walk:
     def _leave(self, rule: Rule, index: int, key: str | None, wait: float) -> None:
         target = self.route.targets[index]
         if rule.aside is Aside.KEY and target.keys:
-            if key is not None:
+            if key is not None and rule.lasting:
                 self._bad_keys.add((target.provider, key))
-            return  # the target is gone when `next` finds no key left
+            elif key is not None and self.last is not None:
+                self._resting[target.provider, key] = self.last.kind
+            return  # the target is gone, or set aside, when `next` finds no key left
         leaving = [index]
         if rule.aside is Aside.ACCOUNT and target.keys:
             account = next((k.account for k in target.keys if k.name == key), None)
-            self._resting.update((target.provider, k.name) for k in target.keys if k.account == account)
+            spent = (k.name for k in target.keys if k.account == account)
+            self._resting.update(((target.provider, name), FailureKind.QUOTA) for name in spent)
             leaving = [i for i, t in enumerate(self.route.targets) if t.provider == target.provider and self._spent(t)]
         elif rule.aside is Aside.NARROWER:
             leaving = [i for i, t in enumerate(self.route.targets) if not _wider(t, target) or i == index]
+        if rule.aside is Aside.ACCOUNT:
+            self._poor.update(leaving)
         for i in leaving:
-            if rule.lasting:
+            if rule.lasting or rule.aside is Aside.KEY:  # no key that could be mended
                 self._gone.add(i)
             elif i not in self._gone:
                 self._aside[i] = wait
 
     def _spent(self, target: Target) -> bool:
         """Whether every key of the pool is refused or without quota."""
-        return all((target.provider, k.name) in self._bad_keys | self._resting for k in target.keys)
+        keys = ((target.provider, k.name) for k in target.keys)
+        return all(key in self._bad_keys or key in self._resting for key in keys)
 
     def _next_pass(self) -> None:
         self.passes += 1

@@ -126,6 +126,14 @@ class Engine:
         """Somebody asked these jobs, which run here, to stop."""
         self._soon(self._cancelled, list(ids))
 
+    def adopt(self, held: Held) -> None:
+        """A job that was claimed for this worker elsewhere than in its loop; given back where it cannot be run."""
+        self._soon(self._adopted, held)
+
+    def on_loop(self, call: Callable[..., None], *args: Any) -> None:
+        """Have this done on the loop's thread, after what was asked for before; dropped where the loop has ended."""
+        self._soon(call, *args)
+
     def report(self) -> dict[str, Any]:
         """Calls in flight and places by lane, as of about now."""
         return {
@@ -306,6 +314,13 @@ class Engine:
         if state is not None:
             state.due = True
             state.wake.set()
+
+    def _adopted(self, held: Held) -> None:
+        state = self._lanes[held.job.lane]
+        state.buffer.appendleft(held)
+        if self._draining:
+            self._give_back(state)
+        state.wake.set()
 
     def urgent(self, lane: Lane) -> bool:
         """Whether a write of this lane should not wait for others. In a crowd gathering serves everybody better."""

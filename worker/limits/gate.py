@@ -1,7 +1,7 @@
 """Which targets and keys may be called just now, as this process has seen them.
 
-One gate per worker process, used by its loop thread alone. What it knows: circuit breakers, sleeping endpoints, keys
-that were refused, accounts without quota, waits that providers asked for, and the rates of the configuration.
+One gate per worker process, used by its loop thread alone. What it knows: circuit breakers, sleeping endpoints, waits
+that providers asked for, the rates of the configuration, and in `pauses` what the whole fleet leaves alone.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.breaker import Breaker, BreakerPolicy
 from worker.domain.bucket import Bucket
 from worker.domain.failure import INTERACTIVE, FailureKind
 from worker.domain.route import Key, Target
-from worker.domain.walk import COLD_POLL_S, QUOTA_POLL_S, Closed
+from worker.domain.walk import COLD_POLL_S, Closed
+from worker.limits.pauses import Pauses
 
 _K = FailureKind
-KEY_REST_S: Final = 300.0  # a refused key is tried again after this
 RATE_REST_S: Final = 1.0
 AWAKE_S: Final = 60.0  # who answered this long ago may have fallen asleep since: endpoints scale to zero
+FORCED_S: Final = 60.0  # between two looks at a door that a person keeps closed
 SCOUT_S: Final = 120.0  # a scout that has not come back by then is forgotten
 LOOK_S: Final = 0.5  # between two looks whether the scout is back
 _COLD: Final = BreakerPolicy(volume=1, ratio=0.0, open_s=COLD_POLL_S, longest_open_s=COLD_POLL_S)
@@ -75,8 +76,10 @@ class _Rest:
 class Gate:
     def __init__(self, rates: Mapping[str, Rates], sleepers: Iterable[str] = ()) -> None:
         """`rates` by provider name; `sleepers` are providers that scale to zero: one call wakes them, no more."""
+        self.pauses: Final = Pauses()
         self._sleepers = frozenset(sleepers)
         self._doors: dict[str, _Door] = {}
+        self._forced: set[str] = set()  # closed by a person
         self._rests: dict[tuple[str, ...], _Rest] = {}
         self._requests = {name: Bucket(r.rpm) for name, r in rates.items() if r.rpm is not None}
         self._tokens = {name: Bucket(r.tpm) for name, r in rates.items() if r.tpm is not None}
@@ -86,6 +89,11 @@ class Gate:
 
     def look(self, target: Target, key: Key | None, now_s: float) -> Closed | None:
         """Why this target must not be asked now with this key; None: it may. Changes nothing."""
+        paused = self.pauses.look(target, key, now_s)
+        if paused is not None:
+            return paused
+        if target.name in self._forced:
+            return Closed(_K.OVERLOADED, FORCED_S, f"{target.name} was closed by an operator")
         door = self._doors.get(target.name)
         if door is not None:
             if door.breaker.state != "closed" and (wait := door.breaker.wait_s(now_s)) > 0.0:
@@ -95,10 +103,9 @@ class Gate:
             if door.scouted(now_s) and door.unsure(now_s):
                 return Closed(_K.RATE_LIMIT, LOOK_S, f"one call is out to see whether {target.name} is awake")
         if self._rests:
-            for name in _rest_names(target, key):
-                rest = self._rests.get(name)
-                if rest is None:
-                    continue
+            name = (target.name, key.name if key is not None else "")
+            rest = self._rests.get(name)
+            if rest is not None:
                 if rest.until_s > now_s:
                     return Closed(rest.closed.kind, rest.until_s - now_s, rest.closed.reason)
                 del self._rests[name]
@@ -112,8 +119,20 @@ class Gate:
         """The places of this target's provider, where their number is limited."""
         return self._places.get(target.provider)
 
-    def enter(self, target: Target, tokens: int, now_s: float) -> None:
+    def force(self, target: str, to: Literal["open", "close"] | None) -> None:
+        """What a person wants of a target's circuit breaker: `open`, no call until told otherwise; `close`, calls as if
+        nothing had ever failed; None, as it goes by itself.
+        """
+        if to == "open":
+            self._forced.add(target)
+        else:
+            self._forced.discard(target)
+        if to == "close":
+            self._doors.pop(target, None)
+
+    def enter(self, target: Target, tokens: int, now_s: float, key: Key | None = None) -> None:
         """A call is about to be made; `tokens` is the estimate to reserve."""
+        self.pauses.enter(target, key)
         door = self._doors.get(target.name)
         if target.provider in self._sleepers:
             door = self._doors.setdefault(target.name, _Door()) if door is None else door
@@ -129,6 +148,7 @@ class Gate:
 
     def leave(self, target: Target, key: Key | None, outcome: Outcome | None, tokens: int, now_s: float) -> None:
         """The call is over; None: it was given up without a verdict (cancelled, drained)."""
+        self.pauses.leave(target, key, outcome, now_s)
         door = self._doors.get(target.name)
         if target.provider in self._tokens and outcome is not None:
             used = (outcome.usage.input_tokens or 0) + (outcome.usage.output_tokens or 0)
@@ -163,23 +183,10 @@ class Gate:
             door.breaker.record(now_s, good=True)
         else:
             door.breaker.forget_probe()
-        key_name = key.name if key is not None else ""
-        match kind:
-            case _K.AUTH if key is not None:
-                self._rest((target.provider, key_name), kind, KEY_REST_S, f"key {key_name} was refused", now_s)
-            case _K.PERMISSION if key is not None:
-                reason = f"key {key_name} may not use {target.name}"
-                self._rest((target.name, key_name), kind, KEY_REST_S, reason, now_s)
-            case _K.QUOTA:
-                # Without a key there is no account to speak of: only this target rests.
-                account = key.account if key is not None else target.name
-                wait = max(failure.wait_s or 0.0, QUOTA_POLL_S)
-                self._rest((target.provider, "", account), kind, wait, f"account {account} has no quota left", now_s)
-            case _K.RATE_LIMIT:
-                wait = failure.wait_s if failure.wait_s is not None else RATE_REST_S
-                self._rest((target.name, key_name), kind, wait, f"{target.name} asked to wait", now_s)
-            case _:
-                pass
+        if kind is _K.RATE_LIMIT:
+            key_name = key.name if key is not None else ""
+            wait = failure.wait_s if failure.wait_s is not None else RATE_REST_S
+            self._rest((target.name, key_name), kind, wait, f"{target.name} asked to wait", now_s)
 
     def _rest(self, name: tuple[str, ...], kind: FailureKind, wait_s: float, reason: str, now_s: float) -> None:
         self._rests[name] = _Rest(now_s + wait_s, Closed(kind, wait_s, reason))
@@ -198,9 +205,3 @@ class Gate:
             if (left := rest.until_s - now_s) > 0
         ]
         return {"targets": targets, "resting": resting}
-
-
-def _rest_names(target: Target, key: Key | None) -> tuple[tuple[str, ...], ...]:
-    if key is None:
-        return ((target.provider, "", target.name), (target.name, ""))
-    return ((target.provider, key.name), (target.provider, "", key.account), (target.name, key.name))

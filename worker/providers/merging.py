@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -120,8 +121,13 @@ def _pool(name: str, config: ProviderConfig, settings: Settings) -> tuple[Key, .
     for variable in config.api_keys or ():
         if variable in settings.keys:
             secret = settings.keys[variable].get_secret_value()
-            by_secret.setdefault(secret, Key(variable, config.accounts.get(variable, name)))
+            by_secret.setdefault(secret, Key(variable, config.accounts.get(variable, name), _tag(secret)))
     return tuple(by_secret.values())
+
+
+def _tag(secret: str) -> str:
+    """32 bits: enough to see that a key was replaced, and nothing to find it by."""
+    return hashlib.blake2b(secret.encode(), digest_size=4, person=b"completar-key").hexdigest()
 
 
 def _spec(name: str, config: ProviderConfig, keys: tuple[Key, ...]) -> ProviderSpec:

@@ -69,7 +69,8 @@ def written(course: Course, ask: Ask) -> Letter | None:
 
 def enter(course: Course, letter: Letter) -> None:
     """In the same breath as the door was looked at: of many that wait to probe a target, one goes."""
-    course.bench.gate.enter(letter.ask.target, course.walk.needs.tokens, clock.monotonic_s())
+    ask = letter.ask
+    course.bench.gate.enter(ask.target, course.walk.needs.tokens, clock.monotonic_s(), ask.key)
 
 
 def leave(course: Course, letter: Letter, place: asyncio.Semaphore | None, outcome: Outcome | None) -> None:

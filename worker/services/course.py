@@ -16,8 +16,9 @@ from worker import clock
 from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.budget import Purse, maybe_billed, most_tokens, unpriced
 from worker.domain.failure import FailureKind
-from worker.domain.job import AttemptRow, Claimed, Ending
+from worker.domain.job import AttemptRow, Claimed, Ending, Return
 from worker.domain.money import NO_USAGE, Usage, added, cost_nano
+from worker.domain.pause import MOST_SCOPES, Scope, mark_of
 from worker.domain.route import Key, Target, needs_of
 from worker.domain.state import AttemptState, JobStatus
 from worker.domain.walk import Ask, Closed, Skip, Walk
@@ -32,6 +33,7 @@ from worker.store.attempts import Attempt
 from worker.store.text import dumps
 
 DUE_S: Final = 0.001  # a deadline this near has passed
+PARKED_S: Final = 86_400.0  # who waits for a pause is woken when it ends; if nobody is left to do that, it is due then
 _BEFORE: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -133,6 +135,27 @@ def closed_door(course: Course, target: Target, key: Key | None) -> Closed | Non
     if course.purse is not None and _priced(course.bench, target, Usage(1, 1)) is None:
         return unpriced(target.name)
     return course.bench.gate.look(target, key, clock.monotonic_s())
+
+
+def parked(course: Course) -> Return | None:
+    """How the job leaves when nothing but pauses stands in its way, everywhere; None: something else does."""
+    now_s = clock.monotonic_s()
+    found: dict[Scope, float] = {}
+    for target, key in course.walk.doors():
+        closing = course.bench.gate.pauses.closing(target, key, now_s)
+        if closing is None:
+            return None
+        found[closing[0]] = closing[1]
+    if not found:
+        return None
+    soonest = sorted(found, key=lambda scope: (found[scope], scope.id))
+    wait_s = PARKED_S * (1.0 + clock.draw())
+    if len(soonest) > MOST_SCOPES:  # one that it cannot name may end first: it looks again by itself
+        wait_s = max(1.0, found[soonest[0]] - now_s) * (1.0 + clock.draw())
+    remaining = course.remaining_s()
+    if remaining is not None:
+        wait_s = min(wait_s, max(0.0, remaining))
+    return Return(wait_s, mark_of(soonest[:MOST_SCOPES]))
 
 
 def estimate(course: Course, ask: Ask) -> int | None:

@@ -29,6 +29,7 @@ from worker.services.course import (
     closed_door,
     expired,
     note_skips,
+    parked,
     result_of,
 )
 from worker.services.race import race
@@ -67,6 +68,9 @@ async def _walk(course: Course) -> None:
             case Stop(failure):
                 ending = Ending(JobStatus.FAILED, error=failure, provider=course.walk.last_provider)
                 await _settle(course, ending)
+                return
+            case Park() if (park := parked(course)) is not None:
+                await _settle(course, park)
                 return
             case Park(wait_s):
                 if await _rest(course, wait_s):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from worker import events
-from worker.store import idempotency, jobs, leases, workers
+from worker.store import idempotency, jobs, leases, pauses, workers
 from worker.store.database import Database
 
 LEASE: Final = "sweep"
@@ -28,6 +28,7 @@ def sweep(database: Database, holder: str, *, lease_s: float, every_s: float, re
         jobs.purge(conn, retention_s)
         idempotency.prune(conn)
         workers.forget(conn, WORKERS_KEPT_S)
+        pauses.forget(conn)
     return True
 
 

@@ -20,6 +20,7 @@ from worker.providers.transport import Transport
 from worker.services import sweep as sweeping
 from worker.services import watchdog
 from worker.services.course import Bench
+from worker.services.pauses import LOOK_S, PauseWatch
 from worker.services.run import run
 from worker.services.watchdog import Watchdog
 from worker.store import jobs, notices, workers
@@ -52,6 +53,8 @@ class Worker:
             poll_s=self._settings.poll_s,
             worker_id=lambda: self._id,
         )
+        tags = {(spec.name, key.name): key.tag for spec in deps.catalog.providers.values() for key in spec.keys}
+        self._pauses = PauseWatch(deps.database, self.engine, self._settings.lanes, lambda: self._id, tags)
 
     @property
     def id(self) -> str:
@@ -63,6 +66,7 @@ class Worker:
         _tame_collector()
         while not self._stopping.is_set():
             try:
+                self._pauses.load()
                 self._register()
                 break
             except Unavailable as exc:
@@ -70,14 +74,17 @@ class Worker:
                 self._stopping.wait(1.0)
         self.engine.start(self._open)
         dog = Watchdog(self.engine, self._deps.database, poll_s=self._settings.poll_s)
-        for name, every_s, work in (
-            ("heartbeat", self._settings.heartbeat_s, self._beat),
-            ("cancels", CANCEL_LOOK_S, self._look_for_cancels),
-            ("sweep", self._sweep_s, self._sweep),
-            ("loop", watchdog.LOOK_S, self._unless_stopping(dog.look_at_loop)),
-            ("lanes", watchdog.LOOK_S, self._unless_stopping(dog.look_at_lanes)),
+        for name, every_s, work, called in (
+            ("heartbeat", self._settings.heartbeat_s, self._beat, None),
+            ("cancels", CANCEL_LOOK_S, self._look_for_cancels, None),
+            ("sweep", self._sweep_s, self._sweep, None),
+            ("pauses", LOOK_S, self._look_at_pauses, self._pauses.stirred),
+            ("loop", watchdog.LOOK_S, self._unless_stopping(dog.look_at_loop), None),
+            ("lanes", watchdog.LOOK_S, self._unless_stopping(dog.look_at_lanes), None),
         ):
-            thread = threading.Thread(target=self._every, args=(every_s, work), name=f"completar-{name}", daemon=True)
+            thread = threading.Thread(
+                target=self._every, args=(every_s, work, called), name=f"completar-{name}", daemon=True
+            )
             thread.start()
             self._threads.append(thread)
         if self._settings.broker is None and self._deps.database.dialect == "postgresql":
@@ -97,9 +104,11 @@ class Worker:
         self._stopping.set()
         self.engine.drain(self._settings.drain_s - min(RECORD_S, self._settings.drain_s / 3))
         self._drained.set()
+        self._pauses.stirred.set()
         for thread in self._threads:
             thread.join(2.0)
         try:
+            self._pauses.turn(probes=False)  # what the last calls met
             with self._deps.database.write() as conn:
                 workers.leave(conn, self._id)
         except Unavailable:  # the sweep of another worker finds the row stale
@@ -126,12 +135,19 @@ class Worker:
         }
         sleepers = [spec.name for spec in catalog.providers.values() if spec.format in SLEEPING]
         self._gate = Gate(rates, sleepers)
+        self._pauses.connect(self._gate)
         transport = Transport()
         bench = Bench(engine, catalog, self._gate, transport, self._settings.max_answer_bytes)
         return lambda held, control: run(bench, held, control), transport.aclose
 
-    def _every(self, seconds: float, work: Callable[[], None]) -> None:
-        while not self._drained.wait(seconds * (0.9 + 0.2 * clock.draw())):
+    def _every(self, seconds: float, work: Callable[[], None], called: threading.Event | None) -> None:
+        """Work each so many seconds, and when it is called; until the end of the drain."""
+        while True:
+            (self._drained if called is None else called).wait(seconds * (0.9 + 0.2 * clock.draw()))
+            if self._drained.is_set():
+                return
+            if called is not None:
+                called.clear()
             try:
                 work()
             except Unavailable:  # said by those who wait for it
@@ -146,6 +162,9 @@ class Worker:
                 look()
 
         return looked
+
+    def _look_at_pauses(self) -> None:
+        self._pauses.turn(probes=not self._stopping.is_set())
 
     def _beat(self) -> None:
         report = self.engine.report()

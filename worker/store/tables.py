@@ -97,6 +97,7 @@ job: Final = sa.Table(
     sa.Column("max_cost_nano", Big),
     _id("key_id"),  # the API key that made it
     sa.Column("format", sa.SmallInteger, nullable=False, server_default=sa.text("1")),  # of its input's body
+    sa.Column("parked_for", sa.String(160)),  # the pauses it waits for, while it is queued
     # Due rows by lane: the claim. Only open rows are in it, so it stays small whatever the table's size.
     sa.Index(
         "ix_job_due",
@@ -134,6 +135,15 @@ job: Final = sa.Table(
         "id",
         postgresql_where=sa.text("batch_id IS NOT NULL"),
         sqlite_where=sa.text("batch_id IS NOT NULL"),
+    ),
+    # Those that wait for a pause to end; no other row is in it.
+    sa.Index(
+        "ix_job_parked",
+        "parked_for",
+        "lane",
+        "id",
+        postgresql_where=sa.text("status = 'queued' AND parked_for IS NOT NULL"),
+        sqlite_where=sa.text("status = 'queued' AND parked_for IS NOT NULL"),
     ),
     # Three statements touch each row in its short life: room on the page spares index splits.
     postgresql_with={"fillfactor": 70},
@@ -201,6 +211,24 @@ worker: Final = sa.Table(
     sa.Column("dead_at", Moment),
     sa.Column("report", sa.Text, nullable=False),  # JSON: places taken, doors that are not open
     postgresql_with={"fillfactor": 50},
+)
+
+pause: Final = sa.Table(
+    "pause",
+    metadata,
+    sa.Column("id", sa.String(10), primary_key=True),  # of its scope
+    sa.Column("covers", sa.String(12), nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),  # of the account, the key or the target
+    sa.Column("key_name", sa.Text, nullable=False),
+    sa.Column("tag", sa.String(8), nullable=False),  # of the key's secret, to see that it was replaced
+    sa.Column("kind", sa.String(12), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("since_at", Moment, nullable=False),
+    sa.Column("until_at", Moment),  # of the next probe; none where only a person ends it
+    sa.Column("probes", sa.Integer, nullable=False),
+    sa.Column("who", sa.Text),
+    sa.Column("closed_at", Moment),
 )
 
 lease: Final = sa.Table(

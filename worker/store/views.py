@@ -11,12 +11,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from worker.domain.failure import Lane
-from worker.domain.job import FORMAT, JobView, Served
+from worker.domain.job import FORMAT, JobView, Served, Waiting
 from worker.domain.money import Usage
+from worker.domain.pause import ID_LENGTH, Scope
 from worker.domain.state import JobStatus
-from worker.store.tables import job, job_input, job_result
+from worker.store.tables import job, job_input, job_result, pause
 
 _HEAVY = (job_result.c.body, job_result.c.error)
+_PAUSE = [column.label(f"pause_{column.name}") for column in pause.c]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,14 @@ def _one() -> sa.Select[Any]:
 
 
 def _select() -> sa.Select[Any]:
-    return sa.select(job, job_input.c.metadata.label("meta"), *(_HEAVY)).select_from(
-        job.outerjoin(job_input, job_input.c.job_id == job.c.id).outerjoin(job_result, job_result.c.job_id == job.c.id)
+    # Of several pauses the one that is probed first stands in front.
+    waits = sa.and_(
+        job.c.status == JobStatus.QUEUED.value, pause.c.id == sa.func.substr(job.c.parked_for, 1, ID_LENGTH)
+    )
+    return sa.select(job, job_input.c.metadata.label("meta"), *_HEAVY, *_PAUSE).select_from(
+        job.outerjoin(job_input, job_input.c.job_id == job.c.id)
+        .outerjoin(job_result, job_result.c.job_id == job.c.id)
+        .outerjoin(pause, waits)
     )
 
 
@@ -102,7 +110,7 @@ def _view(row: Any) -> JobView:
         queued_at=row.queued_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
-        run_at=row.run_at,
+        run_at=_run_at(row),
         deadline_at=row.deadline_at,
         attempts=row.attempts,
         result=json.loads(row.body) if row.body is not None else None,
@@ -118,4 +126,21 @@ def _view(row: Any) -> JobView:
         on_interruption=row.on_interruption,
         max_cost_nano=row.max_cost_nano,
         purged=row.purged_at is not None,
+        waiting_for=_waiting(row),
     )
+
+
+def _run_at(row: Any) -> datetime:
+    """Of a job that waits for a pause, when that is looked at; its row is moved only when the pause has ended."""
+    due: datetime = row.run_at
+    if row.pause_id is None:
+        return due
+    moment = row.pause_closed_at if row.pause_closed_at is not None else row.pause_until_at
+    return due if moment is None else min(due, moment)
+
+
+def _waiting(row: Any) -> Waiting | None:
+    if row.pause_id is None or row.pause_closed_at is not None:
+        return None
+    scope = Scope(row.pause_covers, row.pause_provider, row.pause_name, row.pause_key_name)
+    return Waiting(str(scope), row.pause_kind, row.pause_reason, row.pause_since_at, row.pause_until_at)
