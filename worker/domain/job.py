@@ -13,7 +13,10 @@ from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
 
 OnInterruption = Literal["retry", "fail"]
-STARTS_MAX: Final = 3  # a job whose worker died this often with its call open is not started again
+STARTS_MAX: Final = 3  # a job whose worker died this often while it had it is not started again
+# With this many deaths behind it a job is a suspect: a process runs one at a time, so that the next death convicts the
+# right one of many that were in flight.
+SUSPECT_FROM: Final = STARTS_MAX - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,11 @@ class Claimed:
     rows: int  # attempt rows so far, skips included
     max_cost_nano: int | None = None
     budget_key: str | None = None
+    deaths: int = 0  # claims of it that ended with their worker
+
+    @property
+    def suspect(self) -> bool:
+        return self.deaths >= SUSPECT_FROM
 
 
 @dataclass(frozen=True, slots=True)

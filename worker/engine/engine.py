@@ -88,6 +88,7 @@ class Engine:
         self.writer: Writer
         self._lanes: dict[Lane, _LaneState] = {}
         self._seen: dict[str, None] = {}
+        self._suspect = False  # one is being claimed or run
 
     # -- from any thread ----------------------------------------------------------------------------------------
 
@@ -222,6 +223,37 @@ class Engine:
             found = jobs.claim_block(conn, lane, room, worker_id=self._worker_id(), claim_id=clock.new_id("clm"))
             return _with_history(conn, found)
 
+    async def _look_for_suspect(self) -> None:
+        """One suspect at a time, whatever else runs: if the process dies, it is known who was tried."""
+        if self._suspect or self._draining:
+            return
+        self._suspect = True
+        held = None
+        try:
+            held = await self.loop.run_in_executor(self._claims, self._claim_suspect)
+        except Unavailable:  # said by the lanes
+            pass
+        finally:
+            self._suspect = held is not None
+        if held is not None:
+            self._start_suspect(held)
+
+    def _start_suspect(self, held: Held) -> None:
+        state = self._lanes[held.job.lane]
+        if self._draining:
+            state.buffer.append(held)
+            self._give_back(state)
+            return
+        events.emit("suspect.started", level="warning", job_id=held.job.id, deaths=held.job.deaths)
+        self._start(state, held)  # in a place of its own: a lane that is always full would never come to it
+
+    def _claim_suspect(self) -> Held | None:
+        with self._database.write(durable=False) as conn:
+            found = jobs.claim_suspect(
+                conn, self._lane_names, worker_id=self._worker_id(), claim_id=clock.new_id("clm")
+            )
+            return _with_history(conn, [found])[0] if found is not None else None
+
     def _start(self, state: _LaneState, held: Held) -> None:
         control = Control()
         state.running[held.job.id] = control
@@ -242,6 +274,9 @@ class Engine:
             await self._give_up(held.job, exc)
         finally:
             del state.running[held.job.id]
+            if held.job.suspect:
+                self._suspect = False
+                self.loop.create_task(self._look_for_suspect()).add_done_callback(_loud)
             if state.buffer or state.due or state.hinted:
                 state.wake.set()
 
@@ -304,6 +339,7 @@ class Engine:
         while True:
             for lane in self._lanes:
                 self._woken(lane)
+            await self._look_for_suspect()
             await asyncio.sleep(self._poll_s * (0.9 + 0.2 * clock.draw()))
 
     async def _govern(self) -> None:

@@ -12,13 +12,13 @@ import sqlalchemy as sa
 from worker.domain.answer import Failure
 from worker.domain.failure import RETRYABLE, FailureKind, Lane
 from worker.domain.fairness import shares
-from worker.domain.job import STARTS_MAX, Claimed, Ending, NewJob, Return
+from worker.domain.job import STARTS_MAX, SUSPECT_FROM, Claimed, Ending, NewJob, Return
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
-from worker.store import budgets
+from worker.store import budgets, deaths
 from worker.store.moment import db_now, later, seconds_until
 from worker.store.rows import Rows
-from worker.store.tables import api_key, attempt, job, job_input, job_result
+from worker.store.tables import api_key, attempt, death, job, job_input, job_result
 from worker.store.text import clean, dumps
 
 _S = JobStatus
@@ -117,7 +117,7 @@ _GROUPS = Rows(project_id=sa.Text, priority=sa.Integer, quota=sa.Integer)
 
 
 def claim(conn: sa.Connection, ids: Sequence[str], *, worker_id: str, claim_id: str) -> list[Claimed]:
-    """Take these jobs if they are still queued and due. A row that does not come back is not ours."""
+    """Take these jobs if they are still queued and due, and no suspects. A row that does not come back is not ours."""
     dialect = conn.dialect.name
     params = _IDS.params(dialect, [(i,) for i in ids]) | {"worker": worker_id, "claim": claim_id}
     return [_claimed(row, claim_id) for row in conn.execute(_claim(dialect), params)]
@@ -148,6 +148,33 @@ def claim_block(
     return claim(conn, taken, worker_id=worker_id, claim_id=claim_id) if taken else []
 
 
+def claim_suspect(conn: sa.Connection, lanes: Sequence[Lane], *, worker_id: str, claim_id: str) -> Claimed | None:
+    """Take the one suspect that has been due longest: a job that may have killed its workers."""
+    dialect = conn.dialect.name
+    found = conn.execute(_suspect(dialect), {"lanes": [lane.value for lane in lanes]}).scalar_one_or_none()
+    if found is None:
+        return None
+    params = _IDS.params(dialect, [(found,)]) | {"worker": worker_id, "claim": claim_id}
+    row = conn.execute(_claim(dialect, suspects=True), params).one_or_none()
+    return _claimed(row, claim_id) if row is not None else None
+
+
+@cache
+def _suspect(dialect: str) -> sa.Select[Any]:
+    statement = (
+        sa.select(job.c.id)
+        .where(
+            job.c.status == sa.literal_column("'queued'"),
+            job.c.deaths >= sa.literal_column(str(SUSPECT_FROM)),
+            job.c.lane.in_(sa.bindparam("lanes", expanding=True)),
+            job.c.run_at <= db_now(),
+        )
+        .order_by(job.c.run_at, job.c.id)
+        .limit(1)
+    )
+    return statement if dialect == "sqlite" else statement.with_for_update(skip_locked=True)
+
+
 @cache
 def _groups() -> sa.Select[Any]:
     """The distinct (project, priority) of queued rows, one index probe each (a loose index scan)."""
@@ -173,6 +200,7 @@ def _due(dialect: str) -> sa.Select[Any]:
             job.c.status == sa.literal_column("'queued'"),
             # now() is one value for the whole statement, so Postgres can use it as a bound of the index scan.
             job.c.run_at <= (db_now() if dialect == "sqlite" else sa.func.now()),
+            job.c.deaths < SUSPECT_FROM,
         )
         .order_by(job.c.run_at, job.c.id)
         .limit(sa.bindparam("quota"))
@@ -181,13 +209,18 @@ def _due(dialect: str) -> sa.Select[Any]:
 
 
 @cache
-def _claim(dialect: str) -> Any:
+def _claim(dialect: str, *, suspects: bool = False) -> Any:
     v = _IDS.table(dialect)
     body = sa.select(job_input.c.body).where(job_input.c.job_id == job.c.id).scalar_subquery()
     budgeted = sa.select(api_key.c.id).where(api_key.c.id == job.c.key_id, api_key.c.budget_nano.is_not(None))
     return (
         job.update()
-        .where(job.c.id.in_(sa.select(v.c.id)), job.c.status == _S.QUEUED.value, job.c.run_at <= db_now())
+        .where(
+            job.c.id.in_(sa.select(v.c.id)),
+            job.c.status == _S.QUEUED.value,
+            job.c.run_at <= db_now(),
+            job.c.deaths >= SUSPECT_FROM if suspects else job.c.deaths < SUSPECT_FROM,
+        )
         .values(
             status=_S.IN_PROGRESS.value,
             version=job.c.version + 1,
@@ -204,6 +237,7 @@ def _claim(dialect: str) -> Any:
             job.c.attempts,
             job.c.rows,
             job.c.losses,
+            job.c.deaths,
             job.c.max_attempts,
             job.c.on_interruption,
             job.c.max_cost_nano,
@@ -225,6 +259,7 @@ def _claimed(row: Any, claim_id: str) -> Claimed:
         body=row.body,
         attempts=row.attempts,
         losses=row.losses,
+        deaths=row.deaths,
         max_attempts=row.max_attempts,
         on_interruption=row.on_interruption,
         remaining_s=row.remaining_s,
@@ -437,8 +472,8 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     """Free the claims of a dead worker. Its open calls become `lost`: whether they were billed is unknown, so budgets
     are charged what was held for them.
 
-    A job whose open call may not be repeated (`on_interruption: fail`), or whose workers died STARTS_MAX times with a
-    call of it open, ends as failed.
+    Each claim's end is put on record as a death of that job. A job whose open call may not be repeated
+    (`on_interruption: fail`), or whose workers died STARTS_MAX times while they had it, ends as failed.
     """
     held = conn.execute(
         sa.select(job.c.id, job.c.claim_id).where(
@@ -459,14 +494,16 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
             ended_at=db_now(),
             reason="the worker died with this call open; whether it was billed is unknown",
         )
-        .returning(attempt.c.job_id, attempt.c.held_nano),
+        .returning(attempt.c.job_id, attempt.c.held_nano, attempt.c.target),
         params,
     ).all()
     lost = {row.job_id for row in open_calls}
     called = conn.execute(sa.select(attempt.c.job_id).distinct().where(attempt.c.job_id.in_(chosen)), params).scalars()
     for job_id in called.all():  # calls closed within the dead claim are on record but not yet in the sums
         _recount(conn, job_id)
+    deaths.add(conn, worker_id, held, {row.job_id: row.target for row in open_calls})
     moved = conn.execute(_take_back(conn.dialect.name), params | {"worker": worker_id}).all()
+    _convict(conn, [row.id for row in moved if row.deaths >= STARTS_MAX])
     if lost:
         _give_up_lost(conn, [job_id for job_id in ids if job_id in lost])
     failed = conn.execute(
@@ -495,8 +532,9 @@ def _take_back(dialect: str) -> Any:
             worker_id=None,
             run_at=db_now(),
             ended_at=sa.case((stopping, db_now()), else_=sa.null()),
+            deaths=job.c.deaths + 1,
         )
-        .returning(job.c.id, job.c.status)
+        .returning(job.c.id, job.c.status, job.c.deaths)
     )
 
 
@@ -539,7 +577,7 @@ def _give_up_lost(conn: sa.Connection, ids: Sequence[str]) -> None:
         .where(
             job.c.id.in_(ids),
             job.c.status == _S.QUEUED.value,
-            sa.or_(job.c.on_interruption == "fail", job.c.losses >= STARTS_MAX),
+            job.c.on_interruption == "fail",
         )
         .values(
             status=_S.FAILED.value,
@@ -547,19 +585,33 @@ def _give_up_lost(conn: sa.Connection, ids: Sequence[str]) -> None:
             ended_at=db_now(),
             error_kind=FailureKind.INTERRUPTED.value,
         )
-        .returning(job.c.id, job.c.losses, job.c.on_interruption)
+        .returning(job.c.id)
+    ).scalars()
+    why = "its worker died with the call open, and on_interruption is `fail`"
+    error = _error_json(Failure(FailureKind.INTERRUPTED, why))
+    for job_id in ended.all():
+        conn.execute(job_result.insert().values(job_id=job_id, body=None, error=error))
+
+
+def _convict(conn: sa.Connection, ids: Sequence[str]) -> None:
+    """End jobs that were there each time a worker died: they are dead letters."""
+    if not ids:
+        return
+    ended = conn.execute(
+        job.update()
+        .where(job.c.id.in_(ids), job.c.status == _S.QUEUED.value)
+        .values(
+            status=_S.FAILED.value,
+            version=job.c.version + 1,
+            ended_at=db_now(),
+            error_kind=FailureKind.POISON.value,
+        )
+        .returning(job.c.id, job.c.deaths)
     ).all()
     for row in ended:
-        why = (
-            "its worker died with the call open, and on_interruption is `fail`"
-            if row.on_interruption == "fail"
-            else f"its worker died {row.losses} times with a call of this job open"
-        )
-        conn.execute(
-            job_result.insert().values(
-                job_id=row.id, body=None, error=_error_json(Failure(FailureKind.INTERRUPTED, why))
-            )
-        )
+        why = f"its worker died {row.deaths} times while it had this job, and it is not started again"
+        error = _error_json(Failure(FailureKind.POISON, why))
+        conn.execute(job_result.insert().values(job_id=row.id, body=None, error=error))
 
 
 def expire(conn: sa.Connection, most: int = 500) -> int:
@@ -597,7 +649,7 @@ def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
     )
     ids = list(conn.execute(old.limit(most)).scalars())
     if ids:
-        for table in (job_input, job_result, attempt):
+        for table in (job_input, job_result, attempt, death):
             conn.execute(table.delete().where(table.c.job_id.in_(ids)))
         conn.execute(job.update().where(job.c.id.in_(ids)).values(purged_at=db_now(), version=job.c.version + 1))
     return len(ids)
