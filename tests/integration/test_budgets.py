@@ -25,7 +25,8 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Claimed, Ending, JobView, NewJob, Return
 from worker.domain.money import NANO, Usage, nano_of
 from worker.domain.state import AttemptState, JobStatus
-from worker.engine.writer import Entry, OverBudget, store
+from worker.engine.entry import Entry
+from worker.engine.writer import OverBudget, store
 from worker.services.cancel import cancel
 from worker.services.submit import JobRequest, submit
 from worker.store import attempts, jobs, keys

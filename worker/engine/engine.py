@@ -22,8 +22,10 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import Claimed, Ending, Return
 from worker.domain.state import JobStatus
 from worker.engine.control import Control, Why
+from worker.engine.entry import Entry
 from worker.engine.governor import TICK_S, Governor
-from worker.engine.writer import Closing, Entry, Writer
+from worker.engine.spool import Spool
+from worker.engine.writer import Closing, Spooled, Writer
 from worker.store import attempts, jobs
 from worker.store.attempts import Attempt
 from worker.store.database import Database, Unavailable
@@ -69,7 +71,14 @@ class Engine:
     """Made, started and stopped from any thread; everything else runs on its loop."""
 
     def __init__(
-        self, database: Database, *, lanes: Iterable[Lane], slots: int, poll_s: float, worker_id: Callable[[], str]
+        self,
+        database: Database,
+        *,
+        lanes: Iterable[Lane],
+        slots: int,
+        poll_s: float,
+        worker_id: Callable[[], str],
+        spool: Spool | None = None,
     ) -> None:
         """`worker_id` is asked at each claim: it changes when the worker was declared dead and registered anew."""
         self._database = database
@@ -77,6 +86,7 @@ class Engine:
         self._slots = slots
         self._poll_s = poll_s
         self._worker_id = worker_id
+        self._spool = spool
         self._ready = threading.Event()
         self._draining = False
         self._thread: threading.Thread | None = None
@@ -140,7 +150,7 @@ class Engine:
     def _main(self, open_run: Callable[[Engine], Awaitable[tuple[Run, Callable[[], Awaitable[None]]]]]) -> None:
         self.loop = _new_loop()
         asyncio.set_event_loop(self.loop)
-        self.writer = Writer(self._database, self.loop)
+        self.writer = Writer(self._database, self.loop, self._spool)
         for lane in self._lane_names:
             least = self._slots if lane is Lane.INTERACTIVE else min(50, self._slots)
             self._lanes[lane] = _LaneState(lane, Governor(self._slots, least=least))
@@ -267,6 +277,8 @@ class Engine:
         assert self._run_job is not None
         try:
             await self._run_job(held, control)
+        except Spooled:
+            events.emit("job.spooled", level="warning", job_id=held.job.id)
         except Closing:
             events.emit("job.unwritten", level="error", job_id=held.job.id)
         except Exception as exc:  # noqa: BLE001 - one job's fault must not end the lane
@@ -286,6 +298,8 @@ class Engine:
         move = Settle(job.id, job.claim_id, Ending(JobStatus.FAILED, error=failure), cost_complete=False)
         try:
             await self.writer.write(Entry(job.id, job.claim_id, settle=move), urgent=self.urgent(job.lane))
+        except Spooled:
+            events.emit("job.spooled", level="warning", job_id=job.id)
         except Exception as also:  # noqa: BLE001 - said; the next start of a worker finds the claim
             events.emit("job.unwritten", level="error", job_id=job.id, error=type(also).__name__)
 
@@ -359,6 +373,7 @@ class Engine:
 
     async def _drain(self, seconds: float) -> None:
         self._draining = True
+        self.writer.hurry()
         for state in self._lanes.values():
             self._give_back(state)
             for control in list(state.running.values()):
@@ -396,7 +411,8 @@ def _with_history(conn: Any, found: Sequence[Claimed]) -> list[Held]:
 
 def _given_back(state: _LaneState, job_id: str, write: asyncio.Future[bool]) -> None:
     state.running.pop(job_id, None)
-    if not write.cancelled() and write.exception() is not None:  # the sweep of another worker takes it back
+    failed = None if write.cancelled() else write.exception()
+    if failed is not None and not isinstance(failed, Spooled):  # the sweep of another worker takes it back
         events.emit("job.not_given_back", level="warning", job_id=job_id)
 
 

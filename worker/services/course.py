@@ -63,6 +63,7 @@ class Course:
     cost_complete: bool = True
     skips: list[AttemptRow] = field(default_factory=list)
     done: list[AttemptRow] = field(default_factory=list)  # closed calls that the next write takes along
+    left: bool = False  # the write that ends the claim is on its way
     broken_text: str | None = None  # an answer of the wrong shape, for the repair turn
     complaint: str = ""
 

@@ -21,7 +21,8 @@ from worker.domain.state import AttemptState, JobStatus
 from worker.domain.walk import Ask, Park, Stop
 from worker.engine.control import Control
 from worker.engine.engine import Held
-from worker.engine.writer import Entry, OverBudget
+from worker.engine.entry import Entry
+from worker.engine.writer import Closing, OverBudget
 from worker.providers.format import Format, Unfit
 from worker.providers.formats import FORMATS
 from worker.providers.transport import Reply
@@ -51,8 +52,10 @@ async def run(bench: Bench, held: Held, control: Control) -> None:
     try:
         await _walk(course)
     except asyncio.CancelledError:
-        # Hung up between calls: nothing is open, the claim goes back or the cancel is carried out.
-        await asyncio.shield(_settle(course, Return()))
+        # Hung up between calls: nothing is open, the claim goes back or the cancel is carried out. A job that has
+        # said how it ends has nothing to add: the two would meet in one transaction, and either might win.
+        if not course.left:
+            await asyncio.shield(_settle(course, Return()))
 
 
 async def _walk(course: Course) -> None:
@@ -212,6 +215,10 @@ async def _mark(course: Course, letter: _Letter) -> AttemptRow | None:
         course.rows -= 1
         await _settle(course, Ending(JobStatus.FAILED, error=exc.failure))
         return None
+    except Closing:  # the process ends and the database is away; whether the mark is there nobody knows
+        course.done.append(_unsent(row))
+        await _settle(course, Return())
+        return None
     except asyncio.CancelledError:  # hung up before the bytes left; the mark is on its way all the same
         await asyncio.shield(_never_sent(course, row, mark))
         return None
@@ -244,10 +251,14 @@ async def _send(course: Course, letter: _Letter) -> tuple[Outcome, Reply | None]
 
 async def _never_sent(course: Course, row: AttemptRow, mark: asyncio.Future[bool]) -> None:
     """The call was marked and not made: the row says so."""
-    with suppress(OverBudget):
+    with suppress(OverBudget, Closing):
         if await mark:
-            course.done.append(replace(row, state=AttemptState.CANCELLED, reason="stopped before the request left"))
+            course.done.append(_unsent(row))
     await _settle(course, Return())
+
+
+def _unsent(row: AttemptRow) -> AttemptRow:
+    return replace(row, state=AttemptState.CANCELLED, reason="stopped before the request left")
 
 
 async def _hung_up(course: Course, row: AttemptRow) -> None:
@@ -278,9 +289,12 @@ async def _settle(course: Course, to: Ending | Return) -> None:
     )
     entry = Entry(job.id, job.claim_id, begin=course.skips, close=course.done, settle=move, budget_key=job.budget_key)
     course.skips, course.done = [], []
+    course.left = True
     urgent = course.bench.engine.urgent(job.lane)
     try:
         moved = await course.bench.engine.writer.write(entry, urgent=urgent)
+    except Closing:
+        raise
     except Exception as exc:
         if not isinstance(to, Ending) or to.status is not JobStatus.COMPLETED:
             raise

@@ -13,6 +13,8 @@ from typing import Final
 from worker import clock, events
 from worker.deps import Deps
 from worker.engine.engine import Engine, Run
+from worker.engine.replay import replay
+from worker.engine.spool import Spool
 from worker.limits.gate import Gate, Rates
 from worker.providers.formats import SLEEPING
 from worker.providers.transport import Transport
@@ -29,6 +31,34 @@ SWEEP_S: Final = 3.0
 SWITCH_S: Final = 0.001
 
 
+class Outage:
+    """Whether this process may declare others dead: after an outage of the database all of them look dead.
+
+    They get a lease's time to be heard from. Times are of the steady clock, seconds.
+    """
+
+    def __init__(self, lease_s: float) -> None:
+        self._lease_s = lease_s
+        self._heard_s: float | None = None
+        self._unsure_until_s = 0.0
+        self._silent = False
+
+    def silent(self) -> None:
+        """The database did not answer."""
+        self._silent = True
+
+    def heard(self, now_s: float) -> None:
+        """The database took our heartbeat."""
+        gap_s = now_s - self._heard_s if self._heard_s is not None else 0.0
+        if self._silent or gap_s > self._lease_s / 2:
+            self._unsure_until_s = now_s + self._lease_s
+        self._heard_s = now_s
+        self._silent = False
+
+    def over(self, now_s: float) -> bool:
+        return now_s >= self._unsure_until_s
+
+
 class Worker:
     """`start()`, then `stop()` once. Thread-safe."""
 
@@ -41,12 +71,15 @@ class Worker:
         self._stopping = threading.Event()
         self._drained = threading.Event()  # until then it beats: a drain may last longer than the lease
         self._threads: list[threading.Thread] = []
+        self._spool = Spool(self._settings.data_dir / "spool")
+        self._outage = Outage(self._settings.lease_s)
         self.engine = Engine(
             deps.database,
             lanes=self._settings.lanes,
             slots=self._settings.slots,
             poll_s=self._settings.poll_s,
             worker_id=lambda: self._id,
+            spool=self._spool,
         )
 
     @property
@@ -63,12 +96,16 @@ class Worker:
                 break
             except Unavailable as exc:
                 events.emit("worker.waiting", level="warning", reason=str(exc))
+                self._outage.silent()
                 self._stopping.wait(1.0)
+        self._outage.heard(clock.monotonic_s())
+        self._try_replay()  # before a sweep gives back what it is about
         self.engine.start(self._open)
         for name, every_s, work in (
             ("heartbeat", self._settings.heartbeat_s, self._beat),
             ("cancels", CANCEL_LOOK_S, self._look_for_cancels),
             ("sweep", self._sweep_s, self._sweep),
+            ("spool", self._settings.poll_s, self._replay),
         ):
             thread = threading.Thread(target=self._every, args=(every_s, work), name=f"completar-{name}", daemon=True)
             thread.start()
@@ -83,6 +120,7 @@ class Worker:
         self._stopping.set()
         self.engine.drain(max(0.0, self._settings.drain_s - 1.0))
         self._drained.set()
+        self._try_replay()
         for thread in self._threads:
             thread.join(2.0)
         try:
@@ -131,6 +169,7 @@ class Worker:
             report |= self._gate.report(clock.monotonic_s())
         with self._deps.database.write() as conn:
             alive = workers.beat(conn, self._id, report)
+        self._outage.heard(clock.monotonic_s())
         if not alive:
             # We were away for longer than the lease: what we held has passed on, and its late writes are refused.
             events.emit("worker.declared_dead", level="warning", worker_id=self._id)
@@ -150,7 +189,20 @@ class Worker:
             lease_s=self._settings.lease_s,
             every_s=self._sweep_s,
             retention_s=self._settings.retention_days * 86400.0,
+            buries=self._outage.over(clock.monotonic_s()),
         )
+
+    def _replay(self) -> None:
+        if replay(self._deps.database, self._spool):
+            self.engine.writer.returned()
+
+    def _try_replay(self) -> None:
+        try:
+            replay(self._deps.database, self._spool)
+        except Unavailable:  # at the next start, or as soon as the database is back
+            pass
+        except Exception as exc:  # noqa: BLE001 - whatever lies in the spool, the worker starts and stops
+            events.emit("worker.fault", level="error", where="replay", error=repr(exc)[:300])
 
 
 def _tame_collector() -> None:

@@ -329,6 +329,21 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     return set(moved)
 
 
+def adopt(conn: sa.Connection, move: Settle) -> bool:
+    """End a job with a good answer whose claim has passed on, while no newer claim has a call open: it was paid for.
+
+    True: the job is completed by it. A newer claim that marks its call at this very moment still makes it; its answer
+    is then the superseded one.
+    """
+    if not isinstance(move.to, Ending) or move.to.status is not JobStatus.COMPLETED:
+        return False
+    params = _SETTLE.params(conn.dialect.name, [_settle_row(move)])
+    if conn.execute(_adopt(conn.dialect.name), params).first() is None:
+        return False
+    conn.execute(job_result.insert().values(job_id=move.job_id, body=move.to.result, error=None))
+    return True
+
+
 def _settle_row(m: Settle) -> tuple[Any, ...]:
     end = m.to if isinstance(m.to, Ending) else None
     served = end.served if end is not None else None
@@ -402,6 +417,33 @@ def _settle(dialect: str) -> Any:
 def _results(dialect: str) -> sa.Insert:
     v = _RESULT.table(dialect)
     return job_result.insert().from_select(["job_id", "body", "error"], sa.select(v.c.job_id, v.c.body, v.c.error))
+
+
+@cache
+def _adopt(dialect: str) -> Any:
+    """Without the sums: those of the claim are counted anew from its calls."""
+    v = _SETTLE.table(dialect)
+    sent = sa.exists().where(attempt.c.job_id == job.c.id, attempt.c.state == AttemptState.SENT.value)
+    newer = sa.or_(
+        job.c.status == _S.QUEUED.value,
+        sa.and_(job.c.status == _S.IN_PROGRESS.value, job.c.claim_id != v.c.claim_id),
+    )
+    return (
+        job.update()
+        .where(job.c.id == v.c.id, newer, sa.or_(job.c.status == _S.QUEUED.value, ~sent))
+        .values(
+            status=_S.COMPLETED.value,
+            version=job.c.version + 1,
+            claim_id=None,
+            worker_id=None,
+            ended_at=db_now(),
+            served_provider=v.c.served_provider,
+            served_label=v.c.served_label,
+            served_model=v.c.served_model,
+            error_kind=None,
+        )
+        .returning(job.c.id)
+    )
 
 
 _FENCE = Rows(id=sa.Text, claim_id=sa.Text)
@@ -500,7 +542,7 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     lost = {row.job_id for row in open_calls}
     called = conn.execute(sa.select(attempt.c.job_id).distinct().where(attempt.c.job_id.in_(chosen)), params).scalars()
     for job_id in called.all():  # calls closed within the dead claim are on record but not yet in the sums
-        _recount(conn, job_id)
+        recount(conn, job_id)
     deaths.add(conn, worker_id, held, {row.job_id: row.target for row in open_calls})
     moved = conn.execute(_take_back(conn.dialect.name), params | {"worker": worker_id}).all()
     _convict(conn, [row.id for row in moved if row.deaths >= STARTS_MAX])
@@ -538,8 +580,11 @@ def _take_back(dialect: str) -> Any:
     )
 
 
-def _recount(conn: sa.Connection, job_id: str) -> None:
-    """Sum a job's attempts anew: after a crash the running sums of the dead claim are gone."""
+def recount(conn: sa.Connection, job_id: str, *, cost_complete: bool | None = None) -> None:
+    """Sum a job's attempts anew: after a crash the running sums of the dead claim are gone.
+
+    cost_complete  whether the whole cost is known; None: as before, unless a call was lost
+    """
     calls = attempt.c.state != AttemptState.SKIPPED.value
     sums = conn.execute(
         sa.select(
@@ -566,7 +611,9 @@ def _recount(conn: sa.Connection, job_id: str) -> None:
             reasoning_tokens=sums.reasoning_tokens,
             cost_nano=sums.cost_nano,
             losses=sums.lost,
-            cost_complete=sa.and_(job.c.cost_complete, sa.literal(sums.lost == 0)),
+            cost_complete=sa.and_(job.c.cost_complete, sa.literal(sums.lost == 0))
+            if cost_complete is None
+            else cost_complete,
         )
     )
 
