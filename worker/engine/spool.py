@@ -170,8 +170,8 @@ def _entry(raw: Mapping[str, Any]) -> Entry:
     return Entry(
         raw["job_id"],
         raw["claim_id"],
-        begin=[_row(row) for row in raw["begin"]],
-        close=[_row(row) for row in raw["close"]],
+        begin=tuple(_row(row) for row in raw["begin"]),
+        close=tuple(_row(row) for row in raw["close"]),
         settle=None
         if settle is None
         else Settle(**{**settle, "to": _to(settle["to"]), "usage": Usage(**settle["usage"])}),

@@ -56,7 +56,9 @@ class Outage:
         self._silent = False
 
     def over(self, now_s: float) -> bool:
-        return now_s >= self._unsure_until_s
+        """False also before our own first heartbeat after it."""
+        lately = self._heard_s is not None and now_s - self._heard_s <= self._lease_s / 2
+        return lately and not self._silent and now_s >= self._unsure_until_s
 
 
 class Worker:
@@ -167,8 +169,12 @@ class Worker:
         report = self.engine.report()
         if self._gate is not None:
             report |= self._gate.report(clock.monotonic_s())
-        with self._deps.database.write() as conn:
-            alive = workers.beat(conn, self._id, report)
+        try:
+            with self._deps.database.write() as conn:
+                alive = workers.beat(conn, self._id, report)
+        except Unavailable:
+            self._outage.silent()
+            raise
         self._outage.heard(clock.monotonic_s())
         if not alive:
             # We were away for longer than the lease: what we held has passed on, and its late writes are refused.
