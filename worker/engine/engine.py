@@ -22,6 +22,7 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import Claimed, Ending, Return
 from worker.domain.state import JobStatus
 from worker.engine.control import Control, Why
+from worker.engine.doubts import Doubts
 from worker.engine.entry import Entry
 from worker.engine.governor import TICK_S, Governor
 from worker.engine.spool import Spool
@@ -99,6 +100,7 @@ class Engine:
         self._lanes: dict[Lane, _LaneState] = {}
         self._seen: dict[str, None] = {}
         self._suspect = False  # one is being claimed or run
+        self._doubts = Doubts()
 
     # -- from any thread ----------------------------------------------------------------------------------------
 
@@ -224,14 +226,25 @@ class Engine:
     # A claim need not wait for the disk: no call leaves before its mark is there, and the claim with it.
 
     def _claim_ids(self, ids: Sequence[str]) -> list[Held]:
-        with self._database.write(durable=False) as conn:
-            found = jobs.claim(conn, ids, worker_id=self._worker_id(), claim_id=clock.new_id("clm"))
-            return _with_history(conn, found)
+        return self._claimed(lambda conn, worker, claim: jobs.claim(conn, ids, worker_id=worker, claim_id=claim))
 
     def _claim_block(self, lane: Lane, room: int) -> list[Held]:
-        with self._database.write(durable=False) as conn:
-            found = jobs.claim_block(conn, lane, room, worker_id=self._worker_id(), claim_id=clock.new_id("clm"))
-            return _with_history(conn, found)
+        return self._claimed(
+            lambda conn, worker, claim: jobs.claim_block(conn, lane, room, worker_id=worker, claim_id=claim)
+        )
+
+    def _claimed(self, take: Callable[[Any, str, str], list[Claimed]]) -> list[Held]:
+        worker_id, claim_id = self._worker_id(), clock.new_id("clm")
+        reached = False
+        try:
+            with self._database.write(durable=False) as conn:
+                reached = True
+                self._doubts.resolve(conn, worker_id)
+                return _with_history(conn, take(conn, worker_id, claim_id))
+        except Unavailable:
+            if reached:
+                self._doubts.add(claim_id)
+            raise
 
     async def _look_for_suspect(self) -> None:
         """One suspect at a time, whatever else runs: if the process dies, it is known who was tried."""
@@ -258,11 +271,11 @@ class Engine:
         self._start(state, held)  # in a place of its own: a lane that is always full would never come to it
 
     def _claim_suspect(self) -> Held | None:
-        with self._database.write(durable=False) as conn:
-            found = jobs.claim_suspect(
-                conn, self._lane_names, worker_id=self._worker_id(), claim_id=clock.new_id("clm")
-            )
-            return _with_history(conn, [found])[0] if found is not None else None
+        def take(conn: Any, worker: str, claim: str) -> list[Claimed]:
+            found = jobs.claim_suspect(conn, self._lane_names, worker_id=worker, claim_id=claim)
+            return [found] if found is not None else []
+
+        return next(iter(self._claimed(take)), None)
 
     def _start(self, state: _LaneState, held: Held) -> None:
         control = Control()

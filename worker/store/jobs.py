@@ -463,6 +463,24 @@ def _still_ours(dialect: str) -> sa.Select[Any]:
     )
 
 
+def disown(conn: sa.Connection, worker_id: str, claims: Sequence[str]) -> int:
+    """Put back what these claims hold, which their worker does not know of. Returns how many jobs."""
+    stopping = job.c.status == _S.CANCELLING.value
+    return conn.execute(
+        job.update()
+        .where(
+            job.c.worker_id == worker_id, job.c.status.in_([s.value for s in _HELD]), job.c.claim_id.in_(list(claims))
+        )
+        .values(
+            status=sa.case((stopping, _S.CANCELLED.value), else_=_S.QUEUED.value),
+            version=job.c.version + 1,
+            claim_id=None,
+            worker_id=None,
+            ended_at=sa.case((stopping, db_now()), else_=sa.null()),
+        )
+    ).rowcount
+
+
 # -- by people ---------------------------------------------------------------------------------------------------
 
 
