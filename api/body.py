@@ -15,6 +15,7 @@ from worker import clock
 from worker.domain.answer import Json
 
 MAX_DEPTH: Final = 64
+MAX_NAMES: Final = 10_000  # of one object: each that is not known is looked at and told of
 DISCARD_BYTES: Final = 64 * 1024 * 1024
 DISCARD_S: Final = 3.0
 _PIECE: Final = 64 * 1024
@@ -106,10 +107,12 @@ class _Refused(ValueError):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_NAMES:
+        raise _Refused("body", f"holds an object of more than {MAX_NAMES:,} fields", "Send fewer.")
     made = dict(pairs)
     if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for n, name in enumerate(names) if name in names[:n])
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise _Refused(twice[:60], "is given twice in one object", "Give it once.")
     return made
 

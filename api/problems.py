@@ -192,6 +192,7 @@ FAILED: Final[Mapping[FailureKind, Sort]] = MappingProxyType(
         _K.CANCELLED: JOB_CANCELLED,
         _K.NO_TARGET: JOB_NO_TARGET,
         _K.INTERRUPTED: JOB_FAILED,
+        _K.POISON: JOB_FAILED,
         _K.INTERNAL: INTERNAL,
     }
 )

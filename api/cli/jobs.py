@@ -93,7 +93,7 @@ def get(screen: Screen, job_id: str, as_json: bool) -> None:
       completar jobs get job_01... --json
     """
     with server(screen) as at:
-        response = at.client.get(f"/v1/jobs/{_checked(job_id)}")
+        response = at.client.get(f"/v1/jobs/{checked(job_id)}")
     _shown(screen, response, as_json=as_json)
 
 
@@ -112,7 +112,7 @@ def wait(screen: Screen, job_id: str, timeout_s: float, as_json: bool) -> Exit:
     """
     until_s = clock.monotonic_s() + timeout_s
     with server(screen, works=frozenset(Lane)) as at:
-        response = waited_for(at.client, at.client.get(f"/v1/jobs/{_checked(job_id)}"), until_s)
+        response = waited_for(at.client, at.client.get(f"/v1/jobs/{checked(job_id)}"), until_s)
         if response is None:
             screen.warn(f"{job_id} has not ended within {timeout_s:g} s.")
             return Exit.TIMED_OUT
@@ -132,7 +132,7 @@ def cancel(screen: Screen, job_ids: tuple[str, ...], as_json: bool) -> None:
     """
     with server(screen) as at:
         for job_id in job_ids:
-            response = at.client.post(f"/v1/jobs/{_checked(job_id)}/cancel")
+            response = at.client.post(f"/v1/jobs/{checked(job_id)}/cancel")
             if as_json:
                 screen.data(response.text)
             else:
@@ -150,7 +150,7 @@ def retry(screen: Screen, job_id: str, as_json: bool) -> None:
       completar jobs retry job_01...
     """
     with server(screen) as at:
-        response = at.client.post(f"/v1/jobs/{_checked(job_id)}/retry")
+        response = at.client.post(f"/v1/jobs/{checked(job_id)}/retry")
         made = response.json()["id"]
         if as_json:
             screen.data(response.text)
@@ -174,7 +174,7 @@ def attempts(screen: Screen, job_id: str, as_json: bool) -> None:
       completar jobs attempts job_01...
     """
     with server(screen) as at:
-        response = at.client.get(f"/v1/jobs/{_checked(job_id)}/attempts")
+        response = at.client.get(f"/v1/jobs/{checked(job_id)}/attempts")
     if as_json:
         screen.data(response.text)
         return
@@ -243,7 +243,7 @@ def _shown(screen: Screen, response: httpx.Response, *, as_json: bool) -> None:
             screen.data(f"{name + ':':12} {said}")
 
 
-def _checked(job_id: str) -> str:
+def checked(job_id: str) -> str:
     """Ids stand in an address: what is none must not become another address."""
     if not job_id.replace("_", "").isalnum():
         raise CliFault(f"{job_id!r} is no id of a job.", "`completar jobs list` shows them.", Exit.USAGE)

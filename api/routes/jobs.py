@@ -165,7 +165,7 @@ RETRY_AFTER: Final = Header(
     "Retry-After", "Seconds until it is worth asking again.", {"type": "integer", "minimum": 1, "maximum": 60}
 )
 ETAG: Final = Header("ETag", "Names this version of the job.")
-_MADE: Final = (LOCATION, RETRY_AFTER, ETAG, preference.APPLIED, preference.REPLAYED)
+JOB_MADE: Final = (LOCATION, RETRY_AFTER, ETAG, preference.APPLIED, preference.REPLAYED)
 
 
 @jobs.add(
@@ -177,8 +177,8 @@ _MADE: Final = (LOCATION, RETRY_AFTER, ETAG, preference.APPLIED, preference.REPL
     body=Body(NewJob),
     headers=(preference.PREFER, preference.IDEMPOTENCY_KEY),
     answers={
-        200: Answer("The job ended while the request waited.", JobBody, _MADE),
-        202: Answer("The job is stored, and will run.", JobBody, _MADE),
+        200: Answer("The job ended while the request waited.", JobBody, JOB_MADE),
+        202: Answer("The job is stored, and will run.", JobBody, JOB_MADE),
     },
     problems=(UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL),
 )
@@ -309,14 +309,14 @@ def _digits(value: Any) -> Any:
     return value
 
 
-_DIGITS: Final = BeforeValidator(_digits)
+DIGITS: Final = BeforeValidator(_digits)
 
 
 class WaitQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     wait: Annotated[
-        int, Field(ge=0, le=60, description="Seconds to wait for the next change, while the job is not final."), _DIGITS
+        int, Field(ge=0, le=60, description="Seconds to wait for the next change, while the job is not final."), DIGITS
     ] = 0
 
 
@@ -361,7 +361,7 @@ class ListQuery(BaseModel):
     batch_id: Annotated[str, Field(pattern="^batch_[0-9a-z]{26}$")] | None = None
     created_after: Annotated[Moment, Field(description="RFC 3339.")] | None = None
     after: Annotated[str, Field(pattern=JOB_ID, description="The last id of the page before.")] | None = None
-    limit: Annotated[int, Field(ge=1, le=100), _DIGITS] = 20
+    limit: Annotated[int, Field(ge=1, le=100), DIGITS] = 20
 
 
 @jobs.add(
@@ -446,8 +446,8 @@ def cancel(desk: Desk, call: Call) -> Reply:
     scope="jobs:write",
     headers=(preference.PREFER, preference.IDEMPOTENCY_KEY),
     answers={
-        200: Answer("The new job ended while the request waited.", JobBody, _MADE),
-        202: Answer("The new job is stored, and will run.", JobBody, _MADE),
+        200: Answer("The new job ended while the request waited.", JobBody, JOB_MADE),
+        202: Answer("The new job is stored, and will run.", JobBody, JOB_MADE),
     },
     problems=(NOT_FOUND, GONE, CONFLICT, UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL),
 )

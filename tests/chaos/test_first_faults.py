@@ -94,7 +94,7 @@ def test_a_job_that_kills_its_worker_is_started_three_times_and_no_more(
     processes.worker(station.env)
     (job,) = station.ended([job_id], within_s=20)
     assert job.status is JobStatus.FAILED
-    assert job.error["kind"] == "interrupted"
+    assert job.error["kind"] == "poison"
     assert "3 times" in job.error["message"]
     assert len(provider.requests) == 3
 

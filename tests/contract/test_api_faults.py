@@ -22,6 +22,7 @@ from worker.store.views import Filter
 Json = Any
 CANARY = "canary-7f3a"
 LIMIT = 100_000
+MANY = b"{" + b",".join(b'"%x":1' % n for n in range(9_999)) + b"%s}"
 OK = {"input": {"prompt": "hi"}}
 CHAT = {"model": "default", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -179,6 +180,8 @@ RAW: list[tuple[str, bytes, int, str]] = [
     ("a text", b'"canary-7f3a"', 422, "body must be"),
     ("null", b"null", 422, "body must be"),
     ("a name twice", b'{"input": {"prompt": "x"}, "model": "a", "model": "b"}', 422, "model is given twice"),
+    ("a name twice among many", MANY % b',"270e":1', 422, "270e is given twice"),
+    ("more names than anybody means", MANY % b',"x":1,"y":1', 422, "more than 10,000 fields"),
     ("a name twice deep down", b'{"input": {"prompt": "x", "prompt": "y"}}', 422, "prompt is given twice"),
     ("NaN", b'{"input": {"prompt": "x", "temperature": NaN}}', 422, "NaN"),
     ("Infinity", b'{"input": {"prompt": "x", "temperature": -Infinity}}', 422, "Infinity"),

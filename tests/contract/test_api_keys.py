@@ -143,6 +143,8 @@ def test_another_projects_job_is_unknown(site: Web) -> None:
         ("GET", job["urls"]["events"]),
         ("POST", job["urls"]["cancel"]),
         ("POST", f"{job['urls']['self']}/retry"),
+        ("GET", f"/v1/dead_letters/{job['id']}"),
+        ("POST", f"/v1/dead_letters/{job['id']}/replay"),
     ]:
         answer = site.client.open(path, method=method, headers=auth)
         assert answer.status_code == 404, path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ import pytest
 from tests.support.postgres import Postgres
 from worker import clock
 from worker.domain.failure import Lane
-from worker.domain.job import AttemptRow, Claimed, Ending, NewJob
+from worker.domain.job import AttemptRow, Claimed, Ending, JobView, NewJob
 from worker.domain.state import AttemptState, JobStatus
-from worker.engine.writer import Closing, Entry, Writer
+from worker.engine.entry import Entry
+from worker.engine.writer import Closing, Writer, store
 from worker.store import attempts, jobs, views
 from worker.store.database import Database
 from worker.store.jobs import Settle
@@ -92,24 +94,100 @@ def test_a_row_the_database_refuses_fails_alone(postgres_url: str) -> None:
     database.close()
 
 
-def test_an_answer_after_the_claim_was_lost_is_kept_and_counts_for_nothing(database: Database) -> None:
+def late(database: Database, *, cost: int | None = None) -> tuple[Claimed, Entry]:
+    """A call whose claim was taken back before its answer came, and what its worker has to say then."""
     (job,) = claimed(database, 1)
     sent = row(job)
     with database.write() as conn:
         attempts.begin(conn, [sent])
         jobs.take_back(conn, "wrk")
+    answered = AttemptRow(**{**_fields(sent), "state": AttemptState.ANSWERED, "cost_nano": cost})
+    return job, done(job, '{"text":"late"}', close=[answered])
 
-    async def play(writer: Writer) -> bool:
-        late = done(job, close=[AttemptRow(**{**_fields(sent), "state": AttemptState.ANSWERED})])
-        return await writer.write(late, urgent=False)
 
-    assert on_a_loop(database, play) is False
+def again(database: Database, job: Claimed, *, calling: bool) -> Claimed:
+    """A newer claim of the job."""
+    with database.write() as conn:
+        (newer,) = jobs.claim(conn, [job.id], worker_id="wrk_2", claim_id=clock.new_id("clm"))
+        if calling:
+            attempts.begin(conn, [replace(row(newer), number=2)])
+    return newer
+
+
+def look(database: Database, job: Claimed) -> tuple[JobView, list[AttemptState]]:
     with database.read() as conn:
-        (kept,) = attempts.of_jobs(conn, [job.id])[job.id]
         view = views.get(conn, "proj_a", job.id)
-    assert kept.row.state is AttemptState.SUPERSEDED
+        kept = attempts.of_jobs(conn, [job.id])[job.id]
     assert view is not None
-    assert view.status is JobStatus.QUEUED
+    return view, [one.row.state for one in kept]
+
+
+def write(database: Database, *entries: Entry, **more: bool) -> list[Any]:
+    with database.write() as conn:
+        return store(conn, entries, **more)
+
+
+def test_an_answer_after_a_newer_call_was_sent_is_kept_and_counts_for_nothing(database: Database) -> None:
+    job, entry = late(database)
+    newer = again(database, job, calling=True)
+    assert write(database, entry) == [False]
+    view, states = look(database, job)
+    assert states == [AttemptState.SUPERSEDED, AttemptState.SENT]
+    assert (view.status, view.result) == (JobStatus.IN_PROGRESS, None)
+    assert write(database, done(newer, '{"text":"newer"}')) == [True]
+    assert look(database, job)[0].result == {"text": "newer"}
+
+
+@pytest.mark.parametrize("claimed_again", [False, True])
+def test_an_answer_after_the_claim_was_lost_is_adopted_while_nobody_asks_again(
+    database: Database, claimed_again: bool
+) -> None:
+    job, entry = late(database, cost=70)
+    newer = again(database, job, calling=False) if claimed_again else job
+    assert write(database, entry) == [True]
+    view, states = look(database, job)
+    assert (view.status, view.result, states) == (JobStatus.COMPLETED, {"text": "late"}, [AttemptState.ANSWERED])
+    assert (view.attempts, view.cost_nano, view.cost_complete) == (1, 70, True)
+    if claimed_again:
+        mark = Entry(newer.id, newer.claim_id, begin=[replace(row(newer), number=2)])
+        assert write(database, mark) == [False], "the newer claim makes no call"
+
+
+def test_of_two_late_answers_in_one_transaction_one_is_the_result(database: Database) -> None:
+    job, first = late(database)
+    newer = again(database, job, calling=False)
+    with database.write() as conn:
+        second_call = replace(row(newer), number=2)
+        attempts.begin(conn, [second_call])
+        jobs.take_back(conn, "wrk_2")
+    answered = replace(second_call, state=AttemptState.ANSWERED)
+    second = done(newer, '{"text":"second"}', close=[answered])
+    assert write(database, first, second) == [True, False]
+    view, states = look(database, job)
+    assert (view.result, states) == ({"text": "late"}, [AttemptState.ANSWERED, AttemptState.SUPERSEDED])
+
+
+def test_a_job_that_ended_takes_no_late_answer(database: Database) -> None:
+    job, entry = late(database)
+    with database.write() as conn:
+        jobs.cancel(conn, "proj_a", job.id)
+    assert write(database, entry) == [False]
+    view, states = look(database, job)
+    assert (view.status, states) == (JobStatus.CANCELLED, [AttemptState.SUPERSEDED])
+
+
+def test_what_was_committed_before_the_connection_broke_is_not_written_twice(database: Database) -> None:
+    (job,) = claimed(database, 1)
+    sent = row(job)
+    mark = Entry(job.id, job.claim_id, begin=[sent])
+    assert write(database, mark) == [True]
+    assert write(database, mark, again=True) == [True], "the mark is there: the call may be made"
+    end = done(job, '{"text":"paid"}', close=[replace(sent, state=AttemptState.ANSWERED)])
+    assert write(database, end) == [True]
+    version = look(database, job)[0].version
+    assert write(database, end, again=True) == [True]
+    view, states = look(database, job)
+    assert (view.version, view.result, states) == (version, {"text": "paid"}, [AttemptState.ANSWERED])
 
 
 def _fields(attempt: AttemptRow) -> dict[str, Any]:

@@ -504,6 +504,7 @@ def test_what_no_provider_does_cannot_be_routed_around() -> None:
         FailureKind.CANCELLED,
         FailureKind.NO_TARGET,
         FailureKind.INTERRUPTED,
+        FailureKind.POISON,
         FailureKind.INTERNAL,
     }
 

@@ -39,9 +39,11 @@ class FailureKind(StrEnum):
     BUDGET = "budget"
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
-    # Ours, not a provider's: no target may be asked; a worker died with the call open; a fault of our own.
+    # Ours, not a provider's: no target may be asked; a worker died with the call open; workers die of it; a fault of
+    # our own.
     NO_TARGET = "no_target"
     INTERRUPTED = "interrupted"
+    POISON = "poison"
     INTERNAL = "internal"
 
 
@@ -135,6 +137,7 @@ INTERACTIVE: Final[Mapping[FailureKind, Rule]] = MappingProxyType(
         _K.NO_TARGET: Rule(then=Then.FAIL),
         # A worker died with the call open: asked again; `STARTS_MAX` bounds it, not `max_attempts`.
         _K.INTERRUPTED: Rule(retries=100, free=True),
+        _K.POISON: Rule(then=Then.FAIL),
         _K.INTERNAL: Rule(then=Then.FAIL),
     }
 )
@@ -167,6 +170,9 @@ def rule_for(kind: FailureKind, lane: Lane, overrides: Mapping[FailureKind, Over
         return replace(rule, retries=0, then=Then.FAIL)
     return replace(rule, then=Then.NEXT)
 
+
+# Ends that are no provider's and no caller's doing: such a job is a dead letter, kept for somebody to look at.
+DEAD_LETTERS: Final = frozenset({_K.POISON, _K.INTERNAL})
 
 # Kinds a client may try again by hand with hope (`error.retryable`).
 RETRYABLE: Final = frozenset(

@@ -13,8 +13,11 @@ from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
 
 OnInterruption = Literal["retry", "fail"]
-STARTS_MAX: Final = 3  # a job whose worker died this often with its call open is not started again
-STOPS_MAX: Final = 3  # nor one whose call was hung up on so often because its worker was stopped
+STARTS_MAX: Final = 3  # a job whose worker died this often while it had it is not started again
+# With this many deaths behind it a job is a suspect: a process runs one at a time, so that the next death convicts the
+# right one of many that were in flight.
+SUSPECT_FROM: Final = STARTS_MAX - 1
+STOPS_MAX: Final = 3  # nor is one whose call was hung up on so often because its worker was stopped
 # Of the body of a stored request. Raise it with a change that an older release would read wrongly: workers leave rows
 # of a newer format to workers that know it, so that two releases can run side by side during a deploy.
 FORMAT: Final = 1
@@ -65,6 +68,11 @@ class Claimed:
     rows: int  # attempt rows so far, skips included
     max_cost_nano: int | None = None
     budget_key: str | None = None
+    deaths: int = 0  # claims of it that ended with their worker
+
+    @property
+    def suspect(self) -> bool:
+        return self.deaths >= SUSPECT_FROM
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,11 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import Claimed, Ending, Return
 from worker.domain.state import JobStatus
 from worker.engine.control import Control, Why
+from worker.engine.doubts import Doubts
+from worker.engine.entry import Entry
 from worker.engine.governor import TICK_S, Governor
-from worker.engine.writer import Closing, Entry, Writer
+from worker.engine.spool import Spool
+from worker.engine.writer import Closing, Spooled, Writer
 from worker.store import attempts, jobs
 from worker.store.attempts import Attempt
 from worker.store.database import Database, Unavailable
@@ -82,7 +85,14 @@ class Engine:
     """Made, started and stopped from any thread; everything else runs on its loop."""
 
     def __init__(
-        self, database: Database, *, lanes: Iterable[Lane], slots: int, poll_s: float, worker_id: Callable[[], str]
+        self,
+        database: Database,
+        *,
+        lanes: Iterable[Lane],
+        slots: int,
+        poll_s: float,
+        worker_id: Callable[[], str],
+        spool: Spool | None = None,
     ) -> None:
         """`worker_id` is asked at each claim: it changes when the worker was declared dead and registered anew."""
         self._database = database
@@ -90,6 +100,7 @@ class Engine:
         self._slots = slots
         self._poll_s = poll_s
         self._worker_id = worker_id
+        self._spool = spool
         self._ready = threading.Event()
         self._draining = False
         self._thread: threading.Thread | None = None
@@ -103,6 +114,8 @@ class Engine:
         self._seen: dict[str, None] = {}
         self._standing: list[asyncio.Task[None]] = []
         self._turns = 0
+        self._suspect = False  # one is being claimed or run
+        self._doubts = Doubts()
 
     # -- from any thread ----------------------------------------------------------------------------------------
 
@@ -171,7 +184,7 @@ class Engine:
     def _main(self, open_run: Callable[[Engine], Awaitable[tuple[Run, Callable[[], Awaitable[None]]]]]) -> None:
         self.loop = _new_loop()
         asyncio.set_event_loop(self.loop)
-        self.writer = Writer(self._database, self.loop)
+        self.writer = Writer(self._database, self.loop, self._spool)
         for lane in self._lane_names:
             least = self._slots if lane is Lane.INTERACTIVE else min(50, self._slots)
             self._lanes[lane] = _LaneState(lane, Governor(self._slots, least=least))
@@ -247,14 +260,56 @@ class Engine:
     # A claim need not wait for the disk: no call leaves before its mark is there, and the claim with it.
 
     def _claim_ids(self, ids: Sequence[str]) -> list[Held]:
-        with self._database.write(durable=False) as conn:
-            found = jobs.claim(conn, ids, worker_id=self._worker_id(), claim_id=clock.new_id("clm"))
-            return _with_history(conn, found)
+        return self._claimed(lambda conn, worker, claim: jobs.claim(conn, ids, worker_id=worker, claim_id=claim))
 
     def _claim_block(self, lane: Lane, room: int) -> list[Held]:
-        with self._database.write(durable=False) as conn:
-            found = jobs.claim_block(conn, lane, room, worker_id=self._worker_id(), claim_id=clock.new_id("clm"))
-            return _with_history(conn, found)
+        return self._claimed(
+            lambda conn, worker, claim: jobs.claim_block(conn, lane, room, worker_id=worker, claim_id=claim)
+        )
+
+    def _claimed(self, take: Callable[[Any, str, str], list[Claimed]]) -> list[Held]:
+        worker_id, claim_id = self._worker_id(), clock.new_id("clm")
+        reached = False
+        try:
+            with self._database.write(durable=False) as conn:
+                reached = True
+                self._doubts.resolve(conn, worker_id)
+                return _with_history(conn, take(conn, worker_id, claim_id))
+        except Unavailable:
+            if reached:
+                self._doubts.add(claim_id)
+            raise
+
+    async def _look_for_suspect(self) -> None:
+        """One suspect at a time, whatever else runs: if the process dies, it is known who was tried."""
+        if self._suspect or self._draining:
+            return
+        self._suspect = True
+        held = None
+        try:
+            held = await self.loop.run_in_executor(self._claims, self._claim_suspect)
+        except Unavailable:  # said by the lanes
+            pass
+        finally:
+            self._suspect = held is not None
+        if held is not None:
+            self._start_suspect(held)
+
+    def _start_suspect(self, held: Held) -> None:
+        state = self._lanes[held.job.lane]
+        if self._draining:
+            state.buffer.append(held)
+            self._give_back(state)
+            return
+        events.emit("suspect.started", level="warning", job_id=held.job.id, deaths=held.job.deaths)
+        self._start(state, held)  # in a place of its own: a lane that is always full would never come to it
+
+    def _claim_suspect(self) -> Held | None:
+        def take(conn: Any, worker: str, claim: str) -> list[Claimed]:
+            found = jobs.claim_suspect(conn, self._lane_names, worker_id=worker, claim_id=claim)
+            return [found] if found is not None else []
+
+        return next(iter(self._claimed(take)), None)
 
     def _start(self, state: _LaneState, held: Held) -> None:
         control = Control()
@@ -269,6 +324,8 @@ class Engine:
         assert self._run_job is not None
         try:
             await self._run_job(held, control)
+        except Spooled:
+            events.emit("job.spooled", level="warning", job_id=held.job.id)
         except Closing:
             events.emit("job.unwritten", level="error", job_id=held.job.id)
         except Exception as exc:  # noqa: BLE001 - one job's fault must not end the lane
@@ -277,6 +334,9 @@ class Engine:
         finally:
             if state.running.get(held.job.id) is control:  # not so where the claim was lost and came back to us
                 del state.running[held.job.id]
+            if held.job.suspect:
+                self._suspect = False
+                self.loop.create_task(self._look_for_suspect()).add_done_callback(_loud)
             if state.buffer or state.due or state.hinted:
                 state.wake.set()
 
@@ -286,6 +346,8 @@ class Engine:
         move = Settle(job.id, job.claim_id, Ending(JobStatus.FAILED, error=failure), cost_complete=False)
         try:
             await self.writer.write(Entry(job.id, job.claim_id, settle=move), urgent=self.urgent(job.lane))
+        except Spooled:
+            events.emit("job.spooled", level="warning", job_id=job.id)
         except Exception as also:  # noqa: BLE001 - said; the next start of a worker finds the claim
             events.emit("job.unwritten", level="error", job_id=job.id, error=type(also).__name__)
 
@@ -348,6 +410,7 @@ class Engine:
         while True:
             for lane in self._lanes:
                 self._woken(lane)
+            await self._look_for_suspect()
             await asyncio.sleep(self._poll_s * (0.9 + 0.2 * clock.draw()))
 
     async def _govern(self) -> None:
@@ -368,6 +431,7 @@ class Engine:
 
     async def _drain(self, seconds: float) -> None:
         self._draining = True
+        self.writer.hurry()
         for state in self._lanes.values():
             self._give_back(state)
             for control in list(state.running.values()):
@@ -410,7 +474,8 @@ def _with_history(conn: Any, found: Sequence[Claimed]) -> list[Held]:
 
 def _given_back(state: _LaneState, job_id: str, write: asyncio.Future[bool]) -> None:
     state.running.pop(job_id, None)
-    if not write.cancelled() and write.exception() is not None:  # the sweep of another worker takes it back
+    failed = None if write.cancelled() else write.exception()
+    if failed is not None and not isinstance(failed, Spooled):  # the sweep of another worker takes it back
         events.emit("job.not_given_back", level="warning", job_id=job_id)
 
 

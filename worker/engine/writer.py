@@ -3,6 +3,8 @@
 An urgent write (somebody waits for the job) leaves as soon as the database thread of its kind is free, alone or with
 all that waited meanwhile. A batch line's write lets others gather first, for LINGER_S at most: a transaction costs
 about the same for one job as for twenty, and at 1,300 jobs a second the transactions cost more than the calls.
+
+While the database is away, writes are tried again for HOLD_S; then those worth something later go to the spool.
 """
 
 from __future__ import annotations
@@ -12,40 +14,31 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import sqlalchemy as sa
 
-from worker import events
+from worker import clock, events
 from worker.domain.answer import Failure
-from worker.domain.budget import settled
+from worker.domain.budget import maybe_billed, settled
 from worker.domain.job import AttemptRow
 from worker.domain.state import AttemptState
+from worker.engine.entry import Entry
+from worker.engine.spool import Spool
 from worker.store import attempts, budgets, jobs
 from worker.store.database import Database, Unavailable
-from worker.store.jobs import Settle
 
 GROUP_MAX = 200
 GROUP_LEAST = 100  # so many need not linger
 LINGER_S = 0.01
 WOKEN = 10
+HOLD_S = 3.0
+HURRY_S = 0.5  # long enough for a stale connection to be made anew
 THREADS = 2  # one for those somebody waits for, one for the batch lane
 _RETRY_S = (0.1, 0.2, 0.5, 1.0)
-
-
-@dataclass(slots=True)
-class Entry:
-    """What one job has to say. `settle` ends its claim; without it `begin` is stored only while the claim holds.
-
-    budget_key  the API key whose budget pays for its calls; None: there is none
-    """
-
-    job_id: str
-    claim_id: str
-    begin: Sequence[AttemptRow] = ()
-    close: Sequence[AttemptRow] = ()
-    settle: Settle | None = None
-    budget_key: str | None = None
+_OPEN: Final = frozenset({AttemptState.SENT, AttemptState.LOST})
 
 
 class OverBudget(Exception):
@@ -58,6 +51,10 @@ class OverBudget(Exception):
 
 class Closing(Exception):
     """The writer is closed and the database is away: the write is not on record."""
+
+
+class Spooled(Closing):
+    """The database is away: the write is safe on disk, and is made when the database is back."""
 
 
 Group = list[tuple[Entry, "asyncio.Future[bool]"]]
@@ -75,8 +72,13 @@ class _Queue:
 class Writer:
     """Lives on one event loop; the SQL runs in its own threads."""
 
-    def __init__(self, database: Database, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, database: Database, loop: asyncio.AbstractEventLoop, spool: Spool | None = None) -> None:
+        """Without a spool writes wait in memory for as long as the database is away."""
         self._database = database
+        self._spool = spool
+        self._hurried = False
+        self._away_since_s: float | None = None
+        self._spooler = ThreadPoolExecutor(1, thread_name_prefix="completar-spool")
         self._loop = loop
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="completar-writer")
         self._urgent = _Queue(least=1)
@@ -88,9 +90,13 @@ class Writer:
         """Store an entry. The future's result: the claim still held (and, with `settle`, the move was made).
 
         OverBudget is set when a budget refuses the call it begins; all else of the entry is stored.
-        While the database is away it is tried again and again; Closing is set when the writer is closed first.
+        While the database is away it is tried again and again; Spooled is set when it went to disk instead, Closing
+        when the writer was closed first.
         """
         future: asyncio.Future[bool] = self._loop.create_future()
+        if self._spooling and not entry.is_mark:
+            self._divert([(entry, future)])
+            return future
         queue = self._urgent if urgent else self._patient
         queue.waiting.append((entry, future))
         if len(queue.waiting) >= queue.least:
@@ -99,10 +105,25 @@ class Writer:
             self._lingering = self._loop.call_later(LINGER_S, self._lingered)
         return future
 
+    def hurry(self) -> None:
+        """The process is about to end: little is held in memory while the database is away."""
+        self._hurried = True
+
+    def returned(self) -> None:
+        """The database is back, as somebody else found out."""
+        self._away_since_s = None
+
     def close(self) -> None:
-        """Give up writes that the database does not take; waits for those it is taking."""
+        """Spool what the database does not take; waits for what it is taking. Nothing may be written meanwhile."""
         self._closing.set()
         self._pool.shutdown(wait=True)
+        for queue in (self._urgent, self._patient):
+            while queue.waiting:
+                group = [queue.waiting.popleft() for _ in range(min(len(queue.waiting), GROUP_MAX))]
+                results = self._store([entry for entry, _ in group])
+                with suppress(RuntimeError):  # the loop is closed: nobody waits for them any more
+                    self._loop.call_soon_threadsafe(self._tell, list(zip(group, results, strict=True)))
+        self._spooler.shutdown(wait=True)
 
     def _lingered(self) -> None:
         self._lingering = None
@@ -145,28 +166,93 @@ class Writer:
         if len(outcomes) > WOKEN:
             self._loop.call_soon(self._tell, outcomes[WOKEN:])
 
-    def _store(self, entries: Sequence[Entry]) -> Sequence[bool | Exception]:
+    def _store(self, entries: Sequence[Entry], *, again: bool = False) -> list[bool | Exception]:
+        """`again`: it is not known whether an earlier try was committed."""
         tries = 0
         while True:
             try:
                 with self._database.write() as conn:
-                    return store(conn, entries)
+                    stored = store(conn, entries, again=again)
             except Unavailable as exc:
-                if self._closing.wait(_RETRY_S[min(tries, len(_RETRY_S) - 1)]):
-                    return [Closing(str(exc))] * len(entries)
+                again = True
+                if self._away_since_s is None:
+                    self._away_since_s = clock.monotonic_s()
                 if tries % 20 == 0:
                     events.emit("writer.waiting", level="warning", entries=len(entries), reason=str(exc))
+                closing = self._closing.wait(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
                 tries += 1
+                if (closing and tries > 1) or (self._hurried and self._held_long):
+                    return self._kept(entries, exc)
+                if self._spooling:
+                    self._loop.call_soon_threadsafe(self._divert_waiting)
+                    worth = [entry for entry in entries if not entry.is_mark]
+                    marks = [entry for entry in entries if entry.is_mark]
+                    if worth and self._keep(worth):
+                        done = iter(self._store(marks, again=True) if marks else ())
+                        return [next(done) if entry.is_mark else Spooled(str(exc)) for entry in entries]
             except Exception as exc:  # noqa: BLE001 - one bad row must not take the others with it
                 if len(entries) == 1:
                     events.emit("writer.refused", level="error", job_id=entries[0].job_id, error=type(exc).__name__)
                     return [exc]
                 half = len(entries) // 2
-                return [*self._store(entries[:half]), *self._store(entries[half:])]
+                return [*self._store(entries[:half], again=again), *self._store(entries[half:], again=again)]
+            else:
+                self._away_since_s = None
+                return stored
+
+    # -- while the database is away ------------------------------------------------------------------------------
+
+    @property
+    def _held_long(self) -> bool:
+        since_s = self._away_since_s
+        return since_s is not None and clock.monotonic_s() - since_s >= (HURRY_S if self._hurried else HOLD_S)
+
+    @property
+    def _spooling(self) -> bool:
+        return self._spool is not None and self._held_long
+
+    def _divert_waiting(self) -> None:
+        """On the loop: what queued up behind the write that found the database away need not wait for it."""
+        for queue in (self._urgent, self._patient):
+            worth = [one for one in queue.waiting if not one[0].is_mark]
+            if worth and self._spooling:
+                queue.waiting = deque(one for one in queue.waiting if one[0].is_mark)
+                self._divert(worth)
+
+    def _divert(self, group: Group) -> None:
+        self._spooler.submit(self._run_diverted, group)
+
+    def _run_diverted(self, group: Group) -> None:
+        entries = [entry for entry, _ in group]
+        kept = self._keep(entries)
+        results = [Spooled("on disk")] * len(group) if kept else self._store(entries, again=True)
+        self._loop.call_soon_threadsafe(self._tell, list(zip(group, results, strict=True)))
+
+    def _kept(self, entries: Sequence[Entry], exc: Unavailable) -> list[bool | Exception]:
+        """At the end of the process: to disk, calls that were not made aside."""
+        worth = [kept for entry in entries if (kept := entry.without_mark()) is not None]
+        safe = not worth or self._keep(worth)
+        return [Spooled(str(exc)) if safe and not entry.is_mark else Closing(str(exc)) for entry in entries]
+
+    def _keep(self, entries: Sequence[Entry]) -> bool:
+        if self._spool is None:
+            return False
+        try:
+            self._spool.keep(entries)
+        except OSError as exc:
+            events.emit("spool.failed", level="error", entries=len(entries), error=str(exc)[:200])
+            return False
+        events.emit("spool.kept", level="warning", entries=len(entries))
+        return True
 
 
-def store(conn: sa.Connection, entries: Sequence[Entry]) -> list[bool | Exception]:
-    """One transaction's worth: moves first, so that what is stored of a call says whether its answer counted."""
+def store(conn: sa.Connection, entries: Sequence[Entry], *, again: bool = False) -> list[bool | Exception]:
+    """One transaction's worth: moves first, so that what is stored of a call says whether its answer counted.
+
+    again  an earlier try may have been committed before the connection broke: what is on record is left as it is
+    """
+    if len({entry.job_id for entry in entries}) < len(entries):  # two claims of one job must not be taken for one
+        return [outcome for entry in entries for outcome in store(conn, [entry], again=again)]
     held: set[str] = set()
     settles = [entry.settle for entry in entries if entry.settle is not None]
     if settles:
@@ -174,6 +260,11 @@ def store(conn: sa.Connection, entries: Sequence[Entry]) -> list[bool | Exceptio
     marks = [(entry.job_id, entry.claim_id) for entry in entries if entry.settle is None and entry.begin]
     if marks:
         held |= jobs.still_ours(conn, marks)
+    adopted = [move.job_id for move in settles if move.job_id not in held and jobs.adopt(conn, move)]
+    held.update(adopted)
+    if again:
+        entries, on_record = _unrecorded(conn, entries)
+        held |= on_record
     begin: list[AttemptRow] = []
     close: list[AttemptRow] = []
     calls: list[tuple[str, AttemptRow]] = []  # by the key that pays
@@ -191,7 +282,36 @@ def store(conn: sa.Connection, entries: Sequence[Entry]) -> list[bool | Exceptio
     attempts.close(conn, close)
     refused = _booked(conn, before, closed, calls) if closed or calls else {}
     attempts.begin(conn, [row for row in begin if row.id not in refused])
+    for job_id in adopted:
+        _recounted(conn, job_id)
     return [_outcome(entry, entry.job_id in held, refused) for entry in entries]
+
+
+def _unrecorded(conn: sa.Connection, entries: Sequence[Entry]) -> tuple[list[Entry], set[str]]:
+    """The entries without what is on record, and the jobs whose move an earlier try has made."""
+    rows = [row for entry in entries for row in (*entry.begin, *entry.close)]
+    found = {call_id: state for call_id, (state, _) in attempts.recorded(conn, rows).items()} if rows else {}
+    fresh = [
+        replace(
+            entry,
+            begin=[row for row in entry.begin if row.id not in found],
+            close=[row for row in entry.close if found.get(row.id) in _OPEN],
+        )
+        for entry in entries
+    ]
+    made = {
+        entry.job_id
+        for entry in entries
+        if entry.settle is not None and entry.close and all(found.get(row.id) is row.state for row in entry.close)
+    }
+    return fresh, made
+
+
+def _recounted(conn: sa.Connection, job_id: str) -> None:
+    """The sums of a job that an answer thought lost has ended: the call's cost is known after all."""
+    calls = attempts.of_jobs(conn, [job_id])[job_id]
+    known = all(call.row.cost_nano is not None or not maybe_billed(call.row) for call in calls)
+    jobs.recount(conn, job_id, cost_complete=known)
 
 
 def _booked(

@@ -14,7 +14,7 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Claimed, Served
 from worker.domain.state import AttemptState
 from worker.domain.walk import Ask
-from worker.engine.writer import Entry
+from worker.engine.entry import Entry
 from worker.providers.format import Format, Unfit
 from worker.providers.formats import FORMATS
 from worker.providers.transport import Reply

@@ -27,6 +27,7 @@ from worker.engine.engine import Engine, Held
 from worker.limits.gate import Gate
 from worker.providers.catalog import Catalog, UnknownModel
 from worker.providers.prices import published_nano
+from worker.providers.redaction import one_line
 from worker.providers.transport import Reply, Transport
 from worker.services.schema import fits
 from worker.store.attempts import Attempt
@@ -34,6 +35,7 @@ from worker.store.text import dumps
 
 DUE_S: Final = 0.001  # a deadline this near has passed
 PARKED_S: Final = 86_400.0  # who waits for a pause is woken when it ends; if nobody is left to do that, it is due then
+EXCERPT: Final = 300  # of a reply that made no sense: bytes
 _BEFORE: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -69,6 +71,7 @@ class Course:
     skips: list[AttemptRow] = field(default_factory=list)
     done: list[AttemptRow] = field(default_factory=list)  # closed calls that the next write takes along
     marking: tuple[AttemptRow, asyncio.Future[bool]] | None = None  # a mark that was under way when it was hung up
+    left: bool = False  # the write that ends the claim is on its way
     broken_text: str | None = None  # an answer of the wrong shape, for the repair turn
     complaint: str = ""
     stops: int = 0  # earlier calls that were hung up on because their worker was stopped
@@ -222,7 +225,7 @@ def closed(course: Course, target: Target, row: AttemptRow, outcome: Outcome, re
         first_byte_s=reply.first_byte_s if reply is not None else None,
         total_s=reply.total_s if reply is not None else None,
         retry_after_s=failure.wait_s if failure is not None else None,
-        reason=failure.message if failure is not None else None,
+        reason=told(failure, reply) if failure is not None else None,
         usage=usage,
         cost_nano=cost,
         returned_model=outcome.model,
@@ -235,6 +238,13 @@ def closed(course: Course, target: Target, row: AttemptRow, outcome: Outcome, re
     if course.purse is not None:
         course.purse.pay(row)
     return row
+
+
+def told(failure: Failure, reply: Reply | None) -> str:
+    """The failure's message; of a reply that made no sense, with how it began, for whoever has to find out why."""
+    if failure.kind is not FailureKind.BAD_OUTPUT or reply is None or not reply.body:
+        return failure.message
+    return f"{failure.message}; the reply began: {one_line(reply.body[:EXCERPT].decode('utf-8', 'replace'), EXCERPT)}"
 
 
 def _priced(bench: Bench, target: Target, usage: Usage, served_model: str | None = None) -> int | None:

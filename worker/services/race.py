@@ -13,7 +13,8 @@ from functools import partial
 from worker import clock
 from worker.domain.answer import Answer, Outcome
 from worker.domain.failure import FailureKind
-from worker.engine.writer import Entry, OverBudget
+from worker.engine.entry import Entry
+from worker.engine.writer import Closing, OverBudget
 from worker.providers.transport import Reply
 from worker.services.call import (
     Sent,
@@ -140,16 +141,18 @@ async def _second(course: Course, first: Sent) -> Sent | None:
             sent = Sent(letter, row, place, clock.monotonic_s())
             course.walk.hedged = True
             course.calls += 1
+        else:
+            course.rows -= 1
     except OverBudget:
-        pass
+        course.rows -= 1
+    except Closing:  # the process ends and the database is away; whether the mark is there nobody knows
+        unsent(course, row)
     except asyncio.CancelledError:
         course.marking = (row, mark)
         raise
     finally:
         if sent is None:
             leave(course, letter, place, None)
-    if sent is None:
-        course.rows -= 1
     return sent
 
 

@@ -19,7 +19,8 @@ from worker.domain.state import JobStatus
 from worker.domain.walk import Ask, Park, Stop
 from worker.engine.control import Control
 from worker.engine.engine import Held
-from worker.engine.writer import Entry, OverBudget
+from worker.engine.entry import Entry
+from worker.engine.writer import Closing, OverBudget
 from worker.services.call import Letter, Sent, Won, begun, enter, hung_up, landed, leave, send, unsent, won, written
 from worker.services.course import (
     DUE_S,
@@ -45,8 +46,10 @@ async def run(bench: Bench, held: Held, control: Control) -> None:
     try:
         await _walk(course)
     except asyncio.CancelledError:
-        # Hung up between calls: nothing is open, the claim goes back or the cancel is carried out.
-        await asyncio.shield(_settle(course, Return()))
+        # Hung up between calls: nothing is open, the claim goes back or the cancel is carried out. A job that has
+        # said how it ends has nothing to add: the two would meet in one transaction, and either might win.
+        if not course.left:
+            await asyncio.shield(_settle(course, Return()))
 
 
 async def _walk(course: Course) -> None:
@@ -171,6 +174,10 @@ async def _mark(course: Course, letter: Letter) -> AttemptRow | None:
         course.rows -= 1
         await _settle(course, Ending(JobStatus.FAILED, error=exc.failure))
         return None
+    except Closing:  # the process ends and the database is away; whether the mark is there nobody knows
+        unsent(course, row)
+        await _settle(course, Return())
+        return None
     except asyncio.CancelledError:  # hung up before the bytes left; the mark is on its way all the same
         course.marking = (row, mark)
         await asyncio.shield(_hung_up(course))
@@ -202,7 +209,7 @@ async def _settle(course: Course, to: Ending | Return) -> None:
     job = course.job
     if course.marking is not None:
         (row, mark), course.marking = course.marking, None
-        with suppress(OverBudget):
+        with suppress(OverBudget, Closing):
             if await mark:
                 unsent(course, row)
     move = Settle(
@@ -217,9 +224,12 @@ async def _settle(course: Course, to: Ending | Return) -> None:
     )
     entry = Entry(job.id, job.claim_id, begin=course.skips, close=course.done, settle=move, budget_key=job.budget_key)
     course.skips, course.done = [], []
+    course.left = True
     urgent = course.bench.engine.urgent(job.lane)
     try:
         moved = await course.bench.engine.writer.write(entry, urgent=urgent)
+    except Closing:
+        raise
     except Exception as exc:
         if not isinstance(to, Ending) or to.status is not JobStatus.COMPLETED:
             raise

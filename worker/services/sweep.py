@@ -17,12 +17,17 @@ EXPIRED_AT_ONCE: Final = 500
 WORKERS_KEPT_S: Final = 24 * 3600.0
 
 
-def sweep(database: Database, holder: str, *, lease_s: float, every_s: float, retention_s: float) -> bool:
-    """One round; False when another holds the lease. Raises Unavailable when the database is away."""
+def sweep(
+    database: Database, holder: str, *, lease_s: float, every_s: float, retention_s: float, buries: bool = True
+) -> bool:
+    """One round; False when another holds the lease. Raises Unavailable when the database is away.
+
+    buries  False: nobody is declared dead just now; those that are lose their claims all the same
+    """
     with database.write() as conn:
         if not leases.take(conn, LEASE, holder, 3 * every_s):
             return False
-    bury(database, lease_s)
+    bury(database, lease_s if buries else None)
     expire(database)
     with database.write() as conn:
         jobs.purge(conn, retention_s)
@@ -43,10 +48,11 @@ def expire(database: Database) -> None:
             return
 
 
-def bury(database: Database, lease_s: float) -> None:
+def bury(database: Database, lease_s: float | None) -> None:
     """Take back what dead workers held. A worker buried by a sweep that died before this is found by its claims."""
     with database.write() as conn:
-        workers.bury(conn, lease_s)
+        if lease_s is not None:
+            workers.bury(conn, lease_s)
         dead = workers.dead_holders(conn)
     for worker_id in dead:
         with database.write() as conn:

@@ -14,6 +14,8 @@ from typing import Final
 from worker import clock, events
 from worker.deps import Deps
 from worker.engine.engine import Engine, Run
+from worker.engine.replay import replay
+from worker.engine.spool import Spool
 from worker.limits.gate import Gate, Rates
 from worker.providers.formats import SLEEPING
 from worker.providers.transport import Transport
@@ -34,6 +36,36 @@ RECORD_S: Final = 1.0  # at the end of a drain, for the writes of the calls that
 SWITCH_S: Final = 0.001
 
 
+class Outage:
+    """Whether this process may declare others dead: after an outage of the database all of them look dead.
+
+    They get a lease's time to be heard from. Times are of the steady clock, seconds.
+    """
+
+    def __init__(self, lease_s: float) -> None:
+        self._lease_s = lease_s
+        self._heard_s: float | None = None
+        self._unsure_until_s = 0.0
+        self._silent = False
+
+    def silent(self) -> None:
+        """The database did not answer."""
+        self._silent = True
+
+    def heard(self, now_s: float) -> None:
+        """The database took our heartbeat."""
+        gap_s = now_s - self._heard_s if self._heard_s is not None else 0.0
+        if self._silent or gap_s > self._lease_s / 2:
+            self._unsure_until_s = now_s + self._lease_s
+        self._heard_s = now_s
+        self._silent = False
+
+    def over(self, now_s: float) -> bool:
+        """False also before our own first heartbeat after it."""
+        lately = self._heard_s is not None and now_s - self._heard_s <= self._lease_s / 2
+        return lately and not self._silent and now_s >= self._unsure_until_s
+
+
 class Worker:
     """`start()`, then `stop()` once. Thread-safe."""
 
@@ -46,12 +78,15 @@ class Worker:
         self._stopping = threading.Event()
         self._drained = threading.Event()  # until then it beats: a drain may last longer than the lease
         self._threads: list[threading.Thread] = []
+        self._spool = Spool(self._settings.data_dir / "spool")
+        self._outage = Outage(self._settings.lease_s)
         self.engine = Engine(
             deps.database,
             lanes=self._settings.lanes,
             slots=self._settings.slots,
             poll_s=self._settings.poll_s,
             worker_id=lambda: self._id,
+            spool=self._spool,
         )
         tags = {(spec.name, key.name): key.tag for spec in deps.catalog.providers.values() for key in spec.keys}
         self._pauses = PauseWatch(deps.database, self.engine, self._settings.lanes, lambda: self._id, tags)
@@ -71,13 +106,17 @@ class Worker:
                 break
             except Unavailable as exc:
                 events.emit("worker.waiting", level="warning", reason=str(exc))
+                self._outage.silent()
                 self._stopping.wait(1.0)
+        self._outage.heard(clock.monotonic_s())
+        self._try_replay()  # before a sweep gives back what it is about
         self.engine.start(self._open)
         dog = Watchdog(self.engine, self._deps.database, poll_s=self._settings.poll_s)
         for name, every_s, work, called in (
             ("heartbeat", self._settings.heartbeat_s, self._beat, None),
             ("cancels", CANCEL_LOOK_S, self._look_for_cancels, None),
             ("sweep", self._sweep_s, self._sweep, None),
+            ("spool", self._settings.poll_s, self._replay, None),
             ("pauses", LOOK_S, self._look_at_pauses, self._pauses.stirred),
             ("loop", watchdog.LOOK_S, self._unless_stopping(dog.look_at_loop), None),
             ("lanes", watchdog.LOOK_S, self._unless_stopping(dog.look_at_lanes), None),
@@ -105,6 +144,7 @@ class Worker:
         self.engine.drain(self._settings.drain_s - min(RECORD_S, self._settings.drain_s / 3))
         self._drained.set()
         self._pauses.stirred.set()
+        self._try_replay()
         for thread in self._threads:
             thread.join(2.0)
         try:
@@ -170,8 +210,13 @@ class Worker:
         report = self.engine.report()
         if self._gate is not None:
             report |= self._gate.report(clock.monotonic_s())
-        with self._deps.database.write() as conn:
-            alive = workers.beat(conn, self._id, report)
+        try:
+            with self._deps.database.write() as conn:
+                alive = workers.beat(conn, self._id, report)
+        except Unavailable:
+            self._outage.silent()
+            raise
+        self._outage.heard(clock.monotonic_s())
         if not alive:
             # We were away for longer than the lease: what we held has passed on, and its late writes are refused.
             events.emit("worker.declared_dead", level="warning", worker_id=self._id)
@@ -191,7 +236,20 @@ class Worker:
             lease_s=self._settings.lease_s,
             every_s=self._sweep_s,
             retention_s=self._settings.retention_days * 86400.0,
+            buries=self._outage.over(clock.monotonic_s()),
         )
+
+    def _replay(self) -> None:
+        if replay(self._deps.database, self._spool):
+            self.engine.writer.returned()
+
+    def _try_replay(self) -> None:
+        try:
+            replay(self._deps.database, self._spool)
+        except Unavailable:  # at the next start, or as soon as the database is back
+            pass
+        except Exception as exc:  # noqa: BLE001 - whatever lies in the spool, the worker starts and stops
+            events.emit("worker.fault", level="error", where="replay", error=repr(exc)[:300])
 
 
 def _tame_collector() -> None:

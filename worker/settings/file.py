@@ -27,6 +27,7 @@ _IT_IS_A_KEY: Final = "looks like a key: the file holds names of environment var
 _OURS: Final = {kind for kind, rule in INTERACTIVE.items() if rule.then is Then.END} | {
     FailureKind.NO_TARGET,
     FailureKind.INTERRUPTED,
+    FailureKind.POISON,
     FailureKind.INTERNAL,
 }
 

@@ -170,7 +170,11 @@ class Settings(BaseModel):
     ] = None
     data_dir: Annotated[
         Path,
-        Variable("COMPLETAR_DATA_DIR", "Folder of the embedded database and key.", shown="the user's data folder"),
+        Variable(
+            "COMPLETAR_DATA_DIR",
+            "Folder of the embedded database and key, and of answers that wait for the database to come back.",
+            shown="the user's data folder",
+        ),
     ] = Field(default_factory=lambda: user_data_dir(os.environ))
     api_key: Annotated[
         Token | None,

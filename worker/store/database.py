@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from worker.store.pulse import Pulse, connection
 
 _PG_OPTIONS: Final = (
     "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000"
@@ -34,17 +37,21 @@ class Database:
         if self.dialect == "postgresql":
             options["pool_pre_ping"] = pings
             options["connect_args"] = {
-                "connect_timeout": 3,
+                "connect_timeout": 2,
                 "options": _PG_OPTIONS,
                 "application_name": "completar",
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
+                "tcp_user_timeout": 5000,  # ms without an acknowledgement: the line is cut, not the server slow
             }
         else:
             options["connect_args"] = {"timeout": 10.0, "check_same_thread": False}
         self._engine = sa.create_engine(self.url, **options)
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._pulse = Pulse(self.url.host or self.url.query.get("host"), self.url.port)  # type: ignore[arg-type]
+        if self.dialect == "postgresql":
+            event.listen(self._engine, "do_connect", _watching(self._pulse))
         if self.dialect == "sqlite":
             event.listen(self._engine, "connect", _pragmas)
             event.listen(self._engine, "begin", _begin_immediate)
@@ -56,6 +63,7 @@ class Database:
         Without `durable` the commit does not wait for the disk; the next durable one of any session brings it there,
         for the log is written in order.
         """
+        self._try_nothing_in_vain()
         with _translated(), self._engine.begin() as conn:
             if not durable and self.dialect == "postgresql":
                 conn.exec_driver_sql("SET LOCAL synchronous_commit TO off")
@@ -64,6 +72,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Statements that each see the newest committed rows. Raises Unavailable when the database is away."""
+        self._try_nothing_in_vain()
         with _translated(), self._autocommit.connect() as conn:
             yield conn
 
@@ -75,6 +84,10 @@ class Database:
                 yield conn
             finally:
                 conn.invalidate()
+
+    def _try_nothing_in_vain(self) -> None:
+        if self._pulse.stopped():
+            raise Unavailable("the database does not answer")
 
     def close(self) -> None:
         self._engine.dispose()
@@ -101,6 +114,17 @@ def _translated() -> Iterator[None]:
 def _reason(exc: DBAPIError) -> str:
     """The driver's first line, which names host and port but never the password."""
     return str(exc.orig).strip().splitlines()[0][:200] if exc.orig is not None else "the database is away"
+
+
+def _watching(pulse: Pulse) -> Callable[..., Any]:
+    watched = connection(pulse)
+
+    def connect(_dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
+        if not pulse.beats():  # it would be waited for as long as connect_timeout says
+            raise OperationalError("connect", None, psycopg.OperationalError("the database does not answer"))
+        return watched.connect(*arguments, **parameters)
+
+    return connect
 
 
 def _pragmas(connection: Any, _record: Any) -> None:

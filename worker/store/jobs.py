@@ -12,13 +12,13 @@ import sqlalchemy as sa
 from worker.domain.answer import Failure
 from worker.domain.failure import RETRYABLE, FailureKind, Lane
 from worker.domain.fairness import shares
-from worker.domain.job import FORMAT, STARTS_MAX, Claimed, Ending, NewJob, Return
+from worker.domain.job import FORMAT, STARTS_MAX, SUSPECT_FROM, Claimed, Ending, NewJob, Return
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
-from worker.store import budgets
+from worker.store import budgets, deaths
 from worker.store.moment import db_now, later, seconds_until
 from worker.store.rows import Rows
-from worker.store.tables import api_key, attempt, job, job_input, job_result
+from worker.store.tables import api_key, attempt, death, job, job_input, job_result
 from worker.store.text import clean, dumps
 
 _S = JobStatus
@@ -118,7 +118,7 @@ _GROUPS = Rows(project_id=sa.Text, priority=sa.Integer, quota=sa.Integer)
 
 
 def claim(conn: sa.Connection, ids: Sequence[str], *, worker_id: str, claim_id: str) -> list[Claimed]:
-    """Take these jobs if they are still queued and due. A row that does not come back is not ours."""
+    """Take these jobs if they are still queued and due, and no suspects. A row that does not come back is not ours."""
     dialect = conn.dialect.name
     params = _IDS.params(dialect, [(i,) for i in ids]) | {"worker": worker_id, "claim": claim_id, "known": FORMAT}
     return [_claimed(row, claim_id) for row in conn.execute(_claim(dialect), params)]
@@ -165,6 +165,36 @@ def _chosen(conn: sa.Connection, lane: Lane, room: int, max_projects: int) -> li
     return taken
 
 
+def claim_suspect(conn: sa.Connection, lanes: Sequence[Lane], *, worker_id: str, claim_id: str) -> Claimed | None:
+    """Take the one suspect that has been due longest: a job that may have killed its workers."""
+    dialect = conn.dialect.name
+    found = conn.execute(
+        _suspect(dialect), {"lanes": [lane.value for lane in lanes], "known": FORMAT}
+    ).scalar_one_or_none()
+    if found is None:
+        return None
+    params = _IDS.params(dialect, [(found,)]) | {"worker": worker_id, "claim": claim_id, "known": FORMAT}
+    row = conn.execute(_claim(dialect, suspects=True), params).one_or_none()
+    return _claimed(row, claim_id) if row is not None else None
+
+
+@cache
+def _suspect(dialect: str) -> sa.Select[Any]:
+    statement = (
+        sa.select(job.c.id)
+        .where(
+            job.c.status == sa.literal_column("'queued'"),
+            job.c.deaths >= sa.literal_column(str(SUSPECT_FROM)),
+            job.c.format <= sa.bindparam("known"),
+            job.c.lane.in_(sa.bindparam("lanes", expanding=True)),
+            job.c.run_at <= db_now(),
+        )
+        .order_by(job.c.run_at, job.c.id)
+        .limit(1)
+    )
+    return statement if dialect == "sqlite" else statement.with_for_update(skip_locked=True)
+
+
 @cache
 def _groups() -> sa.Select[Any]:
     """The distinct (project, priority) of queued rows, one index probe each (a loose index scan)."""
@@ -191,6 +221,7 @@ def _due(dialect: str) -> sa.Select[Any]:
             # now() is one value for the whole statement, so Postgres can use it as a bound of the index scan.
             job.c.run_at <= (db_now() if dialect == "sqlite" else sa.func.now()),
             job.c.format <= sa.bindparam("known"),
+            job.c.deaths < SUSPECT_FROM,
         )
         .order_by(job.c.run_at, job.c.id)
         .limit(sa.bindparam("quota"))
@@ -199,7 +230,7 @@ def _due(dialect: str) -> sa.Select[Any]:
 
 
 @cache
-def _claim(dialect: str) -> Any:
+def _claim(dialect: str, *, suspects: bool = False) -> Any:
     v = _IDS.table(dialect)
     body = sa.select(job_input.c.body).where(job_input.c.job_id == job.c.id).scalar_subquery()
     budgeted = sa.select(api_key.c.id).where(api_key.c.id == job.c.key_id, api_key.c.budget_nano.is_not(None))
@@ -210,6 +241,7 @@ def _claim(dialect: str) -> Any:
             job.c.status == _S.QUEUED.value,
             job.c.run_at <= db_now(),
             job.c.format <= sa.bindparam("known"),
+            job.c.deaths >= SUSPECT_FROM if suspects else job.c.deaths < SUSPECT_FROM,
         )
         .values(
             status=_S.IN_PROGRESS.value,
@@ -227,6 +259,7 @@ def _claim(dialect: str) -> Any:
             job.c.attempts,
             job.c.rows,
             job.c.losses,
+            job.c.deaths,
             job.c.max_attempts,
             job.c.on_interruption,
             job.c.max_cost_nano,
@@ -248,6 +281,7 @@ def _claimed(row: Any, claim_id: str) -> Claimed:
         body=row.body,
         attempts=row.attempts,
         losses=row.losses,
+        deaths=row.deaths,
         max_attempts=row.max_attempts,
         on_interruption=row.on_interruption,
         remaining_s=row.remaining_s,
@@ -319,6 +353,21 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     if results:
         conn.execute(_results(dialect), _RESULT.params(dialect, results))
     return set(moved)
+
+
+def adopt(conn: sa.Connection, move: Settle) -> bool:
+    """End a job with a good answer whose claim has passed on, while no newer claim has a call open: it was paid for.
+
+    True: the job is completed by it. A newer claim that marks its call at this very moment still makes it; its answer
+    is then the superseded one.
+    """
+    if not isinstance(move.to, Ending) or move.to.status is not JobStatus.COMPLETED:
+        return False
+    params = _SETTLE.params(conn.dialect.name, [_settle_row(move)])
+    if conn.execute(_adopt(conn.dialect.name), params).first() is None:
+        return False
+    conn.execute(job_result.insert().values(job_id=move.job_id, body=move.to.result, error=None))
+    return True
 
 
 def _settle_row(m: Settle) -> tuple[Any, ...]:
@@ -399,6 +448,33 @@ def _results(dialect: str) -> sa.Insert:
     return job_result.insert().from_select(["job_id", "body", "error"], sa.select(v.c.job_id, v.c.body, v.c.error))
 
 
+@cache
+def _adopt(dialect: str) -> Any:
+    """Without the sums: those of the claim are counted anew from its calls."""
+    v = _SETTLE.table(dialect)
+    sent = sa.exists().where(attempt.c.job_id == job.c.id, attempt.c.state == AttemptState.SENT.value)
+    newer = sa.or_(
+        job.c.status == _S.QUEUED.value,
+        sa.and_(job.c.status == _S.IN_PROGRESS.value, job.c.claim_id != v.c.claim_id),
+    )
+    return (
+        job.update()
+        .where(job.c.id == v.c.id, newer, sa.or_(job.c.status == _S.QUEUED.value, ~sent))
+        .values(
+            status=_S.COMPLETED.value,
+            version=job.c.version + 1,
+            claim_id=None,
+            worker_id=None,
+            ended_at=db_now(),
+            served_provider=v.c.served_provider,
+            served_label=v.c.served_label,
+            served_model=v.c.served_model,
+            error_kind=None,
+        )
+        .returning(job.c.id)
+    )
+
+
 _FENCE = Rows(id=sa.Text, claim_id=sa.Text)
 
 
@@ -414,6 +490,24 @@ def _still_ours(dialect: str) -> sa.Select[Any]:
     return sa.select(job.c.id).where(
         job.c.id == v.c.id, job.c.claim_id == v.c.claim_id, job.c.status == _S.IN_PROGRESS.value
     )
+
+
+def disown(conn: sa.Connection, worker_id: str, claims: Sequence[str]) -> int:
+    """Put back what these claims hold, which their worker does not know of. Returns how many jobs."""
+    stopping = job.c.status == _S.CANCELLING.value
+    return conn.execute(
+        job.update()
+        .where(
+            job.c.worker_id == worker_id, job.c.status.in_([s.value for s in _HELD]), job.c.claim_id.in_(list(claims))
+        )
+        .values(
+            status=sa.case((stopping, _S.CANCELLED.value), else_=_S.QUEUED.value),
+            version=job.c.version + 1,
+            claim_id=None,
+            worker_id=None,
+            ended_at=sa.case((stopping, db_now()), else_=sa.null()),
+        )
+    ).rowcount
 
 
 # -- by people ---------------------------------------------------------------------------------------------------
@@ -470,8 +564,8 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     """Free the claims of a dead worker. Its open calls become `lost`: whether they were billed is unknown, so budgets
     are charged what was held for them.
 
-    A job whose open call may not be repeated (`on_interruption: fail`), or whose workers died STARTS_MAX times with a
-    call of it open, ends as failed.
+    Each claim's end is put on record as a death of that job. A job whose open call may not be repeated
+    (`on_interruption: fail`), or whose workers died STARTS_MAX times while they had it, ends as failed.
     """
     held = conn.execute(
         sa.select(job.c.id, job.c.claim_id).where(
@@ -492,14 +586,16 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
             ended_at=db_now(),
             reason="the worker died with this call open; whether it was billed is unknown",
         )
-        .returning(attempt.c.job_id, attempt.c.held_nano),
+        .returning(attempt.c.job_id, attempt.c.held_nano, attempt.c.target),
         params,
     ).all()
     lost = {row.job_id for row in open_calls}
     called = conn.execute(sa.select(attempt.c.job_id).distinct().where(attempt.c.job_id.in_(chosen)), params).scalars()
     for job_id in called.all():  # calls closed within the dead claim are on record but not yet in the sums
-        _recount(conn, job_id)
+        recount(conn, job_id)
+    deaths.add(conn, worker_id, held, {row.job_id: row.target for row in open_calls})
     moved = conn.execute(_take_back(conn.dialect.name), params | {"worker": worker_id}).all()
+    _convict(conn, [row.id for row in moved if row.deaths >= STARTS_MAX])
     if lost:
         _give_up_lost(conn, [job_id for job_id in ids if job_id in lost])
     failed = conn.execute(
@@ -530,13 +626,17 @@ def _take_back(dialect: str) -> Any:
             parked_for=None,
             ended_at=sa.case((stopping, db_now()), else_=sa.null()),
             error_kind=sa.case((stopping, FailureKind.CANCELLED.value), else_=job.c.error_kind),
+            deaths=job.c.deaths + 1,
         )
-        .returning(job.c.id, job.c.status)
+        .returning(job.c.id, job.c.status, job.c.deaths)
     )
 
 
-def _recount(conn: sa.Connection, job_id: str) -> None:
-    """Sum a job's attempts anew: after a crash the running sums of the dead claim are gone."""
+def recount(conn: sa.Connection, job_id: str, *, cost_complete: bool | None = None) -> None:
+    """Sum a job's attempts anew: after a crash the running sums of the dead claim are gone.
+
+    cost_complete  whether the whole cost is known; None: as before, unless a call was lost
+    """
     calls = attempt.c.state != AttemptState.SKIPPED.value
     sums = conn.execute(
         sa.select(
@@ -564,7 +664,9 @@ def _recount(conn: sa.Connection, job_id: str) -> None:
             reasoning_tokens=sums.reasoning_tokens,
             cost_nano=sums.cost_nano,
             losses=sums.lost,
-            cost_complete=sa.and_(job.c.cost_complete, sa.literal(sums.lost == 0)),
+            cost_complete=sa.and_(job.c.cost_complete, sa.literal(sums.lost == 0))
+            if cost_complete is None
+            else cost_complete,
         )
     )
 
@@ -575,7 +677,7 @@ def _give_up_lost(conn: sa.Connection, ids: Sequence[str]) -> None:
         .where(
             job.c.id.in_(ids),
             job.c.status == _S.QUEUED.value,
-            sa.or_(job.c.on_interruption == "fail", job.c.losses >= STARTS_MAX),
+            job.c.on_interruption == "fail",
         )
         .values(
             status=_S.FAILED.value,
@@ -583,19 +685,33 @@ def _give_up_lost(conn: sa.Connection, ids: Sequence[str]) -> None:
             ended_at=db_now(),
             error_kind=FailureKind.INTERRUPTED.value,
         )
-        .returning(job.c.id, job.c.losses, job.c.on_interruption)
+        .returning(job.c.id)
+    ).scalars()
+    why = "its worker died with the call open, and on_interruption is `fail`"
+    error = _error_json(Failure(FailureKind.INTERRUPTED, why))
+    for job_id in ended.all():
+        conn.execute(job_result.insert().values(job_id=job_id, body=None, error=error))
+
+
+def _convict(conn: sa.Connection, ids: Sequence[str]) -> None:
+    """End jobs that were there each time a worker died: they are dead letters."""
+    if not ids:
+        return
+    ended = conn.execute(
+        job.update()
+        .where(job.c.id.in_(ids), job.c.status == _S.QUEUED.value)
+        .values(
+            status=_S.FAILED.value,
+            version=job.c.version + 1,
+            ended_at=db_now(),
+            error_kind=FailureKind.POISON.value,
+        )
+        .returning(job.c.id, job.c.deaths)
     ).all()
     for row in ended:
-        why = (
-            "its worker died with the call open, and on_interruption is `fail`"
-            if row.on_interruption == "fail"
-            else f"its worker died {row.losses} times with a call of this job open"
-        )
-        conn.execute(
-            job_result.insert().values(
-                job_id=row.id, body=None, error=_error_json(Failure(FailureKind.INTERRUPTED, why))
-            )
-        )
+        why = f"its worker died {row.deaths} times while it had this job, and it is not started again"
+        error = _error_json(Failure(FailureKind.POISON, why))
+        conn.execute(job_result.insert().values(job_id=row.id, body=None, error=error))
 
 
 def expire(conn: sa.Connection, most: int = 500) -> int:
@@ -635,7 +751,7 @@ def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
     )
     ids = list(conn.execute(old.limit(most)).scalars())
     if ids:
-        for table in (job_input, job_result, attempt):
+        for table in (job_input, job_result, attempt, death):
             conn.execute(table.delete().where(table.c.job_id.in_(ids)))
         conn.execute(job.update().where(job.c.id.in_(ids)).values(purged_at=db_now(), version=job.c.version + 1))
     return len(ids)

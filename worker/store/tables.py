@@ -98,6 +98,7 @@ job: Final = sa.Table(
     _id("key_id"),  # the API key that made it
     sa.Column("format", sa.SmallInteger, nullable=False, server_default=sa.text("1")),  # of its input's body
     sa.Column("parked_for", sa.String(160)),  # the pauses it waits for, while it is queued
+    sa.Column("deaths", sa.SmallInteger, nullable=False, server_default=sa.text("0")),  # claims that died with a worker
     # Due rows by lane: the claim. Only open rows are in it, so it stays small whatever the table's size.
     sa.Index(
         "ix_job_due",
@@ -129,6 +130,27 @@ job: Final = sa.Table(
         sqlite_where=sa.text("ended_at IS NOT NULL AND purged_at IS NULL"),
     ),
     sa.Index("ix_job_project_id", "project_id", "id"),
+    # Suspects, which are claimed one at a time: nearly always empty.
+    sa.Index(
+        "ix_job_suspect",
+        "run_at",
+        "id",
+        postgresql_where=sa.text("status = 'queued' AND deaths >= 2"),
+        sqlite_where=sa.text("status = 'queued' AND deaths >= 2"),
+    ),
+    sa.Index(
+        "ix_job_dead_letter",
+        "project_id",
+        "id",
+        postgresql_where=sa.text("error_kind IN ('poison', 'internal')"),
+        sqlite_where=sa.text("error_kind IN ('poison', 'internal')"),
+    ),
+    sa.Index(
+        "ix_job_retry_of",
+        "retry_of",
+        postgresql_where=sa.text("retry_of IS NOT NULL"),
+        sqlite_where=sa.text("retry_of IS NOT NULL"),
+    ),
     sa.Index(
         "ix_job_batch_id",
         "batch_id",
@@ -196,6 +218,20 @@ attempt: Final = sa.Table(
     # For sums over a time. Rows come in its order, so a few bytes for each hundred pages will do.
     sa.Index("ix_attempt_sent_at", "sent_at", postgresql_using="brin"),
     postgresql_with={"fillfactor": 80},
+)
+
+death: Final = sa.Table(
+    "death",
+    metadata,
+    _id("job_id", primary_key=True),
+    _id("claim_id", primary_key=True),
+    _id("worker_id", nullable=False),
+    sa.Column("host", sa.Text),  # with `pid` as the worker told them: its own row is forgotten after a day
+    sa.Column("pid", sa.Integer),
+    sa.Column("heartbeat_at", Moment),  # its last sign of life
+    sa.Column("found_at", Moment, nullable=False),
+    sa.Column("in_flight", sa.Integer, nullable=False),  # jobs it held, this one included
+    sa.Column("open_target", sa.Text),  # who was being asked; NULL: no call of this job was open
 )
 
 worker: Final = sa.Table(

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from worker.domain.failure import Lane
+from worker.domain.failure import DEAD_LETTERS, Lane
 from worker.domain.job import FORMAT, JobView, Served, Waiting
 from worker.domain.money import Usage
 from worker.domain.pause import ID_LENGTH, Scope
@@ -31,6 +31,8 @@ class Filter:
     created_after: datetime | None = None
     after: str | None = None
     limit: int = 20
+    dead_letter: bool = False  # True: only these
+    replayed: bool | None = None  # of dead letters: those that were run again, or were not
 
 
 def get(conn: sa.Connection, project_id: str, job_id: str) -> JobView | None:
@@ -56,6 +58,12 @@ def listed(conn: sa.Connection, project_id: str, wanted: Filter) -> tuple[list[J
         where.append(job.c.created_at > wanted.created_after)
     if wanted.after is not None:
         where.append(job.c.id < wanted.after)
+    if wanted.dead_letter:
+        where.append(job.c.error_kind.in_(sa.literal_column(f"'{kind}'") for kind in sorted(DEAD_LETTERS)))
+    if wanted.replayed is not None:
+        again = job.alias("again")
+        found = sa.exists().where(again.c.retry_of == job.c.id, again.c.project_id == project_id)
+        where.append(found if wanted.replayed else ~found)
     rows = conn.execute(_select().where(*where).order_by(job.c.id.desc()).limit(wanted.limit + 1)).all()
     return [_view(row) for row in rows[: wanted.limit]], len(rows) > wanted.limit
 
@@ -64,6 +72,15 @@ def versions(conn: sa.Connection, ids: Sequence[str]) -> dict[str, tuple[int, Jo
     """Version and status by id: what waiters look at, many jobs in one statement."""
     rows = conn.execute(sa.select(job.c.id, job.c.version, job.c.status).where(job.c.id.in_(ids)))
     return {row.id: (row.version, JobStatus(row.status)) for row in rows}
+
+
+def replays(conn: sa.Connection, project_id: str, ids: Sequence[str]) -> dict[str, list[str]]:
+    """The jobs that ran these again, oldest first."""
+    found: dict[str, list[str]] = {job_id: [] for job_id in ids}
+    statement = sa.select(job.c.id, job.c.retry_of).where(job.c.retry_of.in_(ids), job.c.project_id == project_id)
+    for row in conn.execute(statement.order_by(job.c.id)):
+        found[row.retry_of].append(row.id)
+    return found
 
 
 def request_of(conn: sa.Connection, project_id: str, job_id: str) -> dict[str, Any] | None:

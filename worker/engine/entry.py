@@ -1,0 +1,37 @@
+"""What one job has to say to the database, and how much of it may wait on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from worker.domain.job import AttemptRow
+from worker.domain.state import AttemptState
+from worker.store.jobs import Settle
+
+
+@dataclass(slots=True)
+class Entry:
+    """What one job has to say. `settle` ends its claim; without it `begin` is stored only while the claim holds.
+
+    budget_key  the API key whose budget pays for its calls; None: there is none
+    """
+
+    job_id: str
+    claim_id: str
+    begin: Sequence[AttemptRow] = ()
+    close: Sequence[AttemptRow] = ()
+    settle: Settle | None = None
+    budget_key: str | None = None
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether a call waits for it: such a write is of no use later."""
+        return any(row.state is AttemptState.SENT for row in self.begin)
+
+    def without_mark(self) -> Entry | None:
+        """What is true even if the call is never made; None: nothing."""
+        if not self.is_mark:
+            return self
+        kept = [row for row in self.begin if row.state is not AttemptState.SENT]
+        return replace(self, begin=kept) if kept or self.close or self.settle is not None else None
