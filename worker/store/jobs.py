@@ -390,24 +390,22 @@ def _still_ours(dialect: str) -> sa.Select[Any]:
 
 
 def cancel(conn: sa.Connection, project_id: str, job_id: str) -> JobStatus | None:
-    """Ask a job to stop: queued ends at once, running becomes `cancelling`. The new status, or None where unknown."""
+    """Ask a job to stop: queued ends at once, running becomes `cancelling`. The new status, or None where unknown.
+
+    One statement: between two the job could be parked, and the wish be lost.
+    """
     mine = sa.and_(job.c.id == job_id, job.c.project_id == project_id)
-    stopped = conn.execute(
+    waits = job.c.status == _S.QUEUED.value
+    conn.execute(
         job.update()
-        .where(mine, job.c.status == _S.QUEUED.value)
+        .where(mine, job.c.status.in_([_S.QUEUED.value, _S.IN_PROGRESS.value]))
         .values(
-            status=_S.CANCELLED.value,
+            status=sa.case((waits, _S.CANCELLED.value), else_=_S.CANCELLING.value),
             version=job.c.version + 1,
-            ended_at=db_now(),
-            error_kind=FailureKind.CANCELLED.value,
+            ended_at=sa.case((waits, db_now()), else_=sa.null()),
+            error_kind=sa.case((waits, FailureKind.CANCELLED.value), else_=sa.null()),
         )
-    ).rowcount
-    if not stopped:
-        conn.execute(
-            job.update()
-            .where(mine, job.c.status == _S.IN_PROGRESS.value)
-            .values(status=_S.CANCELLING.value, version=job.c.version + 1)
-        )
+    )
     status = conn.execute(sa.select(job.c.status).where(mine)).scalar_one_or_none()
     return JobStatus(status) if status is not None else None
 
