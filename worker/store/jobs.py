@@ -373,7 +373,10 @@ _FENCE = Rows(id=sa.Text, claim_id=sa.Text)
 
 
 def still_ours(conn: sa.Connection, claims: Sequence[tuple[str, str]]) -> set[str]:
-    """Of (job id, claim id) pairs, the jobs that may still make calls: the claim holds and nobody asked to stop."""
+    """Of (job id, claim id) pairs, the jobs that may still make calls: the claim holds and nobody asked to stop.
+
+    That stays so until the transaction ends: a cancel or a take-back waits, and then finds what was marked.
+    """
     dialect = conn.dialect.name
     return set(conn.execute(_still_ours(dialect), _FENCE.params(dialect, claims)).scalars())
 
@@ -381,8 +384,10 @@ def still_ours(conn: sa.Connection, claims: Sequence[tuple[str, str]]) -> set[st
 @cache
 def _still_ours(dialect: str) -> sa.Select[Any]:
     v = _FENCE.table(dialect)
-    return sa.select(job.c.id).where(
-        job.c.id == v.c.id, job.c.claim_id == v.c.claim_id, job.c.status == _S.IN_PROGRESS.value
+    return (
+        sa.select(job.c.id)
+        .where(job.c.id == v.c.id, job.c.claim_id == v.c.claim_id, job.c.status == _S.IN_PROGRESS.value)
+        .with_for_update(read=True, of=job)
     )
 
 
