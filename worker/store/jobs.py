@@ -443,14 +443,11 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     A job whose open call may not be repeated (`on_interruption: fail`), or whose workers died STARTS_MAX times with a
     call of it open, ends as failed.
     """
-    held = conn.execute(
-        sa.select(job.c.id, job.c.claim_id).where(
-            job.c.worker_id == worker_id, job.c.status.in_([s.value for s in _HELD])
-        )
-    ).all()
-    if not held:
+    held = sa.select(job.c.id).where(job.c.worker_id == worker_id, job.c.status.in_([s.value for s in _HELD]))
+    # Locked first: a worker that is only slow may end its job now, and sums made before must not replace its own.
+    ids = list(conn.execute(held.order_by(job.c.id).with_for_update()).scalars())
+    if not ids:
         return TakenBack(0, 0, 0)
-    ids = [row.id for row in held]
     params = _IDS.params(conn.dialect.name, [(i,) for i in ids])
     chosen = sa.select(_IDS.table(conn.dialect.name).c.id)
     open_calls = conn.execute(
