@@ -592,12 +592,11 @@ def expire(conn: sa.Connection, most: int = 500) -> int:
 
 def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
     """Forget prompts, answers and attempts of jobs that ended long ago; a tombstone row stays. Returns how many."""
-    old = sa.select(job.c.id).where(
-        job.c.ended_at.is_not(None), job.c.purged_at.is_(None), job.c.ended_at < later(-older_than_s)
-    )
-    ids = list(conn.execute(old.limit(most)).scalars())
+    kept = sa.and_(job.c.ended_at.is_not(None), job.c.purged_at.is_(None))
+    old = sa.select(job.c.id).where(kept, job.c.ended_at < later(-older_than_s)).limit(most)
+    purged = job.update().where(job.c.id.in_(old), kept).values(purged_at=db_now(), version=job.c.version + 1)
+    ids = list(conn.execute(purged.returning(job.c.id)).scalars())
     if ids:
         for table in (job_input, job_result, attempt):
             conn.execute(table.delete().where(table.c.job_id.in_(ids)))
-        conn.execute(job.update().where(job.c.id.in_(ids)).values(purged_at=db_now(), version=job.c.version + 1))
     return len(ids)
