@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-
 import pytest
 import sqlalchemy as sa
 
@@ -315,76 +313,6 @@ def test_an_idempotency_key_is_remembered_with_what_it_made(database: Database) 
         known = idempotency.find(conn, PROJECT, "jobs", "k")
     assert known is not None
     assert (known.fingerprint, known.made) == ("f1", ("job_1",))
-
-
-# -- two connections, one row: on Postgres, where they really meet ------------------------------------------------
-
-Move = Callable[[sa.Connection, Claimed], object]
-RACES: list[tuple[str, Move, Move]] = [
-    (
-        "settle against take_back",
-        lambda c, j: jobs.take_back(c, "wrk_1"),
-        lambda c, j: jobs.settle(c, [Settle(j.id, j.claim_id, Ending(S.COMPLETED, result="{}"))]),
-    ),
-    (
-        "settle against settle",
-        lambda c, j: jobs.settle(c, [Settle(j.id, j.claim_id, Return())]),
-        lambda c, j: jobs.settle(c, [Settle(j.id, j.claim_id, Ending(S.COMPLETED, result="{}"))]),
-    ),
-]
-
-
-@pytest.mark.postgres
-@pytest.mark.parametrize(("name", "first", "second"), RACES, ids=[r[0] for r in RACES])
-def test_the_second_of_two_moves_finds_the_row_gone(postgres_url: str, name: str, first: Move, second: Move) -> None:
-    database = Database(postgres_url)
-    (job_id,) = stored(database)
-    (job,) = claimed(database, [job_id])
-    outcome: list[object] = []
-
-    def late() -> None:
-        with database.write() as conn:
-            outcome.append(second(conn, job))
-
-    with database.write() as conn:
-        first(conn, job)
-        thread = threading.Thread(target=late)
-        thread.start()
-        wait_until(lambda: _waits_for_a_lock(postgres_url), "the second move to wait")
-    thread.join()
-    assert outcome == [set()]
-    assert status(database, job_id) is S.QUEUED
-    database.close()
-
-
-@pytest.mark.postgres
-def test_a_cancel_that_waits_for_the_end_leaves_the_end_alone(postgres_url: str) -> None:
-    database = Database(postgres_url)
-    (job_id,) = stored(database)
-    (job,) = claimed(database, [job_id])
-    seen: list[object] = []
-
-    def late() -> None:
-        with database.write() as conn:
-            seen.append(jobs.cancel(conn, PROJECT, job_id))
-
-    with database.write() as conn:
-        jobs.settle(conn, [Settle(job.id, job.claim_id, Ending(S.COMPLETED, result="{}"))])
-        thread = threading.Thread(target=late)
-        thread.start()
-        wait_until(lambda: _waits_for_a_lock(postgres_url), "the cancel to wait")
-    thread.join()
-    assert seen == [S.COMPLETED]
-    database.close()
-
-
-def _waits_for_a_lock(url: str) -> bool:
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.connect() as conn:
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        return bool(conn.execute(sa.text(waiting)).scalar_one())
 
 
 # -- the hot statements keep their indexes ------------------------------------------------------------------------
