@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from worker import clock
 from worker.domain.answer import Failure
 from worker.domain.failure import RETRYABLE, FailureKind, Lane
 from worker.domain.fairness import shares
@@ -132,20 +134,23 @@ def claim_block(
     backlog is never ranked as a whole.
     """
     groups = [(r.project_id, r.priority) for r in conn.execute(_groups(), {"lane": lane.value, "most": max_projects})]
-    taken: list[str] = []
-    spent: dict[str, int] = {}
-    for share in shares(groups, room):
-        quota = min(share.quota - spent.get(share.project_id, 0), room - len(taken))
-        if quota <= 0:
-            continue
-        found = conn.execute(
-            _due(conn.dialect.name),
-            {"lane": lane.value, "project": share.project_id, "priority": share.priority, "quota": quota},
-        ).scalars()
-        before = len(taken)
-        taken.extend(found)
-        spent[share.project_id] = spent.get(share.project_id, 0) + len(taken) - before
-    return claim(conn, taken, worker_id=worker_id, claim_id=claim_id) if taken else []
+    taken: dict[tuple[str, int], Sequence[str]] = {}
+    draw = clock.draw()
+    while groups and (left := room - sum(map(len, taken.values()))) > 0:  # what some leave goes to the others
+        spent: Counter[str] = Counter()
+        for share in shares(groups, left, draw):
+            group = (share.project_id, share.priority)
+            quota = share.quota - spent[share.project_id]
+            if quota <= 0:
+                continue
+            before = len(taken.get(group, ()))
+            wanted = {"lane": lane.value, "project": group[0], "priority": group[1], "quota": before + quota}
+            taken[group] = conn.execute(_due(conn.dialect.name), wanted).scalars().all()  # those it had, and more
+            spent[share.project_id] += len(taken[group]) - before
+            if len(taken[group]) < before + quota:
+                groups.remove(group)
+    ids = [job_id for found in taken.values() for job_id in found]
+    return claim(conn, ids, worker_id=worker_id, claim_id=claim_id) if ids else []
 
 
 @cache
