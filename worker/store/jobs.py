@@ -18,7 +18,7 @@ from worker.domain.job import STARTS_MAX, Claimed, Ending, NewJob, Return
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
 from worker.store import budgets
-from worker.store.moment import db_now, later, seconds_until
+from worker.store.moment import begun, db_now, later, seconds_until
 from worker.store.rows import Rows
 from worker.store.tables import api_key, attempt, job, job_input, job_result
 from worker.store.text import clean, dumps
@@ -572,7 +572,9 @@ def expire(conn: sa.Connection, most: int = 500) -> int:
     late = (
         sa.select(job.c.id)
         .where(
-            job.c.status == sa.literal_column("'queued'"), job.c.deadline_at.is_not(None), job.c.deadline_at <= db_now()
+            job.c.status == sa.literal_column("'queued'"),
+            job.c.deadline_at.is_not(None),
+            job.c.deadline_at <= begun(0.0),
         )
         .limit(most)
     )
@@ -598,7 +600,7 @@ def expire(conn: sa.Connection, most: int = 500) -> int:
 def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
     """Forget prompts, answers and attempts of jobs that ended long ago; a tombstone row stays. Returns how many."""
     kept = sa.and_(job.c.ended_at.is_not(None), job.c.purged_at.is_(None))
-    old = sa.select(job.c.id).where(kept, job.c.ended_at < later(-older_than_s)).limit(most)
+    old = sa.select(job.c.id).where(kept, job.c.ended_at < begun(-older_than_s)).limit(most)
     purged = job.update().where(job.c.id.in_(old), kept).values(purged_at=db_now(), version=job.c.version + 1)
     ids = list(conn.execute(purged.returning(job.c.id)).scalars())
     if ids:
