@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import pytest
+
 import sqlalchemy as sa
 
 from tests.support.wait import wait_until
@@ -17,7 +17,6 @@ from worker.store import attempts, idempotency, jobs, keys, leases, projects, vi
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import later
-from worker.store.tables import attempt as attempt_table
 from worker.store.tables import job as job_table
 from worker.store.tables import worker as worker_table
 
@@ -313,47 +312,3 @@ def test_an_idempotency_key_is_remembered_with_what_it_made(database: Database) 
         known = idempotency.find(conn, PROJECT, "jobs", "k")
     assert known is not None
     assert (known.fingerprint, known.made) == ("f1", ("job_1",))
-
-
-# -- the hot statements keep their indexes ------------------------------------------------------------------------
-
-
-@pytest.mark.postgres
-@pytest.mark.slow
-def test_hot_statements_do_not_scan_the_table(postgres_url: str) -> None:
-    database = Database(postgres_url)
-    fill = """
-        INSERT INTO job (id, project_id, kind, lane, status, version, priority, models, created_at, queued_at, run_at,
-                         ended_at, attempts, rows, losses, on_interruption, cost_complete, deadline_at)
-        SELECT 'job_' || lpad(n::text, 26, '0'), 'proj_' || n % 5, 'completion', 'batch',
-               CASE WHEN n % 5 = 0 THEN 'queued' ELSE 'completed' END, 1, 0, '["default"]', now(), now(), now(),
-               CASE WHEN n % 5 = 0 THEN NULL ELSE now() END, 0, 0, 0, 'retry', true, now() + interval '1 day'
-        FROM generate_series(1, 50000) n
-    """
-    with database.write() as conn:
-        conn.execute(sa.text(fill))
-    with database.read() as conn:
-        conn.execute(sa.text("ANALYZE job"))
-        ids = {"rows_id": ["job_" + "5".zfill(26)]}
-        plans = {
-            "groups": (jobs._groups(), {"lane": "batch", "most": 100}),
-            "due": (jobs._due("postgresql"), {"lane": "batch", "project": "proj_0", "priority": 0, "quota": 50}),
-            "claim": (jobs._claim("postgresql"), {**ids, "worker": "w", "claim": "c"}),
-            "fence": (jobs._still_ours("postgresql"), {**ids, "rows_claim_id": ["c"]}),
-            "list": (
-                views._select().where(job_table.c.project_id == "proj_1").order_by(job_table.c.id.desc()).limit(20),
-                {},
-            ),
-            "cancels": (
-                sa.select(job_table.c.id).where(job_table.c.worker_id == "w", job_table.c.status == "cancelling"),
-                {},
-            ),
-            "attempts": (sa.select(attempt_table).where(attempt_table.c.job_id.in_(["job_1"])), {}),
-        }
-        for name, (statement, params) in plans.items():
-            compiled = statement.compile(dialect=conn.dialect, compile_kwargs={"render_postcompile": True})
-            merged = {**compiled.params, **params}
-            plan = "\n".join(row[0] for row in conn.exec_driver_sql(f"EXPLAIN {compiled}", merged))
-            assert "Seq Scan on job " not in plan, f"{name}:\n{plan}"
-            assert "Seq Scan on job\n" not in plan, f"{name}:\n{plan}"
-    database.close()
