@@ -471,15 +471,11 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     called = conn.execute(sa.select(attempt.c.job_id).distinct().where(attempt.c.job_id.in_(chosen)), params).scalars()
     for job_id in called.all():  # calls closed within the dead claim are on record but not yet in the sums
         _recount(conn, job_id)
+    failed = _give_up(conn, [job_id for job_id in ids if job_id in lost]) if lost else 0
     moved = conn.execute(_take_back(conn.dialect.name), params | {"worker": worker_id}).all()
-    if lost:
-        _give_up_lost(conn, [job_id for job_id in ids if job_id in lost])
-    failed = conn.execute(
-        sa.select(sa.func.count()).where(job.c.id.in_(chosen), job.c.status == _S.FAILED.value), params
-    ).scalar_one()
     budgets.charge_lost(conn, [(row.job_id, row.held_nano) for row in open_calls if row.held_nano is not None])
     cancelled = sum(1 for row in moved if row.status == _S.CANCELLED.value)
-    return TakenBack(len(moved) - cancelled - failed, cancelled, failed)
+    return TakenBack(len(moved) - cancelled, cancelled, failed)
 
 
 @cache
@@ -538,17 +534,20 @@ def _recount(conn: sa.Connection, job_id: str) -> None:
     )
 
 
-def _give_up_lost(conn: sa.Connection, ids: Sequence[str]) -> None:
+def _give_up(conn: sa.Connection, ids: Sequence[str]) -> int:
+    """End those of these jobs that must not be asked again. How many."""
     ended = conn.execute(
         job.update()
         .where(
             job.c.id.in_(ids),
-            job.c.status == _S.QUEUED.value,
+            job.c.status == _S.IN_PROGRESS.value,
             sa.or_(job.c.on_interruption == "fail", job.c.losses >= STARTS_MAX),
         )
         .values(
             status=_S.FAILED.value,
             version=job.c.version + 1,
+            claim_id=None,
+            worker_id=None,
             ended_at=db_now(),
             error_kind=FailureKind.INTERRUPTED.value,
         )
@@ -565,6 +564,7 @@ def _give_up_lost(conn: sa.Connection, ids: Sequence[str]) -> None:
                 job_id=row.id, body=None, error=_error_json(Failure(FailureKind.INTERRUPTED, why))
             )
         )
+    return len(ended)
 
 
 def expire(conn: sa.Connection, most: int = 500) -> int:
