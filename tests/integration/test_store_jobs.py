@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import sqlalchemy as sa
 
@@ -213,6 +214,20 @@ def test_a_dead_workers_claims_go_back_and_its_open_calls_are_lost(database: Dat
     assert view is not None
     assert (view.attempts, view.cost_complete) == (1, False)
     assert not settled(database, held[idle], Ending(S.COMPLETED, result="{}"))
+
+
+def test_a_dead_workers_closed_call_of_unknown_cost_leaves_the_sum_incomplete(database: Database) -> None:
+    for kind, complete in ((FailureKind.TIMEOUT, False), (FailureKind.OVERLOADED, True)):
+        (job_id,) = stored(database)
+        (job,) = claimed(database, [job_id])
+        row = sent(job)
+        with database.write() as conn:
+            attempts.begin(conn, [row])
+            attempts.close(conn, [replace(row, state=AttemptState.FAILED, kind=kind)])
+            jobs.take_back(conn, "wrk_1")
+            view = views.get(conn, PROJECT, job_id)
+        assert view is not None
+        assert (view.attempts, view.cost_complete) == (1, complete)
 
 
 def test_only_silent_workers_are_buried_and_only_the_dead_are_robbed(database: Database) -> None:

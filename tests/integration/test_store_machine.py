@@ -95,6 +95,7 @@ class Job:
     answered: bool = False
     ended_at: float | None = None
     purged: bool = False
+    was_lost: bool = False  # a call of it; what became known of that later does not change the sums
     calls: dict[str, Call] = field(default_factory=dict)
 
     def move(self, status: JobStatus, at: float) -> None:
@@ -476,7 +477,8 @@ class StoreMachine(RuleBasedStateMachine):
             if not any(call.late for call in made):
                 assert j.usage == sum((call.row.usage for call in made), NO_USAGE)
                 unknown = any(maybe_billed(c.row) and c.row.cost_nano is None for c in made)
-                assert j.complete != unknown, "a sum with an unknown part says so"
+                assert not (j.complete and unknown), "a sum with an unknown part says so"
+                assert j.complete or unknown or j.was_lost, "and one that is known does not"
         holds = sum(purse.held for purse in self.purses.values())
         sent = [c for j in self.jobs.values() for c in j.calls.values() if c.row.state is A.SENT]
         assert holds == sum(call.row.held_nano or 0 for call in sent), "a hold for each open call, and for no other"
@@ -587,7 +589,7 @@ class StoreMachine(RuleBasedStateMachine):
         lost = False
         for call in j.calls.values():
             if call.row.state is A.SENT:
-                lost = True
+                lost = j.was_lost = True
                 why = "the worker died with this call open; whether it was billed is unknown"
                 call.row = replace(call.row, state=A.LOST, kind=FailureKind.INTERRUPTED, reason=why)
                 purse = self.purses.get(j.key or "")

@@ -22,6 +22,7 @@ from worker.store.moment import begun, db_now, later, seconds_until
 from worker.store.rows import Rows
 from worker.store.tables import api_key, attempt, job, job_input, job_result
 from worker.store.text import clean, dumps
+from worker.store.usage import unknown_cost
 
 _S = JobStatus
 _HELD = (_S.IN_PROGRESS, _S.CANCELLING)
@@ -515,6 +516,7 @@ def _recount(conn: sa.Connection, job_id: str) -> None:
             sa.func.coalesce(sa.func.sum(sa.case((attempt.c.state == AttemptState.LOST.value, 1), else_=0)), 0).label(
                 "lost"
             ),
+            sa.func.count(sa.case((unknown_cost, 1))).label("unknown_cost"),
         ).where(attempt.c.job_id == job_id)
     ).one()
     conn.execute(
@@ -529,7 +531,7 @@ def _recount(conn: sa.Connection, job_id: str) -> None:
             reasoning_tokens=sums.reasoning_tokens,
             cost_nano=sums.cost_nano,
             losses=sums.lost,
-            cost_complete=sa.and_(job.c.cost_complete, sa.literal(sums.lost == 0)),
+            cost_complete=sa.and_(job.c.cost_complete, sa.literal(sums.unknown_cost == 0)),
         )
     )
 
