@@ -105,7 +105,7 @@ def _replay(walk: Walk, history: Sequence[Attempt]) -> None:
             failure = Failure(row.kind, row.reason or row.kind.value, wait_s=row.retry_after_s)
             at_s = past.ended_at.timestamp() if past.ended_at is not None else 0.0
             walk.failed(row.target, row.key_name, failure, at_s=at_s, draw=0.5)
-    walk.resumed()
+    walk.resumed(rebuilt=True)
 
 
 def closed_door(course: Course, target: Target, key: Key | None) -> Closed | None:
