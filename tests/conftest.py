@@ -34,6 +34,7 @@ for _name in [name for name in os.environ if _PRIVATE.fullmatch(name)]:
 
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
 settings.register_profile("here", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=4000)  # `--hypothesis-profile=long`, for a night
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 

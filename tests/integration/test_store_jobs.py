@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from dataclasses import replace
 
-import pytest
 import sqlalchemy as sa
 
 from tests.support.wait import wait_until
@@ -19,7 +18,6 @@ from worker.store import attempts, idempotency, jobs, keys, leases, projects, vi
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import later
-from worker.store.tables import attempt as attempt_table
 from worker.store.tables import job as job_table
 from worker.store.tables import worker as worker_table
 
@@ -229,6 +227,20 @@ def test_a_dead_workers_claims_go_back_and_its_open_calls_are_lost(database: Dat
     assert not settled(database, held[idle], Ending(S.COMPLETED, result="{}"))
 
 
+def test_a_dead_workers_closed_call_of_unknown_cost_leaves_the_sum_incomplete(database: Database) -> None:
+    for kind, complete in ((FailureKind.TIMEOUT, False), (FailureKind.OVERLOADED, True)):
+        (job_id,) = stored(database)
+        (job,) = claimed(database, [job_id])
+        row = sent(job)
+        with database.write() as conn:
+            attempts.begin(conn, [row])
+            attempts.close(conn, [replace(row, state=AttemptState.FAILED, kind=kind)])
+            jobs.take_back(conn, "wrk_1")
+            view = views.get(conn, PROJECT, job_id)
+        assert view is not None
+        assert (view.attempts, view.cost_complete) == (1, complete)
+
+
 def test_only_silent_workers_are_buried_and_only_the_dead_are_robbed(database: Database) -> None:
     with database.write() as conn:
         for name in ("wrk_live", "wrk_dead", "wrk_left"):
@@ -326,120 +338,3 @@ def test_an_idempotency_key_is_remembered_with_what_it_made(database: Database) 
         known = idempotency.find(conn, PROJECT, "jobs", "k")
     assert known is not None
     assert (known.fingerprint, known.made) == ("f1", ("job_1",))
-
-
-# -- two connections, one row: on Postgres, where they really meet ------------------------------------------------
-
-Move = Callable[[sa.Connection, Claimed], object]
-RACES: list[tuple[str, Move, Move]] = [
-    (
-        "settle against take_back",
-        lambda c, j: jobs.take_back(c, "wrk_1"),
-        lambda c, j: jobs.settle(c, [Settle(j.id, j.claim_id, Ending(S.COMPLETED, result="{}"))]),
-    ),
-    (
-        "settle against settle",
-        lambda c, j: jobs.settle(c, [Settle(j.id, j.claim_id, Return())]),
-        lambda c, j: jobs.settle(c, [Settle(j.id, j.claim_id, Ending(S.COMPLETED, result="{}"))]),
-    ),
-]
-
-
-@pytest.mark.postgres
-@pytest.mark.parametrize(("name", "first", "second"), RACES, ids=[r[0] for r in RACES])
-def test_the_second_of_two_moves_finds_the_row_gone(postgres_url: str, name: str, first: Move, second: Move) -> None:
-    database = Database(postgres_url)
-    (job_id,) = stored(database)
-    (job,) = claimed(database, [job_id])
-    outcome: list[object] = []
-
-    def late() -> None:
-        with database.write() as conn:
-            outcome.append(second(conn, job))
-
-    with database.write() as conn:
-        first(conn, job)
-        thread = threading.Thread(target=late)
-        thread.start()
-        wait_until(lambda: _waits_for_a_lock(postgres_url), "the second move to wait")
-    thread.join()
-    assert outcome == [set()]
-    assert status(database, job_id) is S.QUEUED
-    database.close()
-
-
-@pytest.mark.postgres
-def test_a_cancel_that_waits_for_the_end_leaves_the_end_alone(postgres_url: str) -> None:
-    database = Database(postgres_url)
-    (job_id,) = stored(database)
-    (job,) = claimed(database, [job_id])
-    seen: list[object] = []
-
-    def late() -> None:
-        with database.write() as conn:
-            seen.append(jobs.cancel(conn, PROJECT, job_id))
-
-    with database.write() as conn:
-        jobs.settle(conn, [Settle(job.id, job.claim_id, Ending(S.COMPLETED, result="{}"))])
-        thread = threading.Thread(target=late)
-        thread.start()
-        wait_until(lambda: _waits_for_a_lock(postgres_url), "the cancel to wait")
-    thread.join()
-    assert seen == [S.COMPLETED]
-    database.close()
-
-
-def _waits_for_a_lock(url: str) -> bool:
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.connect() as conn:
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        return bool(conn.execute(sa.text(waiting)).scalar_one())
-
-
-# -- the hot statements keep their indexes ------------------------------------------------------------------------
-
-
-@pytest.mark.postgres
-@pytest.mark.slow
-def test_hot_statements_do_not_scan_the_table(postgres_url: str) -> None:
-    database = Database(postgres_url)
-    fill = """
-        INSERT INTO job (id, project_id, kind, lane, status, version, priority, models, created_at, queued_at, run_at,
-                         ended_at, attempts, rows, losses, on_interruption, cost_complete, deadline_at)
-        SELECT 'job_' || lpad(n::text, 26, '0'), 'proj_' || n % 5, 'completion', 'batch',
-               CASE WHEN n % 5 = 0 THEN 'queued' ELSE 'completed' END, 1, 0, '["default"]', now(), now(), now(),
-               CASE WHEN n % 5 = 0 THEN NULL ELSE now() END, 0, 0, 0, 'retry', true, now() + interval '1 day'
-        FROM generate_series(1, 50000) n
-    """
-    with database.write() as conn:
-        conn.execute(sa.text(fill))
-    with database.read() as conn:
-        conn.execute(sa.text("ANALYZE job"))
-        ids = {"rows_id": ["job_" + "5".zfill(26)]}
-        plans = {
-            "groups": (jobs._groups(), {"lane": "batch", "most": 100}),
-            "due": (
-                jobs._due("postgresql"),
-                {"lane": "batch", "project": "proj_0", "priority": 0, "quota": 50, "known": 1},
-            ),
-            "claim": (jobs._claim("postgresql"), {**ids, "worker": "w", "claim": "c", "known": 1}),
-            "fence": (jobs._still_ours("postgresql"), {**ids, "rows_claim_id": ["c"]}),
-            "list": (
-                views._select().where(job_table.c.project_id == "proj_1").order_by(job_table.c.id.desc()).limit(20),
-                {},
-            ),
-            "cancels": (
-                sa.select(job_table.c.id).where(job_table.c.worker_id == "w", job_table.c.status == "cancelling"),
-                {},
-            ),
-            "attempts": (sa.select(attempt_table).where(attempt_table.c.job_id.in_(["job_1"])), {}),
-        }
-        for name, (statement, params) in plans.items():
-            compiled = statement.compile(dialect=conn.dialect, compile_kwargs={"render_postcompile": True})
-            merged = {**compiled.params, **params}
-            plan = "\n".join(row[0] for row in conn.exec_driver_sql(f"EXPLAIN {compiled}", merged))
-            assert "Seq Scan on job " not in plan, f"{name}:\n{plan}"
-            assert "Seq Scan on job\n" not in plan, f"{name}:\n{plan}"
-    database.close()

@@ -68,6 +68,10 @@ def test_a_rate_limit_closes_the_target_as_long_as_the_provider_said() -> None:
     assert closed is not None
     assert (closed.kind, closed.wait_s) == (K.RATE_LIMIT, 5.0)
     assert kind_of(gate, T, K3) is None
+    failed(gate, K.RATE_LIMIT, wait_s=0.5)  # of a call that was on its way meanwhile
+    closed = gate.look(T, K1, 2.0)
+    assert closed is not None
+    assert closed.wait_s == 5.0
 
 
 @pytest.mark.parametrize("kind", [K.CONNECTION, K.TIMEOUT, K.OVERLOADED, K.SERVER_ERROR, K.EMPTY_OUTPUT])

@@ -360,6 +360,25 @@ def test_any_history_ends_within_the_caps(events: list, lane: Lane, most: int, w
             timed_out.add(step.target.name)
 
 
+def _closed(target: Target, _key: Key | None) -> Closed | None:
+    return Closed(K.QUOTA, 600.0, "no money") if target.name == "a/1" else None
+
+
+@pytest.mark.parametrize("hindered", ["window", "key", "door"])
+def test_a_job_rebuilt_after_its_park_goes_on_although_another_target_cannot_be_asked(hindered: str) -> None:
+    """What hinders it is in no row. The pass looked unfinished, and the job was parked anew for ever."""
+    w = walk(target("a/1", window=50 if hindered == "window" else None), target("b/1"))
+    if hindered == "key":
+        w.failed("a/1", "A_0", Failure(K.AUTH, "x"), at_s=0.0, draw=0.5)
+    w.failed("b/1", "B_0", Failure(K.RATE_LIMIT, "x", wait_s=40.0), at_s=0.0, draw=0.5)
+    w.resumed(rebuilt=True)
+    step = w.next(_closed) if hindered == "door" else w.next()
+    assert isinstance(step, Ask)
+    assert step.target.name == "b/1"
+    w.failed("b/1", "B_0", Failure(K.RATE_LIMIT, "x", wait_s=40.0), at_s=0.0, draw=0.5)
+    assert isinstance(w.next(_closed) if hindered == "door" else w.next(), Park), "the next wait is a wait again"
+
+
 @given(kinds=st.lists(st.sampled_from([K.CONNECTION, K.TIMEOUT, K.AUTH, K.SERVER_ERROR, K.QUOTA]), max_size=12))
 def test_a_walk_rebuilt_from_the_rows_goes_on_where_the_old_one_stood(kinds: list[FailureKind]) -> None:
     targets = [target(f"p{i}/1", keys=2) for i in range(3)]

@@ -12,11 +12,12 @@ class Share(NamedTuple):
     quota: int
 
 
-def shares(groups: Iterable[tuple[str, int]], room: int) -> list[Share]:
+def shares(groups: Iterable[tuple[str, int]], room: int, draw: float = 0.0) -> list[Share]:
     """Split `room` places over (project, priority) groups that have work.
 
     Every project gets an equal part. Within a project each priority may take the whole part: the claim goes through
     them from the highest down and stops when the part is used up, so `quota` is an upper bound for each.
+    Where the places cannot be split evenly, or are fewer than the projects, `draw` in [0, 1) says with whom it begins.
     """
     by_project: dict[str, list[int]] = {}
     for project_id, priority in groups:
@@ -25,7 +26,9 @@ def shares(groups: Iterable[tuple[str, int]], room: int) -> list[Share]:
         return []
     part, extra = divmod(room, len(by_project))
     out: list[Share] = []
-    for n, (project_id, priorities) in enumerate(sorted(by_project.items())):
+    first = int(draw * len(by_project))
+    projects = sorted(by_project.items())
+    for n, (project_id, priorities) in enumerate(projects[first:] + projects[:first]):
         quota = part + (1 if n < extra else 0)
         if quota:
             out.extend(Share(project_id, priority, quota) for priority in sorted(priorities, reverse=True))

@@ -92,6 +92,7 @@ class Walk:
     _cold_since: dict[int, float] = field(default_factory=dict)
     _asked: set[int] = field(default_factory=set)
     _told: set[tuple[str, FailureKind | None]] = field(default_factory=set)  # skips already on record
+    _waited: bool = False  # made anew from its rows: the waits that these tell of are over
 
     # -- what happened ------------------------------------------------------------------------------------------
 
@@ -144,8 +145,13 @@ class Walk:
         """A skip that is already on record is not recorded again."""
         self._told.add((target, kind))
 
-    def resumed(self) -> None:
-        """The job comes back from a park: the wait it was parked for is over."""
+    def resumed(self, *, rebuilt: bool = False) -> None:
+        """The job comes back from a park: the wait it was parked for is over.
+
+        `rebuilt`: this walk knows its rows alone. They do not tell of a target that could not be asked (a closed door,
+        no key left, a window too small), so a pass that was over may look as if it was not.
+        """
+        self._waited = rebuilt
         if self._again is not None:
             self._again = Ask(self._again.target, self._again.key, 0.0, self._again.repair)
         if all(i in self._aside or i in self._gone for i in range(len(self.route.targets))):
@@ -167,6 +173,7 @@ class Walk:
 
     def next(self, gate: Gate = always_open, draw: float = 0.0) -> Step:
         """The next step; `gate` says which targets and keys are closed just now (breaker, pause, limit)."""
+        waited, self._waited = self._waited, False
         if self._stop is not None:
             return self._stop
         if self.calls >= self.max_attempts:
@@ -176,7 +183,7 @@ class Walk:
             step = self._enter(again, gate)
             if step is not None:
                 return step
-        for _ in range(2):
+        for _ in range(3):
             for index, target in enumerate(self.route.targets):
                 if index in self._gone or index in self._aside:
                     continue
@@ -191,6 +198,10 @@ class Walk:
                     return step
             if not self._aside:
                 return self._give_up()
+            if waited:
+                waited = False
+                self._next_pass()
+                continue
             wait = min(self._aside.values())
             if wait == 0.0:
                 wait = self.route.backoff.delay_s(self.passes + 1, draw)

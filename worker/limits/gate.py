@@ -189,7 +189,9 @@ class Gate:
             self._rest((target.name, key_name), kind, wait, f"{target.name} asked to wait", now_s)
 
     def _rest(self, name: tuple[str, ...], kind: FailureKind, wait_s: float, reason: str, now_s: float) -> None:
-        self._rests[name] = _Rest(now_s + wait_s, Closed(kind, wait_s, reason))
+        known = self._rests.get(name)
+        if known is None or known.until_s < now_s + wait_s:  # a shorter wait, asked for by another call, ends none
+            self._rests[name] = _Rest(now_s + wait_s, Closed(kind, wait_s, reason))
 
     def report(self, now_s: float) -> dict[str, Any]:
         """What is not open, for people: `{"targets": {name: {state, wait_s, reason}}, "resting": [...]}`."""

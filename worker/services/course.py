@@ -119,7 +119,7 @@ def _replay(walk: Walk, history: Sequence[Attempt]) -> None:
             at_s = past.ended_at.timestamp() if past.ended_at is not None else 0.0
             walk.failed(row.target, row.key_name, failure, at_s=at_s, draw=0.5)
     walk.hedged = _overlapped(history)
-    walk.resumed()
+    walk.resumed(rebuilt=True)
 
 
 def _overlapped(history: Sequence[Attempt]) -> bool:

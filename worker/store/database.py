@@ -137,4 +137,6 @@ def _pragmas(connection: Any, _record: Any) -> None:
 
 def _begin_immediate(conn: sa.Connection) -> None:
     # A transaction that starts by reading and then writes would fail at once when another writer came between.
-    conn.exec_driver_sql("BEGIN IMMEDIATE")
+    # What only reads waits for no writer, and holds up none.
+    if conn.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        conn.exec_driver_sql("BEGIN IMMEDIATE")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from worker.store.moment import db_now, later
+from worker.store.moment import begun, db_now, later
 from worker.store.tables import idempotency
 from worker.store.text import dumps
 
@@ -62,4 +62,4 @@ def remember(conn: sa.Connection, project_id: str, route: str, key: str, fingerp
 
 
 def prune(conn: sa.Connection) -> int:
-    return conn.execute(idempotency.delete().where(idempotency.c.created_at <= later(-KEPT_S))).rowcount
+    return conn.execute(idempotency.delete().where(idempotency.c.created_at <= begun(-KEPT_S))).rowcount

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
+from worker import clock
 from worker.domain.answer import Failure
 from worker.domain.failure import RETRYABLE, FailureKind, Lane
 from worker.domain.fairness import shares
@@ -16,10 +18,11 @@ from worker.domain.job import FORMAT, STARTS_MAX, SUSPECT_FROM, Claimed, Ending,
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
 from worker.store import budgets, deaths
-from worker.store.moment import db_now, later, seconds_until
+from worker.store.moment import begun, db_now, later, seconds_until
 from worker.store.rows import Rows
 from worker.store.tables import api_key, attempt, death, job, job_input, job_result
 from worker.store.text import clean, dumps
+from worker.store.usage import unknown_cost
 
 _S = JobStatus
 _HELD = (_S.IN_PROGRESS, _S.CANCELLING)
@@ -143,26 +146,28 @@ def claimable(conn: sa.Connection, lane: Lane) -> bool:
 
 def _chosen(conn: sa.Connection, lane: Lane, room: int, max_projects: int) -> list[str]:
     groups = [(r.project_id, r.priority) for r in conn.execute(_groups(), {"lane": lane.value, "most": max_projects})]
-    taken: list[str] = []
-    spent: dict[str, int] = {}
-    for share in shares(groups, room):
-        quota = min(share.quota - spent.get(share.project_id, 0), room - len(taken))
-        if quota <= 0:
-            continue
-        found = conn.execute(
-            _due(conn.dialect.name),
-            {
+    taken: dict[tuple[str, int], Sequence[str]] = {}
+    draw = clock.draw()
+    while groups and (left := room - sum(map(len, taken.values()))) > 0:  # what some leave goes to the others
+        spent: Counter[str] = Counter()
+        for share in shares(groups, left, draw):
+            group = (share.project_id, share.priority)
+            quota = share.quota - spent[share.project_id]
+            if quota <= 0:
+                continue
+            before = len(taken.get(group, ()))
+            wanted = {
                 "lane": lane.value,
-                "project": share.project_id,
-                "priority": share.priority,
-                "quota": quota,
+                "project": group[0],
+                "priority": group[1],
+                "quota": before + quota,
                 "known": FORMAT,
-            },
-        ).scalars()
-        before = len(taken)
-        taken.extend(found)
-        spent[share.project_id] = spent.get(share.project_id, 0) + len(taken) - before
-    return taken
+            }
+            taken[group] = conn.execute(_due(conn.dialect.name), wanted).scalars().all()  # those it had, and more
+            spent[share.project_id] += len(taken[group]) - before
+            if len(taken[group]) < before + quota:
+                groups.remove(group)
+    return [job_id for found in taken.values() for job_id in found]
 
 
 def claim_suspect(conn: sa.Connection, lanes: Sequence[Lane], *, worker_id: str, claim_id: str) -> Claimed | None:
@@ -479,7 +484,10 @@ _FENCE = Rows(id=sa.Text, claim_id=sa.Text)
 
 
 def still_ours(conn: sa.Connection, claims: Sequence[tuple[str, str]]) -> set[str]:
-    """Of (job id, claim id) pairs, the jobs that may still make calls: the claim holds and nobody asked to stop."""
+    """Of (job id, claim id) pairs, the jobs that may still make calls: the claim holds and nobody asked to stop.
+
+    That stays so until the transaction ends: a cancel or a take-back waits, and then finds what was marked.
+    """
     dialect = conn.dialect.name
     return set(conn.execute(_still_ours(dialect), _FENCE.params(dialect, claims)).scalars())
 
@@ -487,8 +495,10 @@ def still_ours(conn: sa.Connection, claims: Sequence[tuple[str, str]]) -> set[st
 @cache
 def _still_ours(dialect: str) -> sa.Select[Any]:
     v = _FENCE.table(dialect)
-    return sa.select(job.c.id).where(
-        job.c.id == v.c.id, job.c.claim_id == v.c.claim_id, job.c.status == _S.IN_PROGRESS.value
+    return (
+        sa.select(job.c.id)
+        .where(job.c.id == v.c.id, job.c.claim_id == v.c.claim_id, job.c.status == _S.IN_PROGRESS.value)
+        .with_for_update(read=True, of=job)
     )
 
 
@@ -567,15 +577,14 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     Each claim's end is put on record as a death of that job. A job whose open call may not be repeated
     (`on_interruption: fail`), or whose workers died STARTS_MAX times while they had it, ends as failed.
     """
+    mine = sa.and_(job.c.worker_id == worker_id, job.c.status.in_([s.value for s in _HELD]))
+    # Locked first: a worker that is only slow may end its job now, and sums made before must not replace its own.
     held = conn.execute(
-        sa.select(job.c.id, job.c.claim_id).where(
-            job.c.worker_id == worker_id, job.c.status.in_([s.value for s in _HELD])
-        )
+        sa.select(job.c.id, job.c.claim_id, job.c.deaths).where(mine).order_by(job.c.id).with_for_update()
     ).all()
     if not held:
         return TakenBack(0, 0, 0)
-    ids = [row.id for row in held]
-    params = _IDS.params(conn.dialect.name, [(i,) for i in ids])
+    params = _IDS.params(conn.dialect.name, [(row.id,) for row in held])
     chosen = sa.select(_IDS.table(conn.dialect.name).c.id)
     open_calls = conn.execute(
         attempt.update()
@@ -589,21 +598,18 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
         .returning(attempt.c.job_id, attempt.c.held_nano, attempt.c.target),
         params,
     ).all()
-    lost = {row.job_id for row in open_calls}
+    lost = {row.job_id: row.target for row in open_calls}
     called = conn.execute(sa.select(attempt.c.job_id).distinct().where(attempt.c.job_id.in_(chosen)), params).scalars()
     for job_id in called.all():  # calls closed within the dead claim are on record but not yet in the sums
         recount(conn, job_id)
-    deaths.add(conn, worker_id, held, {row.job_id: row.target for row in open_calls})
+    deaths.add(conn, worker_id, held, lost)
+    guilty = {row.id for row in held if row.deaths + 1 >= STARTS_MAX}
+    failed = _give_up(conn, guilty, FailureKind.POISON, job.c.deaths + 1 >= STARTS_MAX, _CONVICTED)
+    failed += _give_up(conn, lost.keys() - guilty, FailureKind.INTERRUPTED, job.c.on_interruption == "fail", _FORBIDDEN)
     moved = conn.execute(_take_back(conn.dialect.name), params | {"worker": worker_id}).all()
-    _convict(conn, [row.id for row in moved if row.deaths >= STARTS_MAX])
-    if lost:
-        _give_up_lost(conn, [job_id for job_id in ids if job_id in lost])
-    failed = conn.execute(
-        sa.select(sa.func.count()).where(job.c.id.in_(chosen), job.c.status == _S.FAILED.value), params
-    ).scalar_one()
     budgets.charge_lost(conn, [(row.job_id, row.held_nano) for row in open_calls if row.held_nano is not None])
     cancelled = sum(1 for row in moved if row.status == _S.CANCELLED.value)
-    return TakenBack(len(moved) - cancelled - failed, cancelled, failed)
+    return TakenBack(len(moved) - cancelled, cancelled, failed)
 
 
 @cache
@@ -628,7 +634,7 @@ def _take_back(dialect: str) -> Any:
             error_kind=sa.case((stopping, FailureKind.CANCELLED.value), else_=job.c.error_kind),
             deaths=job.c.deaths + 1,
         )
-        .returning(job.c.id, job.c.status, job.c.deaths)
+        .returning(job.c.id, job.c.status)
     )
 
 
@@ -650,6 +656,7 @@ def recount(conn: sa.Connection, job_id: str, *, cost_complete: bool | None = No
             sa.func.count(sa.distinct(sa.case((attempt.c.state == AttemptState.LOST.value, attempt.c.claim_id)))).label(
                 "lost"
             ),
+            sa.func.count(sa.case((unknown_cost, 1))).label("unknown_cost"),
         ).where(attempt.c.job_id == job_id)
     ).one()
     conn.execute(
@@ -664,54 +671,42 @@ def recount(conn: sa.Connection, job_id: str, *, cost_complete: bool | None = No
             reasoning_tokens=sums.reasoning_tokens,
             cost_nano=sums.cost_nano,
             losses=sums.lost,
-            cost_complete=sa.and_(job.c.cost_complete, sa.literal(sums.lost == 0))
+            cost_complete=sa.and_(job.c.cost_complete, sa.literal(sums.unknown_cost == 0))
             if cost_complete is None
             else cost_complete,
         )
     )
 
 
-def _give_up_lost(conn: sa.Connection, ids: Sequence[str]) -> None:
+_CONVICTED = f"its worker died {STARTS_MAX} times while it had this job, and it is not started again"
+_FORBIDDEN = "its worker died with the call open, and on_interruption is `fail`"
+
+
+def _give_up(
+    conn: sa.Connection, ids: Collection[str], kind: FailureKind, where: sa.ColumnElement[bool], why: str
+) -> int:
+    """End those of these jobs of a dead worker that must not be asked again. How many."""
+    if not ids:
+        return 0
     ended = conn.execute(
         job.update()
-        .where(
-            job.c.id.in_(ids),
-            job.c.status == _S.QUEUED.value,
-            job.c.on_interruption == "fail",
-        )
+        .where(job.c.id.in_(ids), job.c.status == _S.IN_PROGRESS.value, where)
         .values(
             status=_S.FAILED.value,
             version=job.c.version + 1,
+            claim_id=None,
+            worker_id=None,
             ended_at=db_now(),
-            error_kind=FailureKind.INTERRUPTED.value,
+            deaths=job.c.deaths + 1,
+            error_kind=kind.value,
         )
         .returning(job.c.id)
     ).scalars()
-    why = "its worker died with the call open, and on_interruption is `fail`"
-    error = _error_json(Failure(FailureKind.INTERRUPTED, why))
-    for job_id in ended.all():
-        conn.execute(job_result.insert().values(job_id=job_id, body=None, error=error))
-
-
-def _convict(conn: sa.Connection, ids: Sequence[str]) -> None:
-    """End jobs that were there each time a worker died: they are dead letters."""
-    if not ids:
-        return
-    ended = conn.execute(
-        job.update()
-        .where(job.c.id.in_(ids), job.c.status == _S.QUEUED.value)
-        .values(
-            status=_S.FAILED.value,
-            version=job.c.version + 1,
-            ended_at=db_now(),
-            error_kind=FailureKind.POISON.value,
-        )
-        .returning(job.c.id, job.c.deaths)
-    ).all()
-    for row in ended:
-        why = f"its worker died {row.deaths} times while it had this job, and it is not started again"
-        error = _error_json(Failure(FailureKind.POISON, why))
-        conn.execute(job_result.insert().values(job_id=row.id, body=None, error=error))
+    error = _error_json(Failure(kind, why))
+    results = [{"job_id": job_id, "body": None, "error": error} for job_id in ended]
+    if results:
+        conn.execute(job_result.insert(), results)
+    return len(results)
 
 
 def expire(conn: sa.Connection, most: int = 500) -> int:
@@ -719,7 +714,9 @@ def expire(conn: sa.Connection, most: int = 500) -> int:
     late = (
         sa.select(job.c.id)
         .where(
-            job.c.status == sa.literal_column("'queued'"), job.c.deadline_at.is_not(None), job.c.deadline_at <= db_now()
+            job.c.status == sa.literal_column("'queued'"),
+            job.c.deadline_at.is_not(None),
+            job.c.deadline_at <= begun(0.0),
         )
         .limit(most)
     )
@@ -746,12 +743,11 @@ def expire(conn: sa.Connection, most: int = 500) -> int:
 
 def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
     """Forget prompts, answers and attempts of jobs that ended long ago; a tombstone row stays. Returns how many."""
-    old = sa.select(job.c.id).where(
-        job.c.ended_at.is_not(None), job.c.purged_at.is_(None), job.c.ended_at < later(-older_than_s)
-    )
-    ids = list(conn.execute(old.limit(most)).scalars())
+    kept = sa.and_(job.c.ended_at.is_not(None), job.c.purged_at.is_(None))
+    old = sa.select(job.c.id).where(kept, job.c.ended_at < begun(-older_than_s)).limit(most)
+    purged = job.update().where(job.c.id.in_(old), kept).values(purged_at=db_now(), version=job.c.version + 1)
+    ids = list(conn.execute(purged.returning(job.c.id)).scalars())
     if ids:
         for table in (job_input, job_result, attempt, death):
             conn.execute(table.delete().where(table.c.job_id.in_(ids)))
-        conn.execute(job.update().where(job.c.id.in_(ids)).values(purged_at=db_now(), version=job.c.version + 1))
     return len(ids)

@@ -76,6 +76,21 @@ def _later_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     return f"CAST((julianday('now') - 2440587.5) * 86400000000 + ({seconds}) * 1000000 AS INTEGER)"
 
 
+class begun(later):  # noqa: N801 - reads as SQL
+    """When this transaction began, plus a number of seconds (negative: ago).
+
+    One value for the whole statement, so an index is searched by it; the clock itself is read anew for each row, and
+    Postgres then goes through every entry of the index.
+    """
+
+    inherit_cache = True
+
+
+@compiles(begun, "postgresql")
+def _begun_pg(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"(now() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
+
+
 class seconds_until(expression.FunctionElement[float]):  # noqa: N801 - reads as SQL
     """Seconds from the database's clock to a moment."""
 

@@ -30,16 +30,18 @@ _TOKENS: Final = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_t
 _state = attempt.c.state
 _answered = _state.in_([AttemptState.ANSWERED.value, AttemptState.SUPERSEDED.value])
 _open = _state == AttemptState.SENT.value
+_never_left = sa.and_(_state == AttemptState.CANCELLED.value, attempt.c.kind.is_(None))
 # As `budget.maybe_billed`; of calls whose cost is on record nothing else matters.
-_unknown = sa.and_(
+unknown_cost: Final = sa.and_(
     attempt.c.cost_nano.is_(None),
+    _state != AttemptState.SKIPPED.value,
+    sa.not_(_never_left),
     sa.or_(
         _state != AttemptState.FAILED.value,
         attempt.c.kind.in_([kind.value for kind in MAYBE_BILLED]),
         *(attempt.c[name].is_not(None) for name in _TOKENS),
     ),
 )
-_never_left = sa.and_(_state == AttemptState.CANCELLED.value, attempt.c.kind.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def report(
             _count(sa.not_(sa.or_(_answered, _open))).label("failed"),
             *(_sum(attempt.c[name]).label(name) for name in _TOKENS),
             _sum(attempt.c.cost_nano).label("known_nano"),
-            _count(_unknown).label("unknown_cost"),
+            _count(unknown_cost).label("unknown_cost"),
         )
         .select_from(calls)
         .where(*where)

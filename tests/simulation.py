@@ -1,0 +1,480 @@
+"""A whole fleet in one thread: the pure core under one seed, with a clock, workers, a bus and a store that are made up.
+
+    python -m tests.simulation --seeds 10000
+    python -m tests.simulation --seed 4711        # one again, the one that failed
+
+What is real: the walk, the retry delays, the gate with its breakers, rests and rates, the fair shares, the state
+machine. What is made up obeys the rules that the store's own tests prove: moves are guarded, a mark is committed before
+its call. Workers die and freeze, hints are lost, doubled and late, providers fail. An auditor looks at every step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import count
+from random import Random
+from typing import Final
+
+from worker.domain.answer import Answer, Failure, Outcome
+from worker.domain.failure import FailureKind, Lane, rule_for
+from worker.domain.fairness import shares
+from worker.domain.job import STARTS_MAX, AttemptRow
+from worker.domain.retry import IN_PLACE_S
+from worker.domain.route import Key, Needs, Route, Target
+from worker.domain.state import FINAL, MOVES, AttemptState, JobStatus
+from worker.domain.walk import Ask, Park, Stop, Walk, always_open
+from worker.limits.gate import Gate, Rates
+
+S, A, K = JobStatus, AttemptState, FailureKind
+LEASE_S: Final = 15.0
+HEALED_S: Final = 300.0  # from then on every provider answers, so every job must end
+EVENTS_MAX: Final = 20_000
+NEEDS: Final = Needs(frozenset({"completion"}), 100)
+# Waits that jitter does not carry over a route's `max_wait_s`: a rebuilt walk draws anew.
+HINTS: Final = (None, 0.5, 3.0, 8.0, 40.0, 300.0)
+
+
+class Broken(AssertionError):
+    """The auditor saw what must not be."""
+
+
+@dataclass
+class Job:
+    id: str
+    project: str
+    priority: int
+    lane: Lane
+    most: int
+    fails_when_lost: bool
+    run_at: float = 0.0
+    deadline: float | None = None
+    status: JobStatus = S.QUEUED
+    claim: int | None = None
+    worker: str | None = None
+    losses: int = 0
+    rows: list[tuple[AttemptRow, float]] = field(default_factory=list)  # with the time of their end
+    ends: int = 0
+    late: set[str] = field(default_factory=set)  # calls whose end was told when the claim had passed on
+
+    def move(self, to: JobStatus) -> None:
+        if to not in MOVES[self.status]:
+            raise Broken(f"{self.id}: {self.status} -> {to}")
+        self.status = to
+        self.ends += to in FINAL
+        if to not in {S.IN_PROGRESS, S.CANCELLING}:
+            self.claim = self.worker = None
+
+
+@dataclass
+class Course:
+    """One claim in a worker's memory."""
+
+    job: Job
+    claim: int
+    walk: Walk
+    open: AttemptRow | None = None
+    done: list[AttemptRow] = field(default_factory=list)
+    skips: list[AttemptRow] = field(default_factory=list)
+
+
+@dataclass
+class Worker:
+    id: str
+    gate: Gate
+    alive: bool = True
+    frozen_until: float = 0.0
+    busy: int = 0
+    floors: dict[tuple[str, str], float] = field(default_factory=dict)  # target and key -> not before
+    calls: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # by provider
+
+
+class World:
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.now = 0.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = count(1)
+        self.jobs: dict[str, Job] = {}
+        self.workers: dict[str, Worker] = {}
+        draw = self.random
+        self.gated = draw.random() < 0.6  # without, a walk and its rows say the same to the letter
+        self.places = draw.choice((1, 3, 10))
+        self.loss = draw.choice((0.0, 0.3, 1.0))  # of hints
+        targets = []
+        for n in range(draw.randint(1, 3)):
+            keys = tuple(Key(f"K{n}{k}", f"acc{draw.randint(0, 1)}") for k in range(draw.randint(0, 2)))
+            targets.append(Target(f"p{n}", "m", f"P{n}", keys, window=draw.choice((None, None, 50, 1000))))
+        self.route = Route("default", tuple(targets), max_wait_s=10.0, cold_start_s=60.0)
+        self.rates = {t.provider: Rates(rpm=draw.choice((None, 30, 300))) for t in targets}
+        kinds = [kind for kind in K if kind not in {K.BUDGET, K.DEADLINE, K.CANCELLED, K.INTERRUPTED}]
+        self.moods = {
+            t.name: (draw.choice((0.0, 0.2, 0.6, 1.0)), draw.sample(kinds, draw.randint(1, 4))) for t in targets
+        }
+        for _ in range(3):
+            self._start_worker()
+        for n in range(draw.randint(3, 25)):
+            self._submit(n)
+        for _ in range(draw.randint(0, 6)):
+            self.at(draw.uniform(0, 150), self._trouble)
+        self.every(3.0, self._poll)
+        self.every(5.0, self._sweep)
+
+    # -- the clock -----------------------------------------------------------------------------------------------
+
+    def at(self, when: float, deed: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (when, next(self._numbers), deed))
+
+    def after(self, seconds: float, deed: Callable[[], None]) -> None:
+        self.at(self.now + seconds, deed)
+
+    def every(self, seconds: float, deed: Callable[[], None]) -> None:
+        def again() -> None:
+            deed()
+            self.after(seconds, again)
+
+        self.after(seconds, again)
+
+    def by(self, worker: Worker, seconds: float, deed: Callable[[], None]) -> None:
+        """Something a worker does later: never when it has died, and not while it is frozen."""
+
+        def due() -> None:
+            if worker.alive and worker.frozen_until > self.now:
+                self.at(worker.frozen_until, due)
+            elif worker.alive:
+                deed()
+
+        self.after(seconds, due)
+
+    def run(self) -> None:
+        """Until every job has ended. Raises Broken."""
+        for _ in range(EVENTS_MAX):
+            if all(job.status in FINAL for job in self.jobs.values()):
+                self._audit_end()
+                return
+            self.now, _, deed = heapq.heappop(self._events)
+            deed()
+        stuck = [(job.id, job.status.value) for job in self.jobs.values() if job.status not in FINAL]
+        raise Broken(f"after {self.now:.0f} s not ended: {stuck}")
+
+    # -- intake, the bus, people ---------------------------------------------------------------------------------
+
+    def _submit(self, n: int) -> None:
+        draw = self.random
+        job = Job(
+            f"job_{n:03}",
+            f"proj_{draw.randint(0, 2)}",
+            draw.randint(0, 1),
+            draw.choice(list(Lane)),
+            draw.randint(1, 6),
+            draw.random() < 0.2,
+        )
+
+        def stored() -> None:
+            job.run_at = self.now
+            job.deadline = self.now + draw.choice((30.0, 400.0)) if draw.random() < 0.2 else None
+            self.jobs[job.id] = job
+            for _ in range(draw.randint(0, 2)):  # lost, once or twice, and late
+                if draw.random() >= self.loss:
+                    self.after(draw.uniform(0, 3), lambda: self._claim(self._some_worker()))
+
+        self.jobs[job.id] = job
+        job.run_at = float("inf")
+        self.at(draw.uniform(0, 60), stored)
+
+    def _trouble(self) -> None:
+        draw, worker = self.random, self._some_worker()
+        match draw.randint(0, 2):
+            case 0:
+                worker.alive = False
+                self.after(draw.uniform(0, 30), self._start_worker)
+            case 1:
+                worker.frozen_until = self.now + draw.uniform(1, 60)
+            case _:
+                self._cancel(draw.choice(list(self.jobs.values())))
+
+    def _cancel(self, job: Job) -> None:
+        if job.status is S.QUEUED:
+            job.move(S.CANCELLED)
+        elif job.status is S.IN_PROGRESS:
+            job.move(S.CANCELLING)
+
+    def _start_worker(self) -> None:
+        worker = Worker(f"w{next(self._numbers)}", Gate(self.rates))
+        self.workers[worker.id] = worker
+
+    def _some_worker(self) -> Worker:
+        if not self.workers:
+            self._start_worker()
+        return self.random.choice(list(self.workers.values()))
+
+    def _poll(self) -> None:
+        for worker in list(self.workers.values()):
+            self._claim(worker)
+
+    # -- the store, as its own tests prove it --------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        gone = {w.id for w in self.workers.values() if not w.alive or w.frozen_until > self.now + LEASE_S}
+        for worker_id in gone:
+            if self.workers[worker_id].alive:  # it will find itself declared dead and come back under another name
+                self._start_worker()
+            del self.workers[worker_id]
+        for job in self.jobs.values():
+            if job.worker in gone:
+                self._take_back(job)
+            if job.status is S.QUEUED and job.deadline is not None and job.deadline <= self.now:
+                job.move(S.EXPIRED)
+
+    def _take_back(self, job: Job) -> None:
+        lost = [n for n, (row, _) in enumerate(job.rows) if row.state is A.SENT]
+        for n in lost:
+            job.rows[n] = (replace(job.rows[n][0], state=A.LOST, kind=K.INTERRUPTED), self.now)
+        job.losses += len(lost)
+        if job.status is S.CANCELLING:
+            job.move(S.CANCELLED)
+        elif lost and (job.fails_when_lost or job.losses >= STARTS_MAX):
+            job.move(S.FAILED)
+        else:
+            job.move(S.QUEUED)
+            job.run_at = self.now
+
+    def _mark(self, course: Course, row: AttemptRow) -> bool:
+        job = course.job
+        self._write(course, late=job.claim != course.claim)
+        if job.claim != course.claim or job.status is not S.IN_PROGRESS:
+            return False
+        if job.status in FINAL:
+            raise Broken(f"{job.id}: a call after the end")
+        job.rows.append((row, 0.0))
+        return True
+
+    def _settle(self, worker: Worker, course: Course, to: JobStatus, wait_s: float = 0.0) -> None:
+        job, held = course.job, course.job.claim == course.claim and course.job.status not in FINAL
+        self._write(course, late=not held)
+        worker.busy -= 1
+        if held:
+            stopping = job.status is S.CANCELLING
+            job.move(S.CANCELLED if stopping else to)
+            job.run_at = self.now + wait_s
+        self._claim(worker)
+
+    def _write(self, course: Course, *, late: bool = False) -> None:
+        for row in course.done:
+            place = next(n for n, (found, _) in enumerate(course.job.rows) if found.id == row.id)
+            if late and row.state is A.ANSWERED:
+                row = replace(row, state=A.SUPERSEDED)  # noqa: PLW2901
+            course.job.rows[place] = (row, self.now)
+            if late:
+                course.job.late.add(row.id)
+        course.job.rows += [(skip, self.now) for skip in course.skips]
+        course.done, course.skips = [], []
+
+    # -- a worker ------------------------------------------------------------------------------------------------
+
+    def _claim(self, worker: Worker) -> None:
+        if not worker.alive or worker.frozen_until > self.now or worker.id not in self.workers:
+            return
+        room = self.places - worker.busy
+        due: defaultdict[tuple[str, int], list[Job]] = defaultdict(list)
+        for job in self.jobs.values():
+            if job.status is S.QUEUED and job.run_at <= self.now:
+                due[job.project, job.priority].append(job)
+        if room <= 0 or not due:
+            return
+        taken: defaultdict[str, int] = defaultdict(int)
+        for share in shares(due, room, self.random.random()):
+            quota = min(share.quota - taken[share.project_id], room - sum(taken.values()))
+            for job in sorted(due[share.project_id, share.priority], key=lambda j: j.run_at)[: max(0, quota)]:
+                taken[share.project_id] += 1
+                self._take(worker, job)
+        by_project = {p: sum(len(js) for (q, _), js in due.items() if q == p) for p, _ in due}
+        for project, n in by_project.items():
+            if taken[project] < min(n, room // len(by_project)):
+                raise Broken(f"{project} had {n} due and got {taken[project]} of {room} places")
+
+    def _take(self, worker: Worker, job: Job) -> None:
+        job.move(S.IN_PROGRESS)
+        job.claim, job.worker = next(self._numbers), worker.id
+        worker.busy += 1
+        course = Course(job, job.claim, self._rebuilt(job))
+        self.by(worker, self.random.uniform(0, 0.05), lambda: self._go_on(worker, course))
+
+    def _rebuilt(self, job: Job) -> Walk:
+        """As `services/course` does it."""
+        walk = Walk(self.route, job.lane, NEEDS, job.most)
+        for row, ended in job.rows:
+            if row.state is A.SKIPPED:
+                walk.skipped(row.target, row.kind)
+            elif row.state in {A.FAILED, A.LOST} and row.kind is not None:
+                failure = Failure(row.kind, row.reason or row.kind.value, wait_s=row.retry_after_s)
+                walk.failed(row.target, row.key_name, failure, at_s=ended, draw=0.5)
+        walk.resumed(rebuilt=True)
+        return walk
+
+    def _go_on(self, worker: Worker, course: Course) -> None:
+        job = course.job
+        if job.deadline is not None and job.deadline <= self.now:
+            self._settle(worker, course, S.EXPIRED)
+            return
+        doors = (lambda t, k: worker.gate.look(t, k, self.now)) if self.gated else always_open
+        step = course.walk.next(doors, self.random.random())
+        for skip in course.walk.skips:
+            course.skips.append(self._row(course, A.SKIPPED, skip.target, None, kind=skip.kind))
+        course.walk.skips.clear()
+        match step:
+            case Stop():
+                self._settle(worker, course, S.FAILED)
+            case Park(wait_s) if wait_s > IN_PLACE_S:
+                self._settle(worker, course, S.QUEUED, wait_s)
+                self._audit_rebuilt(course)
+            case Park(wait_s):
+
+                def rested() -> None:
+                    course.walk.resumed()
+                    self._go_on(worker, course)
+
+                self.by(worker, wait_s, rested)
+            case Ask() if step.wait_s > 0.0:
+
+                def waited() -> None:
+                    course.walk.again(step)
+                    self._go_on(worker, course)
+
+                self.by(worker, step.wait_s, waited)
+            case Ask():
+                self._ask(worker, course, step)
+
+    def _row(
+        self, course: Course, state: AttemptState, target: Target, key: Key | None, *, kind: FailureKind | None = None
+    ) -> AttemptRow:
+        return AttemptRow(
+            f"att_{next(self._numbers)}",
+            course.job.id,
+            str(course.claim),
+            len(course.job.rows) + 1,
+            state,
+            target.name,
+            target.provider,
+            target.model,
+            key.name if key is not None else None,
+            kind,
+        )
+
+    def _ask(self, worker: Worker, course: Course, ask: Ask) -> None:
+        row = self._row(course, A.SENT, ask.target, ask.key)
+        if not self._mark(course, row):
+            self._settle(worker, course, S.QUEUED)
+            return
+        self._audit_call(worker, ask)
+        worker.gate.enter(ask.target, 0, self.now)
+        outcome = self._answer(ask.target)
+        self.by(worker, self.random.uniform(0.05, 20.0), lambda: self._answered(worker, course, ask, row, outcome))
+
+    def _answer(self, target: Target) -> Outcome:
+        chance, kinds = self.moods[target.name]
+        if self.now >= HEALED_S or self.random.random() >= chance:
+            return Answer(text="fine")
+        kind = self.random.choice(kinds)
+        wait_s = self.random.choice(HINTS) if kind in {K.RATE_LIMIT, K.OVERLOADED, K.LOADING, K.QUOTA} else None
+        return Failure(kind, kind.value, wait_s=wait_s)
+
+    def _answered(self, worker: Worker, course: Course, ask: Ask, row: AttemptRow, outcome: Outcome) -> None:
+        draw = self.random.random()
+        worker.gate.leave(ask.target, ask.key, outcome, 0, self.now)
+        if isinstance(outcome, Answer):
+            course.done.append(replace(row, state=A.ANSWERED))
+            self._settle(worker, course, S.COMPLETED)
+            return
+        if outcome.kind is K.RATE_LIMIT and outcome.wait_s is not None:
+            place = (ask.target.name, row.key_name or "")
+            worker.floors[place] = max(worker.floors.get(place, 0.0), self.now + outcome.wait_s)
+        failed = replace(row, state=A.FAILED, kind=outcome.kind, retry_after_s=outcome.wait_s, reason=outcome.message)
+        course.done.append(failed)
+        course.walk.failed(ask.target.name, row.key_name, outcome, at_s=self.now, draw=draw)
+        self._go_on(worker, course)
+
+    # -- the auditor ---------------------------------------------------------------------------------------------
+
+    def _audit_call(self, worker: Worker, ask: Ask) -> None:
+        floor = worker.floors.get((ask.target.name, ask.key.name if ask.key is not None else ""), 0.0)
+        if self.gated and self.now < floor - 1e-6:
+            raise Broken(f"{worker.id} asks {ask.target.name} {floor - self.now:.1f} s before it may")
+        rpm = self.rates[ask.target.provider].rpm
+        if self.gated and rpm is not None:
+            calls = worker.calls[ask.target.provider]
+            calls.append(self.now)
+            lately = sum(at > self.now - 60.0 for at in calls)
+            if lately > rpm * 66 / 60 + 1:
+                raise Broken(f"{lately} calls of {ask.target.provider} in a minute, and {rpm} are allowed")
+
+    def _audit_rebuilt(self, course: Course) -> None:
+        """A parked job's walk in memory and the one made of its rows go on alike."""
+        if self.gated or course.job.late:
+            return
+        if course.job.claim is not None or course.job.status is not S.QUEUED:
+            return  # its claim was lost
+        memory, rows = course.walk, self._rebuilt(course.job)
+        memory.resumed()
+        steps = [walk.next(draw=0.5) for walk in (memory, rows)]
+        if _gist(steps[0]) != _gist(steps[1]) or memory.calls != rows.calls:
+            raise Broken(f"{course.job.id}: in memory {steps[0]}, from its rows {steps[1]}")
+
+    def _audit_end(self) -> None:
+        for job in self.jobs.values():
+            if job.ends != 1:
+                raise Broken(f"{job.id} ended {job.ends} times")
+            states = [row.state for row, _ in job.rows]
+            if states.count(A.ANSWERED) != (job.status is S.COMPLETED) and job.status is not S.CANCELLED:
+                raise Broken(f"{job.id} is {job.status} with {states.count(A.ANSWERED)} answers")
+            paid = sum(row.state is A.ANSWERED or self._counts(job, row) for row, _ in job.rows)
+            if paid > job.most:
+                raise Broken(f"{job.id} made {paid} calls, and {job.most} are allowed")
+            if states.count(A.LOST) > STARTS_MAX:
+                raise Broken(f"{job.id} was lost {states.count(A.LOST)} times")
+
+    def _counts(self, job: Job, row: AttemptRow) -> bool:
+        if row.id in job.late:
+            return False
+        return row.state is A.FAILED and row.kind is not None and not rule_for(row.kind, job.lane, self.route.on).free
+
+
+def _gist(step: Ask | Park | Stop) -> object:
+    if isinstance(step, Ask):
+        return step.target.name, step.key.name if step.key is not None else None, step.repair
+    return type(step), step.failure.kind if isinstance(step, Stop) else None
+
+
+def play(seeds: Iterable[int]) -> list[tuple[int, str]]:
+    """The seeds that failed, and how."""
+    failures = []
+    for seed in seeds:
+        try:
+            World(seed).run()
+        except Exception as exc:  # noqa: BLE001 - whatever breaks, the seed is what counts
+            failures.append((seed, f"{type(exc).__name__}: {exc}"))
+    return failures
+
+
+def main(seeds: int, first: int = 0) -> list[tuple[int, str]]:
+    """Play seeds from `first` on; says how fast, and which failed."""
+    began = time.perf_counter()
+    failures = play(range(first, first + seeds))
+    took = time.perf_counter() - began
+    print(f"{seeds} seeds in {took:.1f} s, {seeds / took:.0f} a second, {len(failures)} failed")
+    for seed, why in failures[:20]:
+        print(f"seed {seed}: {why}\n  again: python -m tests.simulation --seed {seed}")
+    return failures
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation")
+    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("--seed", type=int, help="this one alone")
+    asked = parser.parse_args()
+    sys.exit(bool(main(asked.seeds) if asked.seed is None else main(1, asked.seed)))
