@@ -17,14 +17,17 @@ from worker.domain.answer import Answer, Call, Failure, Outcome
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Claimed, Ending, Return, Served
 from worker.domain.retry import IN_PLACE_S
+from worker.domain.route import Key, Target
 from worker.domain.state import AttemptState, JobStatus
 from worker.domain.walk import Ask, Park, Stop
 from worker.engine.control import Control
 from worker.engine.engine import Held
 from worker.engine.writer import Entry, OverBudget
+from worker.limits.gate import LINE_S, Gate, Ticket
 from worker.providers.format import Format, Unfit
 from worker.providers.formats import FORMATS
 from worker.providers.transport import Reply
+from worker.providers.waits import counters
 from worker.services.course import (
     DUE_S,
     Bench,
@@ -37,9 +40,12 @@ from worker.services.course import (
     judge,
     note_skips,
     result_of,
+    size_of,
     with_repair,
 )
 from worker.store.jobs import Settle
+
+LISTEN_S = 1.0  # a job in a line hears at least this often that it should stop
 
 
 async def run(bench: Bench, held: Held, control: Control) -> None:
@@ -135,33 +141,40 @@ async def _ask(course: Course, letter: _Letter) -> bool:
         if refusal is not None:
             await _settle(course, Ending(JobStatus.FAILED, error=refusal))
             return True
-    places = bench.gate.place(letter.ask.target)
-    if places is None:
-        return await _call(course, letter)
+    target, key = letter.ask.target, letter.ask.key
+    urgent = course.job.lane is Lane.INTERACTIVE
+    ticket = bench.gate.join(target, key, size_of(course), clock.monotonic_s(), urgent=urgent)
     try:
-        await asyncio.wait_for(places.acquire(), IN_PLACE_S)
-    except TimeoutError:
-        wait_s = 0.2 + IN_PLACE_S * clock.draw()
-        await _settle(course, Return(wait_s))
-        bench.engine.wake_in(course.job.lane, wait_s)
-        return True
-    try:
-        if closed_door(course, letter.ask.target, letter.ask.key) is not None:
-            course.walk.again(letter.ask)  # it closed while we waited for a place
+        if not ticket.admitted and not (await _let_in(course, ticket) and closed_door(course, target, key) is None):
+            course.walk.again(letter.ask)  # it closed while we waited, or the wait was too long
             return False
-        return await _call(course, letter)
+        return await _call(course, letter, ticket)
     finally:
-        places.release()
+        bench.gate.quit(ticket)
 
 
-async def _call(course: Course, letter: _Letter) -> bool:
+async def _let_in(course: Course, ticket: Ticket) -> bool:
+    """Wait in the line of the target. False: this job should look around again."""
+    until_s = clock.monotonic_s() + (IN_PLACE_S if ticket.urgent else LINE_S)
+    while not course.control.asked() and ticket.waits:
+        left_s = until_s - clock.monotonic_s()
+        remaining = course.remaining_s()
+        if remaining is not None:
+            left_s = min(left_s, remaining)
+        if left_s <= 0.0:
+            return False
+        if await ticket.wait(min(left_s, LISTEN_S)):
+            return True
+    return ticket.admitted
+
+
+async def _call(course: Course, letter: _Letter, ticket: Ticket) -> bool:
     """Mark, send, record. True when the job has left.
 
     The door is entered in the same breath as it was looked at: of many that wait to probe a target, one goes.
     """
     gate, target, key = course.bench.gate, letter.ask.target, letter.ask.key
-    tokens = course.walk.needs.tokens
-    gate.enter(target, tokens, clock.monotonic_s())
+    gate.enter(ticket, clock.monotonic_s(), again=course.walk.repeats(target))
     outcome: Outcome | None = None
     try:
         row = await _mark(course, letter)
@@ -175,7 +188,9 @@ async def _call(course: Course, letter: _Letter) -> bool:
         if isinstance(outcome, Answer):
             outcome = judge(course, outcome)
     finally:
-        gate.leave(target, key, outcome, tokens, clock.monotonic_s())
+        gate.leave(ticket, target, key, outcome, clock.monotonic_s())
+    if reply is not None:
+        _heed(gate, target, key, reply)
     row = closed(course, target, row, outcome, reply)
     course.done.append(row)
     _log(course.job, row)
@@ -185,6 +200,16 @@ async def _call(course: Course, letter: _Letter) -> bool:
         return True
     course.walk.failed(target.name, row.key_name, outcome, at_s=clock.now().timestamp(), draw=clock.draw())
     return False
+
+
+def _heed(gate: Gate, target: Target, key: Key | None, reply: Reply) -> None:
+    """What the provider says of its own limits."""
+    now_s = clock.monotonic_s()
+    if gate.reads_counters(target, now_s):
+        found = counters(reply.headers, clock.now())
+        seen = [(c.limit, c.remaining, c.reset_s) for c in found if c.remaining is not None and c.reset_s is not None]
+        if seen:
+            gate.counted(target, key, seen, now_s)
 
 
 async def _mark(course: Course, letter: _Letter) -> AttemptRow | None:
