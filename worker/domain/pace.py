@@ -1,20 +1,22 @@
 """How fast a target may be asked whose limit nobody configured, learnt from what it says and from what it refuses.
 
 It begins without any limit and a provider that refuses nothing never gets one. A refusal cuts the rate to a part of
-what was sent (multiplicative decrease); without refusals it grows by a step each second (additive increase) until it
-is well above what is sent, and is gone. Counters in the provider's headers slow it before it comes to a refusal.
+what was sent (multiplicative decrease); without refusals it grows again, slowly at first and then faster (a first cut
+may have come from very few calls), until it is well above what is sent, and is gone. Counters in the provider's
+headers slow it before it comes to a refusal.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
-CUT: Final = 0.7
-STEP: Final = 0.02  # of the rate at the last cut, each second
+CUT: Final = 0.8
+STEP: Final = 0.01  # of the rate, in each second, for each second since the last cut
 REST_S: Final = 1.0  # calls that were out together are refused together: one cut for all of them
 TAU_S: Final = 5.0  # over which the rate is measured
-LEAST: Final = 0.2  # calls a second
+LEAST: Final = 0.5  # calls a second
 LOW: Final = 0.2  # of a counter: below it, what remains is spread over the time until its reset
 LONGEST_HOLD_S: Final = 3600.0
 
@@ -28,7 +30,6 @@ class Pace:
     _at_s: float = 0.0
     _cut_s: float = float("-inf")
     _grown_s: float = 0.0
-    _step: float = 0.0
     _hint: float | None = None  # calls a second until `_hint_until_s`
     _hint_until_s: float = 0.0
     _hold_until_s: float = 0.0
@@ -62,7 +63,6 @@ class Pace:
         in_use = self._in_use(now_s)
         rate = in_use if self.per_s is None else min(self.per_s, max(in_use, LEAST))
         self.per_s = max(LEAST, CUT * rate)
-        self._step = STEP * self.per_s
         self._cut_s = self._grown_s = now_s
 
     def counted(self, limit: int | None, remaining: int, reset_s: float, share: int, now_s: float) -> None:
@@ -78,7 +78,8 @@ class Pace:
     def _grow(self, now_s: float) -> None:
         if self.per_s is None:
             return
-        self.per_s += self._step * max(0.0, now_s - self._grown_s)
+        since, before = now_s - self._cut_s, self._grown_s - self._cut_s
+        self.per_s *= math.exp(STEP * ((since - before) + (since**2 - before**2) / 2.0))
         self._grown_s = now_s
         if now_s - self._cut_s > 2 * TAU_S and self.per_s > 2.0 * max(self._in_use(now_s), LEAST):
             self.per_s = None
@@ -88,12 +89,12 @@ class Pace:
         self._decay(now_s)
         if self._since_s is None:
             return 0.0
-        return self._sent / min(TAU_S, max(now_s - self._since_s, 0.2))
+        return self._sent / (TAU_S * -math.expm1(-max(now_s - self._since_s, 0.2) / TAU_S))
 
     def _decay(self, now_s: float) -> None:
         if self._since_s is None:
             self._since_s = self._at_s = now_s
         gone_s = now_s - self._at_s
         if gone_s > 0.0:
-            self._sent *= max(0.0, 1.0 - gone_s / TAU_S) if gone_s < TAU_S else 0.0
+            self._sent *= math.exp(-gone_s / TAU_S)
             self._at_s = now_s
