@@ -255,7 +255,7 @@ async def test_who_is_in_a_hurry_goes_first() -> None:
 @looped
 async def test_a_line_that_is_too_long_sends_batch_jobs_away_each_to_a_time_of_its_own() -> None:
     gate = Gate({"p": Rates(rpm=600)}, slots=100)
-    waiting = [gate.join(T, K1, Size(), 0.0, urgent=False) for _ in range(60)]
+    waiting = [gate.join(T, K1, Size(), 0.0, urgent=False) for _ in range(80)]
     found = [gate.look(T, K1, 0.0, urgent=False) for _ in range(100)]
     waits = [closed.wait_s for closed in found if closed is not None]
     assert len(waits) == 100

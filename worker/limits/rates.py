@@ -28,6 +28,7 @@ BURST_S: Final = 0.5
 BLOCK: Final = 256  # calls that one exchange asks for
 PLACES_LEASE_S: Final = 10.0
 LINE_S: Final = 30.0  # a batch line that would wait longer is parked
+SOONEST_S: Final = IN_PLACE_S + 1.0  # after this at the earliest: a shorter wait would keep its place
 BOOKED_S: Final = 300.0  # and comes back after this at the latest
 HAND_S: Final = 0.3  # grants that nobody took by then go back
 AHEAD_S: Final = 0.15  # so many seconds' worth of grants are kept in hand where calls come steadily
@@ -182,10 +183,11 @@ class Line:
         expected = max(held, min(60.0, self._next_s - now_s), 0.0) + ahead / rate
         if urgent:
             return expected if expected > IN_PLACE_S else 0.0
-        if expected <= LINE_S and ahead < max(4, self.door.slots // 2):
+        # A line that is done before a parked job can be back is not full, however many wait in it.
+        if expected <= SOONEST_S or (expected <= LINE_S and ahead < self.door.slots // 2):
             return 0.0
         # Early rather than late: a job that comes too soon is parked again, one that comes too late leaves a gap.
-        first = now_s + max(expected, IN_PLACE_S + 1.0)
+        first = now_s + max(expected, SOONEST_S)
         self._booked_s = min(now_s + BOOKED_S, max(first, self._booked_s) + 1.0 / (1.2 * rate))
         return (self._booked_s - now_s) * (0.9 + 0.2 * clock.draw())
 
