@@ -70,10 +70,12 @@ class Breaker:
         self.share(now_s)  # the last step closes it
         self._calls.append((now_s, good))
         horizon = now_s - self.policy.window_s
-        if len(self._calls) > 2 * self.policy.volume or self._calls[0][0] < horizon:
+        if len(self._calls) > 8 * self.policy.volume or not good:
             self._calls = [c for c in self._calls if c[0] >= horizon][-4 * self.policy.volume :]
+        if good:
+            return
         bad = sum(1 for _, ok in self._calls if not ok)
-        if not good and len(self._calls) >= self.policy.volume and bad >= self.policy.ratio * len(self._calls):
+        if len(self._calls) >= self.policy.volume and bad >= self.policy.ratio * len(self._calls):
             self._trip(now_s)
 
     def close(self) -> None:

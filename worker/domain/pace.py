@@ -16,6 +16,7 @@ CUT: Final = 0.8
 STEP: Final = 0.01  # of the rate, in each second, for each second since the last cut
 REST_S: Final = 1.0  # calls that were out together are refused together: one cut for all of them
 TAU_S: Final = 5.0  # over which the rate is measured
+LUMP_S: Final = 0.1  # calls within this count as one moment's
 LEAST: Final = 0.5  # calls a second
 LOW: Final = 0.2  # of a counter: below it, what remains is spread over the time until its reset
 LONGEST_HOLD_S: Final = 3600.0
@@ -95,6 +96,6 @@ class Pace:
         if self._since_s is None:
             self._since_s = self._at_s = now_s
         gone_s = now_s - self._at_s
-        if gone_s > 0.0:
+        if gone_s > LUMP_S:
             self._sent *= math.exp(-gone_s / TAU_S)
             self._at_s = now_s
