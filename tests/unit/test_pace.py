@@ -59,14 +59,16 @@ def test_what_remains_is_spread_until_the_reset() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=300))
-def test_repeats_never_exceed_a_tenth_and_what_time_brings(steps: list[tuple[float, bool]]) -> None:
+def test_repeats_at_a_failing_target_never_exceed_a_tenth_and_what_time_brings(steps: list[tuple[float, bool]]) -> None:
     budget, now_s, fresh, again = Repeats(), 0.0, 0, 0
     for pause_s, wants in steps:
         now_s += pause_s
         if wants and budget.allowed(now_s):
             budget.asked(now_s, again=True)
+            budget.ended(good=False)
             again += 1
         else:
             budget.asked(now_s, again=False)
+            budget.ended(good=False)
             fresh += 1
     assert again <= MOST + RATIO * fresh + now_s / 10.0 + 1e-6

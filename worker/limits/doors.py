@@ -107,6 +107,12 @@ class Door:
         self.wanted = self.probe == "none"
         return 1.0 if now_s - fleet.seen_s < UNKNOWN_SILENCE_S else PARK_S
 
+    def spares(self, now_s: float, *, again: bool) -> bool:
+        """Whether a call fits the budget for asking again; a probe always does."""
+        if not again or self.probe == "granted" or self.breaker.state in {"open", "probing"}:
+            return True
+        return self.repeats.allowed(now_s)
+
     def room(self, now_s: float) -> float:
         """How many more calls may be open at once just now."""
         if self._most == math.inf and self.fleet is None and self.breaker.state == "closed":
@@ -171,6 +177,7 @@ class Door:
         """Count a call that is over. True when the fleet should know at once."""
         if epoch != self.epoch:
             return False
+        self.repeats.ended(good=good)
         if self.fleet is not None and self.fleet.state != "ramp":
             return self._probed("good" if good else "bad")
         self.good += good
@@ -184,6 +191,7 @@ class Door:
             return True
         if before == "probing" and self.breaker.state == "ramping":
             self._turned()
+            self.repeats.refill()
         return False
 
     def forget(self, epoch: int) -> bool:
@@ -238,6 +246,8 @@ class Door:
             self._turned()
         if state == "ramp":
             self.breaker.close()
+            if before is None or before.state != "ramp":
+                self.repeats.refill()
         fresh = before is None or before.state != state
         seen_s = now_s if fresh or before is None else before.seen_s
         self.fleet = Verdict(state, now_s + wait_ms / 1000.0, now_s - since_ms / 1000.0, seen_s)

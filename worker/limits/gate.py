@@ -104,12 +104,20 @@ class Gate:
     # -- before a call --------------------------------------------------------------------------------------------
 
     def look(
-        self, target: Target, key: Key | None, now_s: float, *, urgent: bool = True, again: bool = False
+        self,
+        target: Target,
+        key: Key | None,
+        now_s: float,
+        *,
+        urgent: bool = True,
+        again: bool = False,
+        waited: bool = False,
     ) -> Closed | None:
         """Why this target must not be asked now with this key; None: it may.
 
         urgent  somebody waits: the job would rather go elsewhere than wait long
         again   this target has failed the job before: asking once more must fit the budget for that
+        waited  the job has been through the line: how long that is does not matter any more
         """
         door = self._doors.get(target.name)
         if door is not None:
@@ -118,7 +126,7 @@ class Gate:
                 if door.wanted:
                     self._hurry.set()
                 return closed
-            if again and not door.repeats.allowed(now_s):
+            if not door.spares(now_s, again=again):
                 wait = 6.0 * (1.0 + clock.draw())
                 return Closed(_K.OVERLOADED, wait, f"{target.name} fails too often to be asked again at once")
         if self._rests:
@@ -129,7 +137,7 @@ class Gate:
                 if rest.until_s > now_s:
                     return Closed(rest.closed.kind, rest.until_s - now_s, rest.closed.reason)
                 del self._rests[name]
-        line = self._lines.get((target.name, _account(key)))
+        line = None if waited else self._lines.get((target.name, _account(key)))
         if line is not None and (wait := line.full(now_s, urgent=urgent)) > 0.0:
             return Closed(_K.RATE_LIMIT, wait, f"the limits of {target.provider} are used up")
         return None

@@ -24,7 +24,7 @@ from worker.limits.doors import Door
 from worker.limits.shared import PREFIX, Shared
 
 TIGHT: Final = 0.985  # of a limit is used: a provider's minute is not ours, and calls take a moment to arrive
-BURST_S: Final = 0.5
+BURST_S: Final = 1.0
 BLOCK: Final = 256  # calls that one exchange asks for
 PLACES_LEASE_S: Final = 10.0
 LINE_S: Final = 30.0  # a batch line that would wait longer is parked
@@ -188,7 +188,8 @@ class Line:
             return 0.0
         # Early rather than late: a job that comes too soon is parked again, one that comes too late leaves a gap.
         first = now_s + max(expected, SOONEST_S)
-        self._booked_s = min(now_s + BOOKED_S, max(first, self._booked_s) + 1.0 / (1.2 * rate))
+        fleet = rate if self._sharing else rate * self._live()  # whoever finds it due then may have room
+        self._booked_s = min(now_s + BOOKED_S, max(first, self._booked_s) + 1.0 / (1.2 * fleet))
         return (self._booked_s - now_s) * (0.9 + 0.2 * clock.draw())
 
     def join(self, size: Size, now_s: float, *, urgent: bool) -> Ticket:
@@ -286,6 +287,8 @@ class Line:
             scope.empty(now_s)
             scope.owe(scope.settle)
             scope.settle = [0.0] * 4
+        if self.scopes:
+            self.expel()  # the line is too long for a share: others may have room in theirs
 
     # -- within ---------------------------------------------------------------------------------------------------
 

@@ -108,12 +108,12 @@ def _replay(walk: Walk, history: Sequence[Attempt]) -> None:
     walk.resumed()
 
 
-def closed_door(course: Course, target: Target, key: Key | None) -> Closed | None:
-    """Why this target must not be asked now with this key; None: it may."""
+def closed_door(course: Course, target: Target, key: Key | None, *, waited: bool = False) -> Closed | None:
+    """Why this target must not be asked now with this key; None: it may. `waited`: its line has been waited through."""
     if course.purse is not None and _priced(course.bench, target, Usage(1, 1)) is None:
         return unpriced(target.name)
     urgent, again = course.job.lane is Lane.INTERACTIVE, course.walk.repeats(target)
-    return course.bench.gate.look(target, key, clock.monotonic_s(), urgent=urgent, again=again)
+    return course.bench.gate.look(target, key, clock.monotonic_s(), urgent=urgent, again=again, waited=waited)
 
 
 def size_of(course: Course) -> Size:

@@ -99,7 +99,8 @@ async def _rest(course: Course, wait_s: float, *, park: bool = True) -> bool:
         wait_s = min(wait_s, max(0.0, remaining))
     if wait_s > IN_PLACE_S and park:
         await _settle(course, Return(wait_s))
-        course.bench.engine.wake_in(course.job.lane, wait_s)
+        if course.job.lane is Lane.INTERACTIVE:  # a batch line is found by the next look of any worker that has room
+            course.bench.engine.wake_in(course.job.lane, wait_s)
         return False
     await course.control.sleep(wait_s)
     if park:
@@ -145,7 +146,9 @@ async def _ask(course: Course, letter: _Letter) -> bool:
     urgent = course.job.lane is Lane.INTERACTIVE
     ticket = bench.gate.join(target, key, size_of(course), clock.monotonic_s(), urgent=urgent)
     try:
-        if not ticket.admitted and not (await _let_in(course, ticket) and closed_door(course, target, key) is None):
+        if not ticket.admitted and not (
+            await _let_in(course, ticket) and closed_door(course, target, key, waited=True) is None
+        ):
             course.walk.again(letter.ask)  # it closed while we waited, or the wait was too long
             return False
         return await _call(course, letter, ticket)
