@@ -50,8 +50,10 @@ async def fleet(
 
 async def let_in(gate: Gate, size: Size) -> Ticket:
     ticket = gate.join(T, KEY, size, clock.monotonic_s(), urgent=False)
-    while not ticket.admitted:
-        await ticket.wait(5.0)
+    while not await ticket.wait(5.0):
+        if not ticket.waits:  # told to look around: there is nothing else, so it lines up again
+            gate.quit(ticket)
+            ticket = gate.join(T, KEY, size, clock.monotonic_s(), urgent=False)
     gate.enter(ticket, clock.monotonic_s())
     return ticket
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+LATE_S: Final = 0.3  # whoever waits for a unit and comes so much too late loses nothing
 
 
 @dataclass(slots=True)
@@ -19,9 +22,8 @@ class Bucket:
 
     def wait_s(self, now_s: float, units: float = 1.0) -> float:
         """Seconds until so many units may be taken; 0: now."""
-        each_s = 60.0 / self.per_minute
-        room_s = max(self.burst_s, each_s)
-        return max(0.0, self._due + min(units * each_s, room_s / 2) - now_s - room_s)
+        each_s, room_s = 60.0 / self.per_minute, self._room_s
+        return max(0.0, self._due + min(units * each_s, max(each_s, room_s / 2)) - now_s - room_s)
 
     def take(self, now_s: float, units: float) -> None:
         self._due = max(self._due, now_s) + units * 60.0 / self.per_minute
@@ -32,4 +34,8 @@ class Bucket:
 
     def empty(self, now_s: float) -> None:
         """Nothing is in it and nothing is owed: what it held may have been used elsewhere."""
-        self._due = now_s + max(self.burst_s, 60.0 / self.per_minute)
+        self._due = now_s + self._room_s
+
+    @property
+    def _room_s(self) -> float:
+        return max(self.burst_s, 60.0 / self.per_minute + LATE_S)

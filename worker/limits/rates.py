@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from worker import clock, events
-from worker.domain.bucket import Bucket
+from worker.domain.bucket import LATE_S, Bucket
 from worker.domain.money import Usage
 from worker.domain.pace import Pace
 from worker.domain.retry import IN_PLACE_S
@@ -441,6 +441,7 @@ class Line:
                 "worker": self._shared.worker(),
                 "lease_ms": PLACES_LEASE_S * 1000,
                 "burst_ms": BURST_S * 1000,
+                "late_ms": LATE_S * 1000,
                 "scopes": [
                     {
                         "per_minute": [0 if rate is None else TIGHT * rate for rate in scope.rates.per_minute],

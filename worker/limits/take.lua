@@ -1,6 +1,6 @@
 -- Grants for calls that wait, as many of them, in order, as every limit lets through now.
 -- KEYS: one hash per scope (an account, perhaps one model of it). ARGV[1]: JSON
---   {worker, lease_ms, burst_ms, scopes: [{per_minute: [4 x units, 0: none], places, held, settle: [4 x units]}],
+--   {worker, lease_ms, burst_ms, late_ms, scopes: [{per_minute: [4 x units, 0: none], places, held, settle: [4 x units]}],
 --    costs: [[4 x units], ...]}
 -- Returns {granted, milliseconds until the next one may be worth asking for}.
 local ask = cjson.decode(ARGV[1])
@@ -18,7 +18,7 @@ for i, key in ipairs(KEYS) do
     if rate > 0 then
       local each = 60000000 / rate
       scope.each[unit] = each
-      scope.room[unit] = math.max(ask.burst_ms * 1000, each)
+      scope.room[unit] = math.max(ask.burst_ms * 1000, each + ask.late_ms * 1000)
       scope.due[unit] = (tonumber(state['due' .. unit]) or now) - told.settle[unit] * each
     end
   end
@@ -43,7 +43,7 @@ for _, cost in ipairs(ask.costs) do
   for _, scope in ipairs(scopes) do
     for unit, each in pairs(scope.each) do
       local room = scope.room[unit]
-      wait = math.max(wait, scope.due[unit] + math.min(cost[unit] * each, room / 2) - now - room)
+      wait = math.max(wait, scope.due[unit] + math.min(cost[unit] * each, math.max(each, room / 2)) - now - room)
     end
     if scope.free and scope.free < 1 then wait = math.max(wait, 50000) end
   end
