@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -62,9 +63,14 @@ class RestBody(_Out):
 
 
 class LimitsBody(_Out):
+    """Of each account; null: not configured."""
+
     rpm: int | None
     tpm: int | None
     concurrency: int | None
+    input_tpm: int | None
+    output_tpm: int | None
+    slow_s: float | None
 
 
 class ProviderBody(_Out):
@@ -84,10 +90,14 @@ class ProviderBody(_Out):
 
 
 class ProviderList(_Out):
-    """`workers` are those alive: `state` is what they last said."""
+    """`workers` are those alive: `state` is what they last said.
+
+    `limits` are `shared` while every worker counts in Redis; `local` while one or more live on their share of them.
+    """
 
     object: Literal["list"]
     workers: int
+    limits: Literal["shared", "local"]
     data: list[ProviderBody]
 
 
@@ -159,7 +169,9 @@ def list_providers(desk: Desk, _call: Call) -> Reply:
     catalog = desk.deps.catalog
     used = [target for route in catalog.routes.values() for target in route.targets]
     data = [_provider(spec, used, reports, held) for spec in catalog.providers.values()]
-    return Reply({"object": "list", "workers": len(reports), "data": data})
+    told = [report["limits"]["shared"] for report in reports.values() if "limits" in report]
+    limits = "shared" if told and all(told) else "local"
+    return Reply({"object": "list", "workers": len(reports), "limits": limits, "data": data})
 
 
 @operation.add(
@@ -208,7 +220,7 @@ def _provider(
         "is_sandbox": spec.is_sandbox,
         "default_model": spec.default_model,
         "keys": [key.name for key in spec.keys],
-        "limits": {"rpm": spec.limits.rpm, "tpm": spec.limits.tpm, "concurrency": spec.limits.concurrency},
+        "limits": asdict(spec.limits),
         "targets": [_target(target, reports.values()) for target in targets.values()],
         "resting": list(resting.values()),
         "pauses": [pause_json(one) for one in held if one.scope.provider == spec.name],

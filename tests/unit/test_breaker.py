@@ -55,8 +55,23 @@ def test_after_the_open_spell_one_probe_is_let_in_and_decides() -> None:
     assert breaker.wait_s(10.5) == 20.0, "the spell grows"
     breaker.enter(30.5)
     breaker.record(30.6, good=True)
-    assert breaker.state == "closed"
+    assert breaker.state == "ramping"
     assert breaker.wait_s(30.6) == 0.0
+
+
+def test_after_a_good_probe_the_share_grows_in_steps_and_failures_end_it() -> None:
+    breaker = tripped()
+    breaker.enter(10.0)
+    breaker.record(10.0, good=True)
+    shares = [breaker.share(10.0 + 0.5 * n) for n in range(11)]
+    assert shares == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0]
+    assert breaker.state == "closed"
+    breaker = tripped()
+    breaker.enter(10.0)
+    breaker.record(10.0, good=True)
+    for _ in range(5):
+        breaker.record(11.0, good=False)
+    assert breaker.wait_s(11.0) == 20.0
 
 
 def test_a_probe_whose_caller_vanished_does_not_hold_the_door_for_ever() -> None:
@@ -110,9 +125,21 @@ def test_a_bucket_never_lets_more_through_than_its_rate_and_burst(per_minute: in
 def test_units_handed_back_are_free_again() -> None:
     bucket = Bucket(60, burst_s=1.0)
     bucket.take(0.0, 10)
-    assert bucket.wait_s(0.0) == 9.0
+    assert bucket.wait_s(0.0) == 9.7
     bucket.give(10)
     assert bucket.wait_s(0.0) == 0.0
+
+
+@given(st.integers(60, 6000), st.lists(st.tuples(st.floats(0, 2), st.integers(1, 500)), min_size=1, max_size=200))
+def test_a_bucket_that_somebody_waits_for_is_used_up(per_minute: int, calls: list[tuple[float, int]]) -> None:
+    """Whoever comes when it said, or up to a quarter of the burst later, loses nothing of the rate."""
+    bucket, now_s, taken, last = Bucket(per_minute, burst_s=1.0), 0.0, 0, 0
+    for late, units in calls:
+        now_s += bucket.wait_s(now_s, units) + late / 8
+        bucket.take(now_s, units)
+        taken, last = taken + units, units
+    assert taken >= per_minute / 60.0 * (now_s - 1.0)
+    assert taken - last <= per_minute / 60.0 * (now_s + 1.0) + 1
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(-2, 2)), unique=True, max_size=20), st.integers(0, 500))

@@ -17,57 +17,35 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-def free(place: asyncio.Semaphore) -> int:
-    """How many could be taken at once."""
-    return place._value
-
-
-def test_a_free_place_is_taken_and_a_taken_one_is_waited_for() -> None:
+def test_what_is_waited_for_ends_the_wait_and_so_does_its_time() -> None:
     async def test() -> None:
-        place, control = asyncio.Semaphore(1), Control()
-        assert await control.take(place, 1.0)
-        assert not await control.take(place, 0.01)
-        waiting = asyncio.ensure_future(control.take(place, 5.0))
+        control, coming = Control(), asyncio.get_running_loop().create_future()
+        await control.until(coming, 0.01)
+        assert not coming.done()
+        waiting = asyncio.ensure_future(control.until(coming, 60.0))
         await asyncio.sleep(0)
-        place.release()
-        assert await waiting
-        assert free(place) == 0
+        coming.set_result(None)
+        await waiting
+        await control.until(coming, 60.0)
 
     run(test)
 
 
-def test_who_is_asked_to_stop_leaves_the_queue_at_once() -> None:
+@pytest.mark.parametrize("how", ["stop", "hang_up"])
+def test_who_is_asked_to_stop_waits_for_nothing_and_leaves_it_alone(how: str) -> None:
     async def test() -> None:
-        place, control = asyncio.Semaphore(0), Control()
-        waiting = asyncio.ensure_future(control.take(place, 60.0))
+        control, coming = Control(), asyncio.get_running_loop().create_future()
+        control.task = asyncio.ensure_future(control.until(coming, 60.0))
         await asyncio.sleep(0.01)
-        control.stop("cancelled")
-        assert not await waiting
-        place.release()
-        assert free(place) == 1
-        assert not await Control.take(control, asyncio.Semaphore(0), 60.0), "who is asked to stop does not queue"
-
-    run(test)
-
-
-@pytest.mark.parametrize("together", ["stop", "hang_up", "time"])
-def test_a_place_that_comes_along_with_the_end_of_the_wait_is_not_lost(together: str) -> None:
-    async def test() -> None:
-        place, control = asyncio.Semaphore(0), Control()
-        waiting = asyncio.ensure_future(control.take(place, 0.05 if together == "time" else 60.0))
-        control.task = waiting  # type: ignore[assignment]
-        await asyncio.sleep(0.05 if together == "time" else 0.01)
-        place.release()
-        if together == "stop":
-            control.stop("draining")
-        if together == "hang_up":
+        if how == "stop":
+            control.stop("cancelled")
+        else:
             control.hang_up()
-        try:
-            taken = await waiting
-        except asyncio.CancelledError:
-            taken = False
-        await asyncio.sleep(0.01)
-        assert free(place) == (0 if taken else 1)
+        await asyncio.gather(control.task, return_exceptions=True)
+        assert control.task.cancelled() is (how == "hang_up")
+        assert not coming.done(), "others may wait for it"
+        if how == "stop":
+            await control.until(coming, 60.0)
 
     run(test)
 

@@ -4,23 +4,57 @@ from __future__ import annotations
 
 import pytest
 
-from worker.domain.answer import Answer, Failure
+from tests.support.looped import looped
+from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.failure import FailureKind
 from worker.domain.money import Usage
 from worker.domain.route import Key, Target
-from worker.limits.gate import Gate, Rates
+from worker.limits.gate import Gate, Rates, Size, Ticket
 
 K = FailureKind
 K1, K2, K3 = Key("K1", "acme"), Key("K2", "acme"), Key("K3", "other")
 T = Target("p", "m", "P", (K1, K2, K3))
 OTHER = Target("p", "n", "P", (K1, K2, K3))
 BARE = Target("q", "m", "Q")
+ANY = Size()
+
+
+def entered(
+    gate: Gate,
+    target: Target = T,
+    key: Key | None = K1,
+    now_s: float = 0.0,
+    size: Size = ANY,
+    *,
+    again: bool = False,
+) -> Ticket:
+    ticket = gate.join(target, key, size, now_s)
+    assert ticket.admitted, "it need not wait"
+    gate.enter(ticket, T, K1, now_s, again=again)
+    return ticket
+
+
+def call(
+    gate: Gate,
+    outcome: Outcome | None,
+    target: Target = T,
+    key: Key | None = K1,
+    now_s: float = 0.0,
+    took_s: float = 0.0,
+) -> None:
+    ticket = entered(gate, target, key, now_s)
+    gate.leave(ticket, target, key, outcome, now_s + took_s)
 
 
 def failed(
-    gate: Gate, kind: FailureKind, target: Target = T, key: Key | None = K1, wait_s: float | None = None
+    gate: Gate,
+    kind: FailureKind,
+    target: Target = T,
+    key: Key | None = K1,
+    wait_s: float | None = None,
+    now_s: float = 0.0,
 ) -> None:
-    gate.leave(target, key, Failure(kind, "x", wait_s=wait_s), 0, 0.0)
+    call(gate, Failure(kind, "x", wait_s=wait_s), target, key, now_s)
 
 
 def kind_of(gate: Gate, target: Target = T, key: Key | None = K1, now_s: float = 0.0) -> FailureKind | None:
@@ -77,19 +111,19 @@ def test_a_rate_limit_closes_the_target_as_long_as_the_provider_said() -> None:
 @pytest.mark.parametrize("kind", [K.CONNECTION, K.TIMEOUT, K.OVERLOADED, K.SERVER_ERROR, K.EMPTY_OUTPUT])
 def test_failures_of_the_provider_open_its_breaker(kind: FailureKind) -> None:
     gate = Gate({})
-    for _ in range(5):
-        failed(gate, kind)
-    assert kind_of(gate) is K.OVERLOADED
+    for n in range(5):
+        failed(gate, kind, now_s=float(n))
+    assert kind_of(gate, now_s=4.0) is K.OVERLOADED
     assert kind_of(gate, OTHER) is None
-    assert gate.report(0.0)["targets"] == {"p/m": {"state": "open", "wait_s": 10.0}}
+    assert gate.report(4.0)["targets"] == {"p/m": {"state": "open", "wait_s": 10.0}}
 
 
 @pytest.mark.parametrize("kind", [K.BAD_REQUEST, K.CONTEXT_LENGTH, K.CONTENT_FILTER, K.MODEL_NOT_FOUND, K.RATE_LIMIT])
 def test_failures_of_the_request_do_not(kind: FailureKind) -> None:
     gate = Gate({})
-    for _ in range(20):
-        failed(gate, kind, key=None, target=BARE, wait_s=0.0)
-    assert kind_of(gate, BARE, None, now_s=1.0) is None
+    for n in range(20):
+        failed(gate, kind, key=None, target=BARE, wait_s=0.0, now_s=3.0 * n)
+    assert kind_of(gate, BARE, None, now_s=60.0) is None
 
 
 def test_a_sleeping_endpoint_is_woken_by_one_call() -> None:
@@ -97,64 +131,253 @@ def test_a_sleeping_endpoint_is_woken_by_one_call() -> None:
     failed(gate, K.LOADING, BARE, None)
     assert kind_of(gate, BARE, None) is K.LOADING
     assert kind_of(gate, BARE, None, now_s=10.0) is None
-    gate.enter(BARE, 0, 10.0)
+    scout = entered(gate, BARE, None, 10.0)
     assert kind_of(gate, BARE, None, now_s=10.0) is K.LOADING, "the others wait for the one that looks"
-    gate.leave(BARE, None, Answer(), 0, 11.0)
+    gate.leave(scout, BARE, None, Answer(), 11.0)
     assert kind_of(gate, BARE, None, now_s=11.0) is None
-
-
-def test_configured_rates_close_and_open_again() -> None:
-    gate = Gate({"p": Rates(rpm=60, tpm=6000)})
-    for _ in range(7):
-        gate.enter(T, 10, 0.0)
-    assert kind_of(gate) is K.RATE_LIMIT
-    assert kind_of(gate, now_s=1.5) is None
-
-
-def test_reserved_tokens_come_back_when_fewer_were_used() -> None:
-    gate = Gate({"p": Rates(tpm=600)})
-    gate.enter(T, 600, 0.0)
-    assert kind_of(gate) is K.RATE_LIMIT
-    gate.leave(T, K1, Answer(usage=Usage(5, 5)), 600, 0.0)
-    assert kind_of(gate) is None
-
-
-def test_places_are_limited_only_where_the_file_says_so() -> None:
-    assert Gate({}).place(T) is None
-    assert Gate({"p": Rates(concurrency=1)}).place(T) is not None
 
 
 def test_one_call_finds_out_whether_a_sleeper_is_awake() -> None:
     gate = Gate({}, ["q"])
     assert kind_of(gate, BARE, None) is None
-    gate.enter(BARE, 0, 0.0)
+    scout = entered(gate, BARE, None)
     assert kind_of(gate, BARE, None) is K.RATE_LIMIT, "the others wait for the one that is out"
-    gate.leave(BARE, None, Answer(), 0, 1.0)
+    gate.leave(scout, BARE, None, Answer(), 1.0)
     assert kind_of(gate, BARE, None, now_s=1.0) is None
-    gate.enter(BARE, 0, 1.0)
+    call(gate, Answer(), BARE, None, now_s=1.0, took_s=1.0)
     assert kind_of(gate, BARE, None, now_s=1.0) is None, "it is awake: as many as like"
-    gate.leave(BARE, None, Answer(), 0, 2.0)
-    gate.enter(BARE, 0, 100.0)
+    entered(gate, BARE, None, 100.0)
     assert kind_of(gate, BARE, None, now_s=100.0) is K.RATE_LIMIT, "it may have fallen asleep since"
 
 
 def test_a_scout_that_never_comes_back_is_forgotten() -> None:
     gate = Gate({}, ["q"])
-    gate.enter(BARE, 0, 0.0)
+    entered(gate, BARE, None)
     assert kind_of(gate, BARE, None, now_s=200.0) is None
 
 
-def test_a_person_closes_a_door_and_opens_it_as_if_nothing_had_ever_failed() -> None:
+# -- rates --------------------------------------------------------------------------------------------------------
+
+
+def let_in(gate: Gate, now_s: float, n: int = 1000, size: Size = ANY, target: Target = T, key: Key = K1) -> int:
+    """How many of `n` that ask at once are let in at once."""
+    tickets = [gate.join(target, key, size, now_s, urgent=False) for _ in range(n)]
+    admitted = sum(ticket.admitted for ticket in tickets)
+    for ticket in tickets:
+        if not ticket.admitted:
+            gate.quit(ticket)
+    return admitted
+
+
+@looped
+async def test_a_configured_rate_lets_a_second_through_and_then_a_share_of_time() -> None:
+    gate = Gate({"p": Rates(rpm=6000)})
+    assert let_in(gate, 0.0) in {98, 99}
+    assert let_in(gate, 0.0) == 0
+    assert let_in(gate, 0.1) in {9, 10}
+
+
+@looped
+async def test_keys_of_one_account_share_its_limit_and_another_account_has_its_own() -> None:
+    gate = Gate({"p": Rates(rpm=60)})
+    assert let_in(gate, 0.0) == 1
+    assert let_in(gate, 0.0, key=K2) == 0
+    assert let_in(gate, 0.0, target=OTHER) == 0
+    assert let_in(gate, 0.0, key=K3) == 1
+
+
+@looped
+async def test_a_model_may_have_limits_of_its_own_below_those_of_its_provider() -> None:
+    gate = Gate({"p": Rates(rpm=6000), "p/m": Rates(rpm=60)})
+    assert let_in(gate, 0.0) == 1
+    assert let_in(gate, 0.0, target=OTHER) > 40
+
+
+@looped
+async def test_without_redis_a_limit_is_divided_by_the_workers_that_live() -> None:
+    gate = Gate({"p": Rates(rpm=6000, concurrency=20)})
+    gate.live = 4
+    assert let_in(gate, 0.0) == 5, "places"
+    gate = Gate({"p": Rates(rpm=6000)})
+    gate.live = 4
+    assert let_in(gate, 0.0) in {24, 25}
+    assert gate.report(0.0)["limits"] == {"shared": False, "workers": 4, "why": "no REDIS_URL is set"}
+
+
+@looped
+async def test_reserved_tokens_come_back_when_fewer_were_used_and_more_are_owed() -> None:
+    for used, at_s in ((10, 0.0), (4000, 20.0)):
+        gate = Gate({"p": Rates(tpm=6000)})
+        ticket = entered(gate, size=Size(1000, 0))
+        assert let_in(gate, 0.0, 1) == 0
+        gate.leave(ticket, T, K1, Answer(usage=Usage(used, 0)), 0.0)
+        assert let_in(gate, at_s, 1) == (1 if used == 10 else 0)
+
+
+@looped
+async def test_a_call_that_failed_before_a_token_was_spent_is_refunded() -> None:
+    gate = Gate({"p": Rates(tpm=6000)})
+    ticket = entered(gate, size=Size(1000, 0))
+    gate.leave(ticket, T, K1, Failure(K.BAD_REQUEST, "x"), 0.0)
+    assert let_in(gate, 0.0, 1) == 1
+
+
+@looped
+async def test_estimates_learn_from_what_was_used() -> None:
+    gate = Gate({"p": Rates(tpm=600_000)})
+    for n in range(100):
+        ticket = entered(gate, now_s=float(n), size=Size(100, 4000))
+        gate.leave(ticket, T, K1, Answer(usage=Usage(300, 50)), float(n))
+    _, tokens, _, output = entered(gate, now_s=200.0, size=Size(100, 4000)).cost
+    assert 340 < tokens < 360
+    assert output == 50
+
+
+@looped
+async def test_places_are_handed_on() -> None:
+    gate = Gate({"p": Rates(concurrency=1)})
+    first = entered(gate)
+    second = gate.join(T, K1, Size(), 0.0)
+    assert not second.admitted
+    gate.leave(first, T, K1, Answer(), 0.1)
+    assert await second.wait(5.0)
+
+
+@looped
+async def test_who_is_in_a_hurry_goes_first() -> None:
+    gate = Gate({"p": Rates(concurrency=1)})
+    first = entered(gate)
+    patient, hurried = (gate.join(T, K1, Size(), 0.0, urgent=urgent) for urgent in (False, True))
+    gate.leave(first, T, K1, Answer(), 0.1)
+    assert await hurried.wait(5.0)
+    assert not patient.admitted
+    gate.quit(patient)
+
+
+@looped
+async def test_a_line_that_is_too_long_sends_batch_jobs_away_each_to_a_time_of_its_own() -> None:
+    gate = Gate({"p": Rates(rpm=600)}, slots=100)
+    waiting = [gate.join(T, K1, Size(), 0.0, urgent=False) for _ in range(90)]
+    found = [gate.look(T, K1, 0.0, urgent=False) for _ in range(100)]
+    waits = [closed.wait_s for closed in found if closed is not None]
+    assert len(waits) == 100
+    assert min(waits) > 5.0, "its place is needed"
+    assert max(waits) - min(waits) > 5.0, "they do not come back as one"
+    for ticket in waiting:
+        gate.quit(ticket)
+    assert kind_of(gate) is None
+
+
+@looped
+async def test_nothing_left_on_a_providers_counter_is_obeyed() -> None:
     gate = Gate({})
-    gate.force("p/m", "open")
+    call(gate, Answer())
+    gate.counted(T, K1, [(1000, 0, 40.0)], 0.0)
     closed = gate.look(T, K1, 0.0)
     assert closed is not None
-    assert closed.reason == "p/m was closed by an operator"
-    assert kind_of(gate, OTHER) is None
+    assert (closed.kind, closed.wait_s) == (K.RATE_LIMIT, 40.0)
+    assert kind_of(gate, now_s=41.0) is None
+
+
+# -- doors --------------------------------------------------------------------------------------------------------
+
+
+@looped
+async def test_a_target_that_never_answered_gets_few_calls_at_once() -> None:
+    gate = Gate({}, slots=1000)
+    tickets = [gate.join(T, K1, Size(), 0.0, urgent=False) for _ in range(300)]
+    open_ = [ticket for ticket in tickets if ticket.admitted]
+    for ticket in open_:
+        gate.enter(ticket, T, K1, 0.0)
+    more = [gate.join(T, K1, Size(), 0.0, urgent=False) for _ in range(100)]
+    assert len(open_) + sum(ticket.admitted for ticket in more) <= 300
+    for ticket in open_[:6]:
+        gate.leave(ticket, T, K1, Answer(), 0.1)
+    assert await more[-1].wait(5.0), "each answer doubles what may be open"
+
+
+@looped
+async def test_a_silent_target_does_not_take_the_places_of_others() -> None:
+    gate = Gate({}, slots=100)
+    for _ in range(3):
+        call(gate, Answer(), took_s=0.1)
+    for _ in range(50):
+        entered(gate, now_s=1.0)
+    assert kind_of(gate, now_s=1.2) is None
+    closed = gate.look(T, K1, 2.0, urgent=False)
+    assert closed is not None
+    assert closed.kind is K.OVERLOADED
+    assert closed.wait_s > 5.0, "longer than a job waits in its place"
+    assert kind_of(gate, BARE, None, now_s=2.0) is None
+
+
+@looped
+async def test_a_slow_target_that_answers_is_not_silent() -> None:
+    gate = Gate({}, slots=100)
+    for _ in range(3):
+        call(gate, Answer(), took_s=20.0)
+    for _ in range(100):
+        entered(gate, now_s=30.0)
+    assert kind_of(gate, now_s=65.0) is None
+
+
+def test_slow_answers_open_the_breaker_where_the_file_says_what_is_slow() -> None:
+    gate = Gate({"p": Rates(slow_s=10.0)})
+    for _ in range(5):
+        call(gate, Answer(), took_s=11.0)
+    assert kind_of(gate, now_s=11.0) is K.OVERLOADED
+
+
+def test_calls_from_before_an_outage_say_nothing_of_what_came_after() -> None:
+    gate = Gate({})
+    old = [entered(gate) for _ in range(20)]
+    for _ in range(5):
+        failed(gate, K.SERVER_ERROR)
+    probe = entered(gate, now_s=10.0)
+    gate.leave(probe, T, K1, Answer(), 10.1)
+    for ticket in old:
+        gate.leave(ticket, T, K1, Failure(K.TIMEOUT, "x"), 11.0)
+    assert kind_of(gate, now_s=11.0) is None
+
+
+def repeated(gate: Gate, of: int, outcomes: list[Outcome]) -> int:
+    """How many of so many calls may be followed by another of the same job."""
+    again = 0
+    for n in range(of):
+        now_s = n / 10.0
+        call(gate, outcomes[n % len(outcomes)], now_s=now_s)
+        if gate.look(T, K1, now_s, again=True) is None:
+            ticket = entered(gate, now_s=now_s, again=True)
+            gate.leave(ticket, T, K1, outcomes[n % len(outcomes)], now_s)
+            again += 1
+    return again
+
+
+def test_asking_again_is_bounded_by_a_tenth_while_a_target_fails_and_free_while_it_does_well() -> None:
+    some_fail: list[Outcome] = [Failure(K.SERVER_ERROR, "x"), Answer(), Answer()]
+    assert repeated(Gate({}), 1000, some_fail) <= 1.1 * (10 + 100 + 1000 / 10.0 / 10.0)
+    assert repeated(Gate({}), 100, [Answer()]) == 100
+
+
+@looped
+async def test_who_has_been_through_the_line_is_not_sent_away_because_of_its_length() -> None:
+    gate = Gate({"p": Rates(rpm=600)}, slots=100)
+    tickets = [gate.join(T, K1, ANY, 0.0, urgent=False) for _ in range(90)]
+    assert gate.look(T, K1, 0.0, urgent=False) is not None
+    assert gate.look(T, K1, 0.0, urgent=False, waited=True) is None
+    for ticket in tickets:
+        gate.quit(ticket)
+
+
+def test_an_operator_holds_a_door_open_or_shut() -> None:
+    gate = Gate({})
+    gate.force("p/m", "open")
+    assert kind_of(gate) is K.OVERLOADED
+    assert gate.report(0.0)["targets"]["p/m"]["state"] == "open"
     gate.force("p/m", None)
     assert kind_of(gate) is None
     for _ in range(5):
-        failed(gate, K.OVERLOADED)
+        failed(gate, K.SERVER_ERROR)
     assert kind_of(gate) is K.OVERLOADED
     gate.force("p/m", "close")
     assert kind_of(gate) is None

@@ -91,6 +91,7 @@ class Walk:
     _poor: set[int] = field(default_factory=set)  # targets set aside because no key of theirs was of use
     _cold_since: dict[int, float] = field(default_factory=dict)
     _asked: set[int] = field(default_factory=set)
+    _failing: set[int] = field(default_factory=set)  # targets whose own failure was the last thing heard of them
     _told: set[tuple[str, FailureKind | None]] = field(default_factory=set)  # skips already on record
     _waited: bool = False  # made anew from its rows: the waits that these tell of are over
 
@@ -107,6 +108,7 @@ class Walk:
         if index is None:  # the route has changed since; the call still counts
             return
         self._asked.add(index)
+        (self._failing.add if rule.breaker == "counts" else self._failing.discard)(index)
         if index in self._aside:  # asked again although set aside: a new pass had begun
             self._next_pass()
         if rule.then is Then.END:
@@ -132,6 +134,10 @@ class Walk:
     def again(self, ask: Ask) -> None:
         """A call that was due could not be made yet: it is due at once, if its door is open."""
         self._again = Ask(ask.target, ask.key, 0.0, ask.repair)
+
+    def repeats(self, target: Target) -> bool:
+        """Whether a call of this target would come after a failure of its provider: more load for what fails."""
+        return bool(self._failing) and self._index(target.name) in self._failing
 
     def unfit(self, target: str, reason: str) -> None:
         """The wire form of this target has no way to say what is asked: it is passed over for good."""

@@ -11,13 +11,13 @@ Why = Literal["cancelled", "draining"]
 class Control:
     """One per running job. `why` is set when the job is asked to stop; waits in the engine end at once then."""
 
-    __slots__ = ("_asked", "_queueing", "task", "why")
+    __slots__ = ("_asked", "_stop", "task", "why")
 
     def __init__(self) -> None:
         self.why: Why | None = None
         self.task: asyncio.Task[None] | None = None
         self._asked: asyncio.Event | None = None
-        self._queueing: asyncio.Future[Literal[True]] | None = None
+        self._stop: asyncio.Future[None] | None = None
 
     def stop(self, why: Why) -> None:
         """A cancel outweighs a drain: there is nothing to be given back then."""
@@ -25,8 +25,8 @@ class Control:
             self.why = why
             if self._asked is not None:
                 self._asked.set()
-            if self._queueing is not None:
-                self._queueing.cancel()
+            if self._stop is not None and not self._stop.done():
+                self._stop.set_result(None)
 
     def asked(self) -> bool:
         """Whether the job was asked to stop by now."""
@@ -49,20 +49,12 @@ class Control:
             return self.why is not None
         return True
 
-    async def take(self, place: asyncio.Semaphore, seconds: float) -> bool:
-        """Take a place; False when none was free in time, or the job was asked to stop meanwhile."""
-        if not place.locked():
-            return await place.acquire()
-        if self.why is not None:
-            return False
-        queueing = self._queueing = asyncio.ensure_future(place.acquire())
+    async def until(self, coming: asyncio.Future[None], seconds: float) -> None:
+        """Wait for it, but no longer than that, nor than until the job is asked to stop."""
+        if self.why is not None or coming.done():
+            return
+        stop = self._stop = asyncio.get_running_loop().create_future()
         try:
-            await asyncio.wait([queueing], timeout=seconds)
-        except asyncio.CancelledError:
-            if queueing.done() and not queueing.cancelled():
-                place.release()
-            raise
+            await asyncio.wait([coming, stop], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._queueing = None
-            queueing.cancel()
-        return queueing.done() and not queueing.cancelled()
+            self._stop = None

@@ -6,7 +6,7 @@ Presets, the file and the environment are laid over each other once; after that 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -144,7 +144,7 @@ def _provider(spec: ProviderSpec) -> Json:
         "format": spec.format,
         "base_url": spec.base_url,
         "api_keys": {key.name: key.account for key in spec.keys},
-        "limits": {"rpm": spec.limits.rpm, "tpm": spec.limits.tpm, "concurrency": spec.limits.concurrency},
+        "limits": asdict(spec.limits),
         "default_model": spec.default_model,
         "sandbox": spec.is_sandbox,
         "models": {

@@ -151,10 +151,13 @@ def _spec(name: str, config: ProviderConfig, keys: tuple[Key, ...]) -> ProviderS
         format=config.format if config.format is not None else "openai",
         base_url=config.base_url if config.base_url is not None else "",
         keys=keys,
-        limits=Limits(config.limits.rpm, config.limits.tpm, config.limits.concurrency),
+        limits=Limits(**config.limits.model_dump()),
         default_model=config.default_model if config.default_model is not None else next(iter(models), None),
         takes=takes,
         models=MappingProxyType(models),
+        model_limits=MappingProxyType(
+            {model: Limits(**one.limits.model_dump()) for model, one in config.models.items() if one.limits is not None}
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -13,11 +13,18 @@ from worker.settings import closest
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of each key: requests and tokens per minute, calls at once. None: learnt from the provider."""
+    """Of each account, over all workers: requests and tokens per minute, calls at once. None: learnt from the provider.
+
+    tpm      input and output together; `input_tpm` and `output_tpm` each for itself
+    slow_s   a longer call counts against the breaker; None: only those that time out
+    """
 
     rpm: int | None = None
     tpm: int | None = None
     concurrency: int | None = None
+    input_tpm: int | None = None
+    output_tpm: int | None = None
+    slow_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,7 @@ class ProviderSpec:
     keys           the pool, in order; empty: it takes no key
     takes, price   of models that are not listed
     models         listed ones; any other name is asked for all the same
+    model_limits   of single models, besides those of the provider
     """
 
     name: str
@@ -41,6 +49,13 @@ class ProviderSpec:
     takes: frozenset[Need] = ALL_NEEDS
     price: Price | None = None
     models: Mapping[str, Target] = field(default_factory=lambda: MappingProxyType({}))
+    model_limits: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}))
+
+    def limited(self) -> Iterator[tuple[str, Limits]]:
+        """The provider and those of its targets that have limits of their own, by name."""
+        yield self.name, self.limits
+        for model, limits in self.model_limits.items():
+            yield f"{self.name}/{model}", limits
 
     def target(self, model: str) -> Target:
         listed = self.models.get(model)

@@ -15,10 +15,12 @@ from worker.domain.job import AttemptRow, Claimed, Served
 from worker.domain.state import AttemptState
 from worker.domain.walk import Ask
 from worker.engine.entry import Entry
+from worker.limits.gate import Ticket
 from worker.providers.format import Format, Unfit
 from worker.providers.formats import FORMATS
 from worker.providers.transport import Reply
-from worker.services.course import DUE_S, Course, closed, estimate, judge, with_repair
+from worker.providers.waits import counters
+from worker.services.course import DUE_S, Course, closed, estimate, judge, size_of, with_repair
 
 _TIMERS_S: Final = 10 * DUE_S  # a loop's timer may be early by some of these
 
@@ -36,11 +38,11 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A call that is marked. `place` is one of its provider's, where their number is limited."""
+    """A call that is marked, with its place among those that its provider takes."""
 
     letter: Letter
     row: AttemptRow
-    place: asyncio.Semaphore | None
+    ticket: Ticket
     at_s: float  # on this process's steady clock
 
 
@@ -67,18 +69,21 @@ def written(course: Course, ask: Ask) -> Letter | None:
         return None
 
 
-def enter(course: Course, letter: Letter) -> None:
+def joined(course: Course, letter: Letter) -> Ticket:
+    """A ticket for the line of the call's target; let in at once where there is no line."""
+    ask, urgent = letter.ask, course.job.lane is Lane.INTERACTIVE
+    return course.bench.gate.join(ask.target, ask.key, size_of(course), clock.monotonic_s(), urgent=urgent)
+
+
+def enter(course: Course, letter: Letter, ticket: Ticket) -> None:
     """In the same breath as the door was looked at: of many that wait to probe a target, one goes."""
-    ask = letter.ask
-    course.bench.gate.enter(ask.target, course.walk.needs.tokens, clock.monotonic_s(), ask.key)
+    ask, again = letter.ask, course.walk.repeats(letter.ask.target)
+    course.bench.gate.enter(ticket, ask.target, ask.key, clock.monotonic_s(), again=again)
 
 
-def leave(course: Course, letter: Letter, place: asyncio.Semaphore | None, outcome: Outcome | None) -> None:
+def leave(course: Course, letter: Letter, ticket: Ticket, outcome: Outcome | None) -> None:
     """The call is over; None: without a verdict."""
-    ask = letter.ask
-    course.bench.gate.leave(ask.target, ask.key, outcome, course.walk.needs.tokens, clock.monotonic_s())
-    if place is not None:
-        place.release()
+    course.bench.gate.leave(ticket, letter.ask.target, letter.ask.key, outcome, clock.monotonic_s())
 
 
 def begun(course: Course, letter: Letter) -> tuple[AttemptRow, asyncio.Future[bool]]:
@@ -121,8 +126,19 @@ async def send(course: Course, letter: Letter) -> tuple[Outcome, Reply | None]:
     )
     if isinstance(reply, Failure):
         return _cut(course, reply), None
+    _heed(course, letter.ask, reply)
     outcome = letter.wire.read_response(letter.call, reply.status, reply.headers, reply.body)
     return judge(course, outcome) if isinstance(outcome, Answer) else outcome, reply
+
+
+def _heed(course: Course, ask: Ask, reply: Reply) -> None:
+    """What the provider says of its own limits."""
+    gate, now_s = course.bench.gate, clock.monotonic_s()
+    if gate.reads_counters(ask.target, now_s):
+        found = counters(reply.headers, clock.now())
+        seen = [(c.limit, c.remaining, c.reset_s) for c in found if c.remaining is not None and c.reset_s is not None]
+        if seen:
+            gate.counted(ask.target, ask.key, seen, now_s)
 
 
 def _cut(course: Course, failure: Failure) -> Failure:

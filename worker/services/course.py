@@ -15,16 +15,16 @@ from typing import Any, Final
 from worker import clock
 from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.budget import Purse, maybe_billed, most_tokens, unpriced
-from worker.domain.failure import FailureKind
+from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Claimed, Ending, Return
-from worker.domain.money import NO_USAGE, Usage, added, cost_nano
+from worker.domain.money import NO_USAGE, Usage, added, cost_nano, estimate_tokens
 from worker.domain.pause import MOST_SCOPES, Scope, mark_of
-from worker.domain.route import Key, Target, needs_of
+from worker.domain.route import Key, Target, needs_of, output_ceiling
 from worker.domain.state import AttemptState, JobStatus
 from worker.domain.walk import Ask, Closed, Skip, Walk
 from worker.engine.control import Control
 from worker.engine.engine import Engine, Held
-from worker.limits.gate import Gate
+from worker.limits.gate import Gate, Size
 from worker.providers.catalog import Catalog, UnknownModel
 from worker.providers.prices import published_nano
 from worker.providers.redaction import one_line
@@ -133,11 +133,18 @@ def _overlapped(history: Sequence[Attempt]) -> bool:
     return False
 
 
-def closed_door(course: Course, target: Target, key: Key | None) -> Closed | None:
-    """Why this target must not be asked now with this key; None: it may."""
+def closed_door(course: Course, target: Target, key: Key | None, *, waited: bool = False) -> Closed | None:
+    """Why this target must not be asked now with this key; None: it may. `waited`: its line has been waited through."""
     if course.purse is not None and _priced(course.bench, target, Usage(1, 1)) is None:
         return unpriced(target.name)
-    return course.bench.gate.look(target, key, clock.monotonic_s())
+    urgent, again = course.job.lane is Lane.INTERACTIVE, course.walk.repeats(target)
+    return course.bench.gate.look(target, key, clock.monotonic_s(), urgent=urgent, again=again, waited=waited)
+
+
+def size_of(course: Course) -> Size:
+    """What a call may take of a provider's tokens."""
+    ceiling = output_ceiling(course.request) if course.job.kind == "completion" else 0
+    return Size(estimate_tokens(len(course.job.body)), ceiling)
 
 
 def parked(course: Course) -> Return | None:

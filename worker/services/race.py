@@ -23,6 +23,7 @@ from worker.services.call import (
     enter,
     given_up,
     hung_up,
+    joined,
     landed,
     leave,
     lost_to,
@@ -53,7 +54,7 @@ async def race(course: Course, first: Sent) -> Won | None:
             if second is not None and (course.control.asked() or _answered(calls[0])):
                 course.calls -= 1
                 unsent(course, second.row)
-                leave(course, second.letter, second.place, None)
+                leave(course, second.letter, second.ticket, None)
             elif second is not None:
                 calls.append(_open(course, second))
         while calls:
@@ -82,7 +83,7 @@ def _open(course: Course, sent: Sent) -> _Open:
 
 def _close(course: Course, call: _Open) -> None:
     call.task.cancel()
-    leave(course, call.sent.letter, call.sent.place, None)
+    leave(course, call.sent.letter, call.sent.ticket, None)
 
 
 def _answered(call: _Open) -> bool:
@@ -102,7 +103,7 @@ def _landed(course: Course, calls: list[_Open]) -> Won | None:
     for call in [call for call in calls if call.task.done()]:
         outcome, reply = call.task.result()
         calls.remove(call)
-        leave(course, call.sent.letter, call.sent.place, outcome)
+        leave(course, call.sent.letter, call.sent.ticket, outcome)
         landed(course, call.sent, outcome, reply, beaten_by=winner)
         if found is None and isinstance(outcome, Answer):
             found, winner = won(call.sent, outcome), call.sent.row.target
@@ -128,17 +129,16 @@ async def _second(course: Course, first: Sent) -> Sent | None:
         both = (first.letter.estimate_nano or 0) + (letter.estimate_nano or 0)
         if course.purse.refusal(target.name, both) is not None:
             return None
-    place = course.bench.gate.place(target)
-    if place is not None:
-        if place.locked():
-            return None
-        await place.acquire()  # at once
-    enter(course, letter)
+    ticket = joined(course, letter)
+    if not ticket.admitted:  # who would have to wait for a place comes too late
+        course.bench.gate.quit(ticket)
+        return None
+    enter(course, letter, ticket)
     sent: Sent | None = None
     row, mark = begun(course, letter)
     try:
         if await asyncio.shield(mark):
-            sent = Sent(letter, row, place, clock.monotonic_s())
+            sent = Sent(letter, row, ticket, clock.monotonic_s())
             course.walk.hedged = True
             course.calls += 1
         else:
@@ -152,7 +152,7 @@ async def _second(course: Course, first: Sent) -> Sent | None:
         raise
     finally:
         if sent is None:
-            leave(course, letter, place, None)
+            leave(course, letter, ticket, None)
     return sent
 
 

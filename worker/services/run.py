@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from worker import clock, events
 from worker.domain.answer import Answer, Failure, Outcome
-from worker.domain.failure import FailureKind
+from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import STOPS_MAX, AttemptRow, Claimed, Ending, Return
 from worker.domain.retry import IN_PLACE_S
 from worker.domain.state import JobStatus
@@ -21,7 +21,22 @@ from worker.engine.control import Control
 from worker.engine.engine import Held
 from worker.engine.entry import Entry
 from worker.engine.writer import Closing, OverBudget
-from worker.services.call import Letter, Sent, Won, begun, enter, hung_up, landed, leave, send, unsent, won, written
+from worker.limits.gate import LINE_S, Ticket
+from worker.services.call import (
+    Letter,
+    Sent,
+    Won,
+    begun,
+    enter,
+    hung_up,
+    joined,
+    landed,
+    leave,
+    send,
+    unsent,
+    won,
+    written,
+)
 from worker.services.course import (
     DUE_S,
     Bench,
@@ -89,14 +104,15 @@ async def _walk(course: Course) -> None:
                     return
 
 
-async def _rest(course: Course, wait_s: float, *, park: bool = True, leave: bool = False) -> bool:
-    """Wait here when it is short; else (or where it must `leave`) give the place back (False: the job has left)."""
+async def _rest(course: Course, wait_s: float, *, park: bool = True) -> bool:
+    """Wait here when it is short; else give the place back (False: the job has left)."""
     remaining = course.remaining_s()
     if remaining is not None:  # it ends at its deadline, not at the end of a longer wait
         wait_s = min(wait_s, max(0.0, remaining))
-    if leave or (wait_s > IN_PLACE_S and park):
+    if wait_s > IN_PLACE_S and park:
         await _settle(course, Return(wait_s))
-        course.bench.engine.wake_in(course.job.lane, wait_s)
+        if course.job.lane is Lane.INTERACTIVE:  # a batch line is found by the next look of any worker that has room
+            course.bench.engine.wake_in(course.job.lane, wait_s)
         return False
     await course.control.sleep(wait_s)
     if park:
@@ -112,34 +128,43 @@ async def _ask(course: Course, letter: Letter) -> bool:
         if refusal is not None:
             await _settle(course, Ending(JobStatus.FAILED, error=refusal))
             return True
-    place = bench.gate.place(letter.ask.target)
-    if place is not None:
-        remaining = course.remaining_s()
-        wait_s = IN_PLACE_S if remaining is None else max(0.0, min(IN_PLACE_S, remaining))
-        if not await course.control.take(place, wait_s):
-            if course.control.asked():
-                return False
-            await _rest(course, 0.2 + IN_PLACE_S * clock.draw(), leave=True)
-            return True
-        if closed_door(course, letter.ask.target, letter.ask.key) is not None:
-            place.release()
-            course.walk.again(letter.ask)  # it closed while we waited for a place
+    target, key = letter.ask.target, letter.ask.key
+    ticket = joined(course, letter)
+    try:
+        if not ticket.admitted and not (
+            await _let_in(course, ticket) and closed_door(course, target, key, waited=True) is None
+        ):
+            course.walk.again(letter.ask)  # it closed while we waited, or the wait was too long
             return False
-    return await _call(course, letter, place)
+        return await _call(course, letter, ticket)
+    finally:
+        bench.gate.quit(ticket)
 
 
-async def _call(course: Course, letter: Letter, place: asyncio.Semaphore | None) -> bool:
+async def _let_in(course: Course, ticket: Ticket) -> bool:
+    """Wait in the line of the target. False: this job should look around again."""
+    if ticket.coming is None:
+        return ticket.admitted
+    wait_s = IN_PLACE_S if ticket.urgent else LINE_S
+    remaining = course.remaining_s()
+    if remaining is not None:
+        wait_s = max(0.0, min(wait_s, remaining))
+    await course.control.until(ticket.coming, wait_s)
+    return ticket.admitted
+
+
+async def _call(course: Course, letter: Letter, ticket: Ticket) -> bool:
     """Mark, send, record. True when the job has left."""
-    enter(course, letter)
+    enter(course, letter, ticket)
     row: AttemptRow | None = None
     try:
         row = await _mark(course, letter)
     finally:
         if row is None:
-            leave(course, letter, place, None)
+            leave(course, letter, ticket, None)
     if row is None:
         return True
-    sent = Sent(letter, row, place, clock.monotonic_s())
+    sent = Sent(letter, row, ticket, clock.monotonic_s())
     try:
         found = await (race(course, sent) if course.walk.hedges else _alone(course, sent))
     except asyncio.CancelledError:
@@ -160,7 +185,7 @@ async def _alone(course: Course, sent: Sent) -> Won | None:
         hung_up(course, sent)
         raise
     finally:
-        leave(course, sent.letter, sent.place, outcome)
+        leave(course, sent.letter, sent.ticket, outcome)
     landed(course, sent, outcome, reply)
     return won(sent, outcome) if isinstance(outcome, Answer) else None
 

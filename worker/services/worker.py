@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from functools import wraps
 from typing import Final
 
@@ -16,7 +17,7 @@ from worker.deps import Deps
 from worker.engine.engine import Engine, Run
 from worker.engine.replay import replay
 from worker.engine.spool import Spool
-from worker.limits.gate import Gate, Rates
+from worker.limits.gate import Gate, Rates, Shared
 from worker.providers.formats import SLEEPING
 from worker.providers.transport import Transport
 from worker.services import sweep as sweeping
@@ -75,6 +76,7 @@ class Worker:
         self._id = clock.new_id("wrk")
         self._sweep_s = min(SWEEP_S, self._settings.lease_s / 3)
         self._gate: Gate | None = None
+        self._live = 1  # worker processes, by their heartbeats: where Redis is away a limit is divided by them
         self._stopping = threading.Event()
         self._drained = threading.Event()  # until then it beats: a drain may last longer than the lease
         self._threads: list[threading.Thread] = []
@@ -165,20 +167,29 @@ class Worker:
                 lanes=[lane.value for lane in self._settings.lanes],
                 release=RELEASE,
             )
+            self._live = workers.living(conn, self._settings.lease_s)
 
     async def _open(self, engine: Engine) -> tuple[Run, Callable[[], Awaitable[None]]]:
         """On the loop: what every job is run with."""
         catalog = self._deps.catalog
         rates = {
-            spec.name: Rates(spec.limits.rpm, spec.limits.tpm, spec.limits.concurrency)
-            for spec in catalog.providers.values()
+            name: Rates(**asdict(limits)) for spec in catalog.providers.values() for name, limits in spec.limited()
         }
         sleepers = [spec.name for spec in catalog.providers.values() if spec.format in SLEEPING]
-        self._gate = Gate(rates, sleepers)
-        self._pauses.connect(self._gate)
+        redis_url = self._settings.broker
+        shared = Shared(redis_url.get_secret_value(), lambda: self._id) if redis_url is not None else None
+        self._gate = gate = Gate(rates, sleepers, slots=self._settings.slots, shared=shared)
+        gate.live = self._live
+        await gate.start()
+        self._pauses.connect(gate)
         transport = Transport()
-        bench = Bench(engine, catalog, self._gate, transport, self._settings.max_answer_bytes)
-        return lambda held, control: run(bench, held, control), transport.aclose
+        bench = Bench(engine, catalog, gate, transport, self._settings.max_answer_bytes)
+
+        async def close() -> None:
+            await gate.close()
+            await transport.aclose()
+
+        return lambda held, control: run(bench, held, control), close
 
     def _every(self, seconds: float, work: Callable[[], None], called: threading.Event | None) -> None:
         """Work each so many seconds, and when it is called; until the end of the drain."""
@@ -213,10 +224,13 @@ class Worker:
         try:
             with self._deps.database.write() as conn:
                 alive = workers.beat(conn, self._id, report)
+                self._live = workers.living(conn, self._settings.lease_s)
         except Unavailable:
             self._outage.silent()
             raise
         self._outage.heard(clock.monotonic_s())
+        if self._gate is not None:
+            self._gate.live = self._live
         if not alive:
             # We were away for longer than the lease: what we held has passed on, and its late writes are refused.
             events.emit("worker.declared_dead", level="warning", worker_id=self._id)

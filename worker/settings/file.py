@@ -75,20 +75,31 @@ class PriceConfig(_Table):
         return Price(self.input, self.output, self.cached_input)
 
 
-class ModelConfig(_Table):
-    """window: context window in tokens; takes: what it can be asked for (default: what its provider takes)."""
-
-    window: Annotated[Whole, Field(ge=1)] | None = None
-    takes: frozenset[Need] | None = None
-    price: PriceConfig | None = None
-
-
 class LimitsConfig(_Table):
-    """Requests and tokens per minute, and calls at once, of each key; what is absent is learnt from the provider."""
+    """Of each account, over all workers: requests and tokens per minute, calls at once; what is absent is learnt.
+
+    tpm     input and output tokens together
+    slow_s  a longer call counts against the circuit breaker
+    """
 
     rpm: Annotated[Whole, Field(ge=1)] | None = None
     tpm: Annotated[Whole, Field(ge=1)] | None = None
     concurrency: Annotated[Whole, Field(ge=1)] | None = None
+    input_tpm: Annotated[Whole, Field(ge=1)] | None = None
+    output_tpm: Annotated[Whole, Field(ge=1)] | None = None
+    slow_s: Annotated[Seconds, Field(gt=0, le=3600)] | None = None
+
+
+class ModelConfig(_Table):
+    """window: context window in tokens; takes: what it can be asked for (default: what its provider takes).
+
+    limits: of this model, besides those of its provider.
+    """
+
+    window: Annotated[Whole, Field(ge=1)] | None = None
+    takes: frozenset[Need] | None = None
+    price: PriceConfig | None = None
+    limits: LimitsConfig | None = None
 
 
 class ProviderConfig(_Table):

@@ -41,6 +41,12 @@ def beat(conn: sa.Connection, worker_id: str, report: Mapping[str, Any]) -> bool
     )
 
 
+def living(conn: sa.Connection, lease_s: float) -> int:
+    """How many workers have beaten within the lease."""
+    fresh = sa.select(sa.func.count()).where(worker.c.dead_at.is_(None), worker.c.heartbeat_at >= later(-lease_s))
+    return int(conn.execute(fresh).scalar_one())
+
+
 def bury(conn: sa.Connection, lease_s: float) -> int:
     """Declare workers dead whose heartbeat is older than the lease. Returns how many died just now."""
     return conn.execute(

@@ -1,0 +1,271 @@
+"""Several gates on one Redis, as the workers of a fleet have them: rates, places and breakers that they share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.support.looped import looped
+from tests.support.redis import Redis
+from worker import clock
+from worker.domain.answer import Answer, Failure, Outcome
+from worker.domain.breaker import BreakerPolicy
+from worker.domain.failure import FailureKind
+from worker.domain.money import Usage
+from worker.domain.route import Key, Target
+from worker.limits import rates as module
+from worker.limits.gate import Gate, Rates, Shared, Size, Ticket
+
+pytestmark = pytest.mark.redis
+
+K = FailureKind
+KEY = Key("K", "acme")
+T = Target("p", "m", "P", (KEY,))
+USAGE, SIZE = Usage(50, 50), Size(50)
+DOWN = Failure(K.SERVER_ERROR, "down")
+QUICK = BreakerPolicy(open_s=0.4, longest_open_s=0.8, step_s=0.1)
+
+
+@asynccontextmanager
+async def fleet(
+    redis: Redis, n: int, rates: Rates | None = None, policy: BreakerPolicy | None = None
+) -> AsyncIterator[list[Gate]]:
+    gates = []
+    for number in range(n):
+        shared = Shared(redis.url, lambda number=number: f"wrk_{number}")  # type: ignore[misc]
+        gate = Gate({"p": rates} if rates is not None else {}, shared=shared, policy=policy)
+        gate.live = n
+        await gate.start()
+        gates.append(gate)
+    try:
+        yield gates
+    finally:
+        for gate in gates:
+            await gate.close()
+
+
+async def let_in(gate: Gate, size: Size) -> Ticket:
+    ticket = gate.join(T, KEY, size, clock.monotonic_s(), urgent=False)
+    while not await ticket.wait(5.0):
+        if not ticket.waits:  # told to look around: there is nothing else, so it lines up again
+            gate.quit(ticket)
+            ticket = gate.join(T, KEY, size, clock.monotonic_s(), urgent=False)
+    gate.enter(ticket, T, KEY, clock.monotonic_s())
+    return ticket
+
+
+@dataclass
+class Load:
+    """Calls that want to be made all the time; what was used, by the moment it was sent."""
+
+    gates: list[Gate]
+    usage: Usage = USAGE
+    size: Size = SIZE
+    latency_s: float = 0.05
+    used: list[tuple[float, float]] = field(default_factory=list)
+    open: int = 0
+    most: int = 0
+
+    async def run(self, seconds: float, at_half: Callable[[], object] = lambda: None) -> None:
+        tasks = [asyncio.create_task(self._lane(gate)) for gate in self.gates for _ in range(25)]
+        await asyncio.sleep(seconds / 2)
+        at_half()
+        await asyncio.sleep(seconds / 2)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _lane(self, gate: Gate) -> None:
+        while True:
+            ticket = await let_in(gate, self.size)
+            self.open += 1
+            self.most = max(self.most, self.open)
+            tokens = (self.usage.input_tokens or 0) + (self.usage.output_tokens or 0)
+            self.used.append((clock.monotonic_s(), tokens))
+            try:
+                await asyncio.sleep(self.latency_s)
+            finally:
+                self.open -= 1
+                gate.leave(ticket, T, KEY, Answer(usage=self.usage), clock.monotonic_s())
+
+    def per_s(self, skip_s: float, *, tokens: bool = False) -> float:
+        """Calls or tokens a second, without the beginning, when half a second's worth comes at once."""
+        begin, end = self.used[0][0] + skip_s, self.used[-1][0]
+        return sum(units if tokens else 1.0 for at, units in self.used if at >= begin) / (end - begin)
+
+
+@looped
+async def test_four_workers_use_one_limit_up_and_no_more(redis_server: Redis) -> None:
+    async with fleet(redis_server, 4, Rates(rpm=3000)) as gates:
+        load = Load(gates)
+        await load.run(4.0)
+    assert 0.95 * 50 <= load.per_s(1.0) <= 1.02 * 50
+    assert len(load.used) <= 50 * (4.0 + module.BURST_S) + 4
+
+
+@pytest.mark.parametrize("usage", [Usage(20, 30), Usage(150, 450)], ids=["less than reserved", "more than reserved"])
+@looped
+async def test_tokens_are_settled_by_what_was_used(redis_server: Redis, usage: Usage) -> None:
+    async with fleet(redis_server, 4, Rates(tpm=600_000)) as gates:
+        load = Load(gates, usage, Size(50, 4000), latency_s=0.1)
+        await load.run(5.0)
+    assert 0.93 * 10_000 <= load.per_s(2.0, tokens=True) <= 1.03 * 10_000
+
+
+@looped
+async def test_places_are_counted_over_the_fleet(redis_server: Redis) -> None:
+    async with fleet(redis_server, 3, Rates(concurrency=7)) as gates:
+        load = Load(gates)
+        await load.run(1.5)
+    assert load.most == 7
+    assert len(load.used) > 0.7 * 7 * 1.5 / 0.05 * 0.5
+
+
+@looped
+async def test_the_places_of_a_worker_that_died_come_back(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PLACES_LEASE_S", 0.5)
+    async with fleet(redis_server, 1, Rates(concurrency=2)) as (living,):
+        async with fleet(redis_server, 1, Rates(concurrency=2)) as (dead,):
+            assert dead._shared is not None
+            dead._shared.worker = lambda: "wrk_dead"
+            for _ in range(2):
+                await let_in(dead, Size())
+        began = clock.monotonic_s()
+        await asyncio.wait_for(let_in(living, Size()), 5.0)
+        assert 0.3 <= clock.monotonic_s() - began <= 2.0
+
+
+@looped
+async def test_a_dead_redis_leaves_each_worker_its_share(redis_server: Redis) -> None:
+    async with fleet(redis_server, 4, Rates(rpm=3000)) as gates:
+        load = Load(gates)
+        await load.run(4.0, redis_server.kill)
+        assert not any(gate.report(0.0)["limits"]["shared"] for gate in gates)
+        assert "Redis" in gates[0].report(0.0)["limits"]["why"]
+        assert 0.9 * 50 <= load.per_s(1.0) <= 1.05 * 50
+        redis_server.start()
+        await asyncio.sleep(2.5)
+        assert all(gate.report(0.0)["limits"]["shared"] for gate in gates)
+
+
+@looped
+async def test_a_redis_that_hangs_is_as_good_as_away(redis_server: Redis) -> None:
+    async with fleet(redis_server, 2, Rates(rpm=3000)) as gates:
+        load = Load(gates)
+        await load.run(4.0, redis_server.freeze)
+        redis_server.thaw()
+    late = [at for at, _ in load.used if at > load.used[0][0] + 3.0]
+    assert len(late) >= 40, "the own share is used while Redis says nothing"
+    assert 0.85 * 50 <= load.per_s(1.0) <= 1.05 * 50
+
+
+# -- doors --------------------------------------------------------------------------------------------------------
+
+
+async def call(gate: Gate, outcome: Outcome) -> bool:
+    """One call if the gate lets it; whether it was made."""
+    if gate.look(T, KEY, clock.monotonic_s(), urgent=False) is not None:
+        return False
+    ticket = gate.join(T, KEY, Size(), clock.monotonic_s(), urgent=False)
+    if not ticket.admitted:
+        gate.quit(ticket)
+        return False
+    gate.enter(ticket, T, KEY, clock.monotonic_s())
+    await asyncio.sleep(0.01)
+    gate.leave(ticket, T, KEY, outcome, clock.monotonic_s())
+    return True
+
+
+def shut(gate: Gate) -> bool:
+    return gate.look(T, KEY, clock.monotonic_s()) is not None
+
+
+async def until(condition: Callable[[], bool], within_s: float) -> float:
+    began = clock.monotonic_s()
+    while not condition():
+        assert clock.monotonic_s() - began < within_s, "it never came"
+        await asyncio.sleep(0.01)
+    return clock.monotonic_s() - began
+
+
+@looped
+async def test_one_worker_that_finds_a_target_dead_shuts_it_for_all(redis_server: Redis) -> None:
+    async with fleet(redis_server, 4) as gates:
+        for _ in range(5):
+            await call(gates[0], DOWN)
+        assert await until(lambda: all(map(shut, gates)), 2.0) <= 1.0
+
+
+@looped
+async def test_failures_too_few_for_each_worker_are_enough_for_the_fleet(redis_server: Redis) -> None:
+    async with fleet(redis_server, 4) as gates:
+        for gate in gates:
+            for _ in range(2):
+                await call(gate, DOWN)
+        assert await until(lambda: all(map(shut, gates)), 2.0) <= 1.0
+
+
+@looped
+async def test_one_worker_with_a_bad_network_does_not_shut_a_target_for_the_others(redis_server: Redis) -> None:
+    async with fleet(redis_server, 2, policy=BreakerPolicy(open_s=0.3)) as (good, bad):
+        for _ in range(40):
+            await call(good, Answer())
+        await asyncio.sleep(0.4)
+        for _ in range(5):
+            await call(bad, DOWN)
+        assert shut(bad)
+        await asyncio.sleep(0.6)
+        assert not shut(good)
+
+
+@looped
+async def test_a_dead_target_is_probed_by_one_of_all_and_comes_back_in_steps(redis_server: Redis) -> None:
+    async with fleet(redis_server, 4, policy=QUICK) as gates:
+        calls: list[float] = []
+        healthy = False
+
+        async def lane(gate: Gate) -> None:
+            while True:
+                if await call(gate, Answer() if healthy else DOWN):
+                    calls.append(clock.monotonic_s())
+                await asyncio.sleep(0.01)
+
+        tasks = [asyncio.create_task(lane(gate)) for gate in gates for _ in range(5)]
+        await until(lambda: all(map(shut, gates)), 3.0)
+        await asyncio.sleep(0.1)
+        calls.clear()
+        await asyncio.sleep(3.0)
+        probes = len(calls)
+        assert 2 <= probes <= 6, "spells of 0.4, 0.8, 0.8 ... seconds, and one probe of the whole fleet after each"
+        healthy = True
+        await until(lambda: not any(map(shut, gates)), 3.0)
+        await asyncio.sleep(1.5)
+        assert all(gate.report(clock.monotonic_s())["targets"] == {} for gate in gates)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@looped
+async def test_what_a_worker_knows_of_a_dead_target_outlives_redis(redis_server: Redis) -> None:
+    async with fleet(redis_server, 2) as gates:
+        for _ in range(5):
+            await call(gates[0], DOWN)
+        await until(lambda: all(map(shut, gates)), 2.0)
+        redis_server.kill()
+        await until(lambda: not any(gate.report(0.0)["limits"]["shared"] for gate in gates), 3.0)
+        assert all(map(shut, gates))
+
+
+@looped
+async def test_an_operator_closes_a_door_for_the_whole_fleet(redis_server: Redis) -> None:
+    async with fleet(redis_server, 2) as gates:
+        for _ in range(5):
+            await call(gates[0], DOWN)
+        await until(lambda: all(map(shut, gates)), 2.0)
+        gates[1].force(T.name, "close")
+        await until(lambda: not any(map(shut, gates)), 2.0)

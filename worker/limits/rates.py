@@ -1,0 +1,495 @@
+"""Rates and places of an account, and the line of calls that wait for them.
+
+A limit belongs to an account of a provider (its keys share it), and perhaps to one model of it. Calls join the line of
+their target and account; grants come in blocks, from Redis for the whole fleet or from this process's own share.
+What a call is reserved is an estimate; what it used is settled with the next block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from worker import clock, events
+from worker.domain.bucket import LATE_S, Bucket
+from worker.domain.money import Usage
+from worker.domain.pace import Pace
+from worker.domain.retry import IN_PLACE_S
+from worker.limits.doors import Door
+from worker.limits.shared import PREFIX, Shared
+
+TIGHT: Final = 0.985  # of a limit is used: a provider's minute is not ours, and calls take a moment to arrive
+BURST_S: Final = 1.0
+BLOCK: Final = 256  # calls that one exchange asks for
+PLACES_LEASE_S: Final = 10.0
+LINE_S: Final = 30.0  # a batch line that would wait longer is parked
+SOONEST_S: Final = IN_PLACE_S + 1.0  # after this at the earliest: a shorter wait would keep its place
+BOOKED_S: Final = 300.0  # and comes back after this at the latest
+HAND_S: Final = 0.3  # grants that nobody took by then go back
+AHEAD_S: Final = 0.15  # so many seconds' worth of grants are kept in hand where calls come steadily
+GAP_S: Final = 0.04  # between two exchanges while a limit is used up: what comes together is granted together
+LONGEST_GAP_S: Final = 0.25
+GUESS_OUTPUT: Final = 200.0
+GUESS_MOST: Final = 1000.0  # a ceiling says little: nobody asks for as much as they allow
+
+Vector = tuple[float, float, float, float]  # requests, tokens, input tokens, output tokens
+UNITS: Final = ("requests", "tokens", "input tokens", "output tokens")
+_NOTHING: Final[Vector] = (0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Configured limits; None: none. Per minute, and calls at once. `slow_s`: a longer call counts as a failed one."""
+
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+    input_tpm: int | None = None
+    output_tpm: int | None = None
+    slow_s: float | None = None
+
+    @property
+    def per_minute(self) -> tuple[int | None, ...]:
+        return (self.rpm, self.tpm, self.input_tpm, self.output_tpm)
+
+    @property
+    def any(self) -> bool:
+        return self.concurrency is not None or any(rate is not None for rate in self.per_minute)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a call may take: estimated input tokens, and the ceiling its caller set for the answer."""
+
+    input_tokens: int = 0
+    ceiling: int | None = None
+
+
+@dataclass(slots=True)
+class Scope:
+    """One account, or one model of it, with what is left of its limits in this process."""
+
+    key: str
+    rates: Rates
+    held: int = 0  # places
+    told: int = 0  # places that Redis knows of
+    settle: list[float] = field(default_factory=lambda: [0.0] * 4)  # to be given back (negative: taken) in Redis
+    buckets: list[Bucket | None] = field(init=False)
+    refreshed_s: float = 0.0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one exchange at a time: each tells what is held
+
+    def __post_init__(self) -> None:
+        self.buckets = [None if rate is None else Bucket(TIGHT * rate, BURST_S) for rate in self.rates.per_minute]
+
+    def live_on(self, share: int) -> None:
+        for bucket, rate in zip(self.buckets, self.rates.per_minute, strict=True):
+            if bucket is not None and rate is not None:
+                bucket.per_minute = TIGHT * rate / share
+
+    def wait_s(self, now_s: float, cost: Vector, share: int) -> float:
+        if self.rates.concurrency is not None and self.held >= max(1, self.rates.concurrency // share):
+            return LONGEST_GAP_S
+        return max((b.wait_s(now_s, units) for b, units in zip(self.buckets, cost, strict=True) if b), default=0.0)
+
+    def take(self, now_s: float, cost: Vector) -> None:
+        for bucket, units in zip(self.buckets, cost, strict=True):
+            if bucket is not None:
+                bucket.take(now_s, units)
+
+    def give(self, units: Vector, *, shared: bool) -> None:
+        for n, unit in enumerate(units):
+            bucket = self.buckets[n]
+            if shared:
+                self.settle[n] += unit
+            elif bucket is not None:
+                bucket.give(unit)
+
+    def empty(self, now_s: float) -> None:
+        for bucket in self.buckets:
+            if bucket is not None:
+                bucket.empty(now_s)
+
+    def owe(self, units: list[float]) -> None:
+        """What Redis was to be told and was not: used more than reserved is owed here, the rest is let go."""
+        for bucket, unit in zip(self.buckets, units, strict=True):
+            if bucket is not None:
+                bucket.give(min(0.0, unit))
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A call on its way: it waits in the line until it is let in, then it is made, then it is over."""
+
+    line: Line
+    urgent: bool
+    cost: Vector
+    size: Size
+    coming: asyncio.Future[None] | None = None  # done when it was let in
+    admitted: bool = False
+    epoch: int = 0
+    entered_s: float | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Still in the line; False: it was let in, or told to look around again."""
+        return self.coming is not None and not self.coming.done()
+
+    async def wait(self, seconds: float) -> bool:
+        """True when it was let in."""
+        if self.coming is not None and not self.admitted:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self.coming), seconds)
+        return self.admitted
+
+
+class Line:
+    """Calls of one target on one account. Used on the engine's loop only."""
+
+    def __init__(self, scopes: list[Scope], door: Door, shared: Shared | None, live: Callable[[], int]) -> None:
+        self.scopes = [scope for scope in scopes if scope.rates.any]
+        self.door = door
+        self.pace = Pace()
+        self.sleeps = False  # its provider scales to zero
+        self._shared = shared
+        self._live = live
+        self._hurried: deque[Ticket] = deque()
+        self._others: deque[Ticket] = deque()
+        self._wake = asyncio.Event()
+        self._feeding: asyncio.Task[None] | None = None
+        self._hand: deque[tuple[Vector, float]] = deque()
+        self._places = any(scope.rates.concurrency is not None for scope in self.scopes)
+        self._next_s = 0.0  # when the next grant is to be had, as far as is known
+        self._booked_s = 0.0
+        self._count = 0  # calls let in since the last look
+        self._flow = 0.0  # the same per second, smoothed
+        self._counted_s: float | None = None
+        self._input_ratio = 1.0  # real input tokens to the estimate
+        self._output: float | None = None  # mean tokens of an answer
+
+    # -- before a call --------------------------------------------------------------------------------------------
+
+    def full(self, now_s: float, *, urgent: bool) -> float:
+        """Seconds to stay away because the line is too long; 0: join it. A batch line's time is booked with that."""
+        rate = self._rate(now_s)
+        held = self.pace.wait_s(now_s)
+        if rate is None:
+            return held if held > (IN_PLACE_S if urgent else LINE_S) else 0.0
+        ahead = len(self._hurried) + (0 if urgent else len(self._others))
+        expected = max(held, min(60.0, self._next_s - now_s), 0.0) + ahead / rate
+        if urgent:
+            return expected if expected > IN_PLACE_S else 0.0
+        # A line that is done before a parked job can be back is not full, however many wait in it.
+        if expected <= SOONEST_S or (expected <= LINE_S and ahead < self.door.slots // 2):
+            return 0.0
+        # Early rather than late: a job that comes too soon is parked again, one that comes too late leaves a gap.
+        first = now_s + max(expected, SOONEST_S)
+        fleet = rate if self._sharing else rate * self._live()  # whoever finds it due then may have room
+        self._booked_s = min(now_s + BOOKED_S, max(first, self._booked_s) + 1.0 / (1.2 * fleet))
+        return (self._booked_s - now_s) * (0.9 + 0.2 * clock.draw())
+
+    def join(self, size: Size, now_s: float, *, urgent: bool) -> Ticket:
+        ticket = Ticket(self, urgent, self._cost(size) if self.scopes else _NOTHING, size)
+        if not self.scopes and not self._hurried and (urgent or not self._others):
+            if self.door.room(now_s) > 0 and self.pace.wait_s(now_s) == 0.0:
+                self._admit(ticket, now_s)
+                return ticket
+        elif not self._waits() and not self._sharing and self.door.room(now_s) > 0:
+            if self._alone_s(ticket.cost, now_s) == 0.0:
+                self._take_alone(ticket.cost, now_s)
+                self._admit(ticket, now_s)
+                return ticket
+        elif self._hand and not self._waits() and self.door.room(now_s) > 0:
+            granted, _ = self._hand.popleft()
+            self._adjust(granted, ticket.cost)
+            self._admit(ticket, now_s)
+            self._top_up(now_s)
+            return ticket
+        ticket.coming = asyncio.get_running_loop().create_future()
+        (self._hurried if urgent else self._others).append(ticket)
+        self.door.waiting += 1
+        self._feed_soon()
+        return ticket
+
+    # -- after it -------------------------------------------------------------------------------------------------
+
+    def leave(self, ticket: Ticket) -> None:
+        """It waits no longer, or was let in and is not made."""
+        if ticket.admitted:
+            self._release()
+            self._give(ticket.cost)
+            return
+        queue = self._hurried if ticket.urgent else self._others
+        if ticket in queue:
+            queue.remove(ticket)
+            self.door.waiting -= 1
+
+    def over(self, ticket: Ticket, usage: Usage | None, *, refund: bool) -> None:
+        """The call was made; `refund`: it failed before a token was spent."""
+        self._release()
+        if not self.scopes:
+            return
+        _, _, reserved_in, reserved_out = ticket.cost
+        used_in = usage.input_tokens if usage is not None else None
+        used_out = usage.output_tokens if usage is not None else None
+        if used_in is None and used_out is None:
+            if refund:
+                self._give((0.0, *ticket.cost[1:]))
+            return
+        real_in = reserved_in if used_in is None else float(used_in)
+        real_out = reserved_out if used_out is None else float(used_out)
+        self._give(
+            (0.0, reserved_in + reserved_out - real_in - real_out, reserved_in - real_in, reserved_out - real_out)
+        )
+        if used_in is not None and ticket.size.input_tokens > 0:
+            ratio = min(8.0, max(0.05, used_in / ticket.size.input_tokens))
+            self._input_ratio += 0.1 * (ratio - self._input_ratio)
+        if used_out is not None:
+            self._output = real_out if self._output is None else self._output + 0.1 * (real_out - self._output)
+
+    def woken(self) -> None:
+        """There may be room now."""
+        if self._feeding is not None:
+            self._wake.set()
+
+    def expel(self) -> None:
+        """The target is shut: those that wait look again, and go elsewhere."""
+        for ticket in (*self._hurried, *self._others):
+            if ticket.coming is not None and not ticket.coming.done():
+                ticket.coming.set_result(None)
+
+    def tick(self, now_s: float) -> None:
+        """Each quarter of a second: measure the flow, give back what nobody took, tell Redis what changed."""
+        if not self.scopes:
+            return
+        if self._counted_s is not None:
+            self._flow += 0.3 * (self._count / max(0.05, now_s - self._counted_s) - self._flow)
+        self._count, self._counted_s = 0, now_s
+        while self._hand and now_s - self._hand[0][1] > HAND_S:
+            self._give(self._hand.popleft()[0])
+        if self._shared is None or not self._shared.up or self._feeding is not None:
+            return
+        if any(
+            any(scope.settle) or scope.held != scope.told or (scope.held and now_s - scope.refreshed_s > 2.0)
+            for scope in self.scopes
+        ):
+            self._feed_soon()
+
+    def alone(self, now_s: float) -> None:
+        """Redis went away: the own share begins empty, and what was granted before is not counted on."""
+        self._hand.clear()
+        for scope in self.scopes:
+            scope.live_on(self._live())
+            scope.empty(now_s)
+            scope.owe(scope.settle)
+            scope.settle = [0.0] * 4
+        if self.scopes:
+            self.expel()  # the line is too long for a share: others may have room in theirs
+
+    # -- within ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _sharing(self) -> bool:
+        return self._shared is not None and self._shared.up
+
+    def _waits(self) -> int:
+        return len(self._hurried) + len(self._others)
+
+    def _rate(self, now_s: float) -> float | None:
+        """Calls a second that the limits let through at best; None: any number."""
+        share = 1 if self._sharing else self._live()
+        found = []
+        for scope in self.scopes:
+            for rate, cost in zip(scope.rates.per_minute, self._cost(Size(200)), strict=True):
+                if rate is not None:
+                    found.append(rate / 60.0 / share / max(1.0, cost))
+            if scope.rates.concurrency is not None:
+                took = self.door.latency_s if self.door.latency_s is not None else 1.0
+                found.append(max(1, scope.rates.concurrency // share) / max(took, 0.01))
+        paced = self.pace.limit(now_s)
+        if paced is not None:
+            found.append(paced)
+        return min(found, default=None)
+
+    def _cost(self, size: Size) -> Vector:
+        output = GUESS_OUTPUT if self._output is None else self._output
+        if size.ceiling is not None:
+            output = min(size.ceiling, GUESS_MOST if self._output is None else output)
+        tokens = size.input_tokens * self._input_ratio
+        return (1.0, tokens + output, tokens, output)
+
+    def _admit(self, ticket: Ticket, now_s: float) -> None:
+        ticket.admitted = True
+        self._count += 1
+        self.pace.sent(now_s)
+        for scope in self.scopes:
+            scope.held += 1
+        if ticket.coming is not None and not ticket.coming.done():
+            ticket.coming.set_result(None)
+
+    def _release(self) -> None:
+        for scope in self.scopes:
+            scope.held -= 1
+        if self._places and self._waits():
+            self._wake.set()
+
+    def _give(self, units: Vector) -> None:
+        for scope in self.scopes:
+            scope.give(units, shared=self._sharing)
+
+    def _adjust(self, granted: Vector, cost: Vector) -> None:
+        r, t, i, o = (have - want for have, want in zip(granted, cost, strict=True))
+        self._give((r, t, i, o))
+
+    def _first(self, n: int) -> list[Ticket]:
+        """The first of the line; those that have been told to look again are passed over."""
+        return [t for t, _ in zip(self._in_order(), range(n), strict=False)]
+
+    def _in_order(self) -> Iterator[Ticket]:
+        for ticket in (*self._hurried, *self._others):
+            if ticket.coming is not None and not ticket.coming.done():
+                yield ticket
+
+    def _wanted_in_hand(self) -> int:
+        if not self._sharing or self._places or not self.scopes:
+            return 0
+        return min(BLOCK // 4, math.ceil(self._flow * AHEAD_S)) if self._flow > 2.0 else 0
+
+    def _top_up(self, now_s: float) -> None:
+        if len(self._hand) < self._wanted_in_hand() / 2 and now_s >= self._next_s:
+            self._feed_soon()
+
+    def _feed_soon(self) -> None:
+        if self._feeding is None:
+            self._feeding = asyncio.get_running_loop().create_task(self._feed())
+
+    def close(self) -> None:
+        if self._feeding is not None:
+            self._feeding.cancel()
+
+    async def _feed(self) -> None:
+        try:
+            while True:
+                self._wake.clear()
+                wait_s = await self._serve()
+                if not self._waits():
+                    return
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), wait_s)
+        except Exception as exc:  # noqa: BLE001 - those that wait look again within seconds, and it is tried anew
+            events.emit("limits.fault", level="error", error=repr(exc)[:300])
+        finally:
+            self._feeding = None
+
+    async def _serve(self) -> float:
+        """Let in whoever may go. Returns the seconds until it is worth trying again."""
+        now_s = clock.monotonic_s()
+        room = self.door.room(now_s)
+        if not self.scopes:
+            return self._serve_unlimited(now_s, room)
+        n = int(min(BLOCK, self._waits(), max(0.0, room)))
+        if self._sharing:
+            return await self._serve_shared(n)
+        return self._serve_alone(now_s, n)
+
+    def _serve_unlimited(self, now_s: float, room: float) -> float:
+        for ticket in list(self._in_order()):
+            wait_s = self.pace.wait_s(now_s)
+            if wait_s > 0.0 or room < 1:
+                return min(LONGEST_GAP_S, wait_s) if wait_s > 0.0 else LONGEST_GAP_S
+            self._let_in(ticket, now_s)
+            room -= 1
+        return LONGEST_GAP_S
+
+    def _serve_alone(self, now_s: float, n: int) -> float:
+        for ticket in self._first(n):
+            wait_s = self._alone_s(ticket.cost, now_s)
+            if wait_s > 0.0:
+                return min(LONGEST_GAP_S, max(0.001, wait_s))
+            self._take_alone(ticket.cost, now_s)
+            self._let_in(ticket, now_s)
+        return 0.001 if n and self.door.room(now_s) >= 1 else LONGEST_GAP_S
+
+    def _alone_s(self, cost: Vector, now_s: float) -> float:
+        """Seconds until this process's own share lets such a call through."""
+        share = self._live()
+        wait_s = self.pace.wait_s(now_s)
+        for scope in self.scopes:
+            scope.live_on(share)
+            wait_s = max(wait_s, scope.wait_s(now_s, cost, share))
+        self._next_s = now_s + wait_s
+        return wait_s
+
+    def _take_alone(self, cost: Vector, now_s: float) -> None:
+        for scope in self.scopes:
+            scope.take(now_s, cost)
+
+    async def _serve_shared(self, n: int) -> float:
+        assert self._shared is not None
+        async with self.scopes[0].lock:
+            now_s = clock.monotonic_s()
+            waiting = self._first(n) if self.pace.wait_s(now_s) == 0.0 else []
+            spare = max(0, self._wanted_in_hand() - len(self._hand)) if len(waiting) == self._waits() else 0
+            typical = self._cost(Size(200)) if not waiting else waiting[-1].cost
+            costs = [ticket.cost for ticket in waiting] + [typical] * spare
+            settled = [scope.settle for scope in self.scopes]
+            told = {
+                "worker": self._shared.worker(),
+                "lease_ms": PLACES_LEASE_S * 1000,
+                "burst_ms": BURST_S * 1000,
+                "late_ms": LATE_S * 1000,
+                "scopes": [
+                    {
+                        "per_minute": [0 if rate is None else TIGHT * rate for rate in scope.rates.per_minute],
+                        "places": 0 if scope.rates.concurrency is None else scope.rates.concurrency,
+                        "held": scope.held,
+                        "settle": scope.settle,
+                    }
+                    for scope in self.scopes
+                ],
+                "costs": costs,
+            }
+            for scope in self.scopes:
+                scope.settle = [0.0] * 4
+                scope.told, scope.refreshed_s = scope.held, now_s
+            reply = await self._shared.run("take", [scope.key for scope in self.scopes], told)
+            now_s = clock.monotonic_s()
+            if reply is None:
+                for scope, units in zip(self.scopes, settled, strict=True):
+                    scope.owe(units)
+                return 0.001
+            granted, wait_ms = int(reply[0]), int(reply[1])
+            for scope in self.scopes:
+                scope.told += granted
+            for ticket, cost in zip(waiting, costs, strict=False):
+                if granted == 0:
+                    break
+                granted -= 1
+                if ticket.coming is None or ticket.coming.done():
+                    self._give(cost)  # it left meanwhile
+                else:
+                    self._let_in(ticket, now_s)
+            self._hand.extend((typical, now_s) for _ in range(granted))
+            self._next_s = now_s + wait_ms / 1000.0 if wait_ms else 0.0
+        if wait_ms:
+            return min(LONGEST_GAP_S, max(GAP_S, wait_ms / 1000.0)) * (0.8 + 0.4 * clock.draw())
+        return GAP_S if self.door.room(now_s) >= 1 and self.pace.wait_s(now_s) == 0.0 else LONGEST_GAP_S
+
+    def _let_in(self, ticket: Ticket, now_s: float) -> None:
+        queue = self._hurried if ticket.urgent else self._others
+        if queue and queue[0] is ticket:
+            queue.popleft()
+        else:
+            queue.remove(ticket)
+        self.door.waiting -= 1
+        self._admit(ticket, now_s)
+
+
+def scope_key(provider: str, account: str, model: str | None = None) -> str:
+    """In a cluster the keys of one account live together: the braces say so."""
+    key = f"{PREFIX}{{{provider}|{account}}}"
+    return key if model is None else f"{key}:{model}"
