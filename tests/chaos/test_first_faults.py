@@ -125,6 +125,14 @@ def test_a_dead_broker_stops_neither_intake_nor_work(
     assert worker.stop() == 0
 
 
+def test_a_silent_broker_holds_no_caller_up(station: Station, redis_server: Redis) -> None:
+    station.one()  # its connection is open now, and stays open
+    redis_server.freeze()
+    began = time.monotonic()
+    station.one()
+    assert time.monotonic() - began < 1.0, "one that says nothing must not cost more than one that refuses"
+
+
 def test_sigterm_under_load_ends_in_time_and_gives_back_what_it_did_not_finish(
     station: Station, provider: ScriptedProvider, processes: Processes
 ) -> None:
