@@ -2,7 +2,7 @@
 
     lost        an acknowledged job that SQL does not know, or a job in SQL that nobody asked for
     stuck       an acknowledged job that has not ended
-    twice       a job that ended more than once, left a final state, or whose version did not go up by one each move
+    twice       two jobs made of one submission; a job that ended more than once, left a final state, or whose version did not go up by one each move
     failed      a job that ended without an answer, though not because its worker died STARTS_MAX times with it
     foreign     a recorded answer that the provider never gave for this job
     unrecorded  a call the provider saw and SQL does not, or the reverse for a call that is said to be answered
@@ -143,6 +143,9 @@ def _lost(acknowledged: Mapping[str, str], wanted: set[str], jobs: Sequence[Job]
     for job in jobs:
         if job.prompt not in wanted:
             yield Breach("lost", f"{job.id} asks {job.prompt!r}, which nobody submitted")
+    for prompt, count in Counter(job.prompt for job in jobs).items():
+        if count > 1:
+            yield Breach("twice", f"{count} jobs were made of {prompt!r}, which was submitted once")
 
 
 def _stuck(acknowledged: Mapping[str, str], jobs: Sequence[Job]) -> Iterator[Breach]:

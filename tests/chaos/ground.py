@@ -153,7 +153,7 @@ class Ground:
     def prompts(self, count: int) -> list[str]:
         """Prompts that no other job has."""
         with self._numbering:
-            return [f"{self.seed} {next(self._numbers)}" for _ in range(count)]
+            return [f"{self.seed}-{next(self._numbers)}" for _ in range(count)]
 
     def submitter(self, env: dict[str, str]) -> Submitter:
         return self._stack.enter_context(closing(Submitter(self, env)))

@@ -18,7 +18,7 @@ def main() -> int:
     name, profile, seed, target = sys.argv[1:5]
     folder = Path(target).parent
     scenario = import_module(f"tests.chaos.scenarios.{name}")
-    with Ground(f"{name} {seed}", folder) as ground:
+    with Ground(f"{name}-{seed}", folder) as ground:
         try:
             result: Result = scenario.run(ground, cast("Profile", profile))
         except Exception:

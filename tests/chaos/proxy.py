@@ -107,7 +107,7 @@ class Proxy:
             back, there = await asyncio.open_connection("127.0.0.1", self.upstream)
             self._open.add(there)
             await asyncio.gather(self._pump(reader, there, reply=False), self._pump(back, writer, reply=True))
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # the latter only from `_close`; streams complain of a cancelled task
             _abort(writer)
             if there is not None:
                 _abort(there)
