@@ -18,8 +18,8 @@ import random
 import signal
 import sys
 import time
-from collections import Counter, deque
-from dataclasses import dataclass, field, fields
+from collections import Counter
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
@@ -37,6 +37,7 @@ class Plan:
     low_s, high_s   how long an answer takes
     refusals        share of the requests that is refused with `status` although the mode is `answer`
     rps, tpm        limits it enforces, None: none; what is above them is a 429
+    burst_s         so many seconds' worth of both may come at once
     input, output   tokens of an answer: a draw between half of it and one and a half
     """
 
@@ -47,30 +48,25 @@ class Plan:
     refusals: float = 0.0
     rps: float | None = None
     tpm: float | None = None
+    burst_s: float = 1.0
     input: int = 40
     output: int = 20
 
 
 @dataclass(slots=True)
 class Limit:
-    """So many units in a sliding window, exactly: every grant is remembered until it leaves the window."""
+    """A token bucket: so many units a second, and `burst_s` of them at once after a rest."""
 
-    most: float
-    window_s: float
-    granted: deque[tuple[float, float]] = field(default_factory=deque)
-    used: float = 0.0
-
-    def room(self, now: float) -> bool:
-        while self.granted and self.granted[0][0] <= now - self.window_s:
-            self.used -= self.granted.popleft()[1]
-        return self.used < self.most
+    per_s: float
+    burst_s: float
+    earned_at: float = 0.0  # when all that was granted will have been earned
 
     def wait_s(self, now: float) -> float:
-        return max(0.01, self.granted[0][0] + self.window_s - now) if self.granted else 0.01
+        """0: there is room."""
+        return max(0.0, self.earned_at - now - self.burst_s)
 
     def take(self, now: float, units: float) -> None:
-        self.granted.append((now, units))
-        self.used += units
+        self.earned_at = max(self.earned_at, now) + units / self.per_s
 
 
 class Provider:
@@ -90,8 +86,8 @@ class Provider:
             assert key in known, f"a plan has no {key}"
             setattr(plan, key, value)
         self._limits[name] = (
-            Limit(plan.rps, 1.0) if plan.rps is not None else None,
-            Limit(plan.tpm, 60.0) if plan.tpm is not None else None,
+            Limit(plan.rps, plan.burst_s) if plan.rps is not None else None,
+            Limit(plan.tpm / 60, plan.burst_s) if plan.tpm is not None else None,
         )
 
     def tell(self, what: str, **of: Any) -> None:
@@ -134,12 +130,11 @@ class Provider:
 
     def _over(self, name: str, tokens: int) -> float | None:
         """The wait to ask for when a limit is used up; else the call is counted."""
-        limits = [limit for limit in self._limits.get(name, ()) if limit is not None]
         now = time.monotonic()
-        for limit in limits:
-            if not limit.room(now):
-                return limit.wait_s(now)
         requests, spent = self._limits.get(name, (None, None))
+        wait_s = max((limit.wait_s(now) for limit in (requests, spent) if limit is not None), default=0.0)
+        if wait_s > 0.0:
+            return wait_s
         if requests is not None:
             requests.take(now, 1)
         if spent is not None:

@@ -9,8 +9,8 @@ from tests.chaos.nemesis import Fleet, Nemesis
 from tests.chaos.result import Profile, Result, at_least, standing
 from tests.support.wait import wait_until
 
-KILLS: Final = {"smoke": 6, "full": 200}
-JOBS: Final = {"smoke": 300, "full": 5_000}
+KILLS: Final = {"smoke": 4, "full": 200}
+JOBS: Final = {"smoke": 200, "full": 5_000}
 
 
 def run(ground: Ground, profile: Profile) -> Result:

@@ -1,0 +1,44 @@
+"""The fault campaign in small (`python3 run.py chaos`), a test for each scenario; the full profile is a matter of minutes."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.chaos import campaign, report
+from tests.chaos.campaign import SCENARIOS, Outcome, Scenario
+from tests.support.parts import PartMissing
+from tests.support.postgres import programs
+from tests.support.redis import program
+
+pytestmark = [pytest.mark.postgres, pytest.mark.redis, pytest.mark.slow]
+SEED = 1
+
+
+@pytest.fixture(scope="session")
+def outcomes(request: pytest.FixtureRequest) -> dict[str, Outcome]:
+    """Of the scenarios whose tests were chosen. They mostly wait, so several go at once."""
+    if sys.platform != "linux":
+        pytest.skip("processes are frozen and killed in Linux's ways")
+    try:
+        programs()
+        program()
+    except PartMissing as missing:
+        pytest.skip(str(missing))
+    chosen = [
+        item.callspec.params["scenario"].name
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.module.__name__ == __name__ and hasattr(item, "callspec")
+    ]
+    ran = campaign.run(chosen, "smoke", SEED, at_once=3, told=lambda _: None)
+    print(report.table(report.document(ran, "smoke", SEED, sum(outcome.seconds for outcome in ran))))
+    return {outcome.scenario.name: outcome for outcome in ran}
+
+
+@pytest.mark.parametrize("scenario", [pytest.param(one, id=one.name) for one in sorted(SCENARIOS, key=lambda s: s.number)])
+def test_the_promises_hold(scenario: Scenario, outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes[scenario.name]
+    assert not outcome.fault, outcome.fault
+    broken = [f"{promise['said']}: {promise['found']}" for promise in outcome.promises if not promise["kept"]]
+    assert not broken, "\n".join([*broken, str(dict(outcome.figures))])
