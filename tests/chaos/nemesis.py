@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from tests.chaos.ground import Ground
@@ -89,8 +89,10 @@ class Fleet:
         wait_until(lambda: self._ground.open_calls(worker), f"{worker.name} to be busy", within_s, every_s=0.02)
         return worker
 
+    def busy_one(self, within_s: float = 60.0) -> int:
+        """The place of a worker that has calls open, drawn from those that have."""
 
-def pauses(chance: random.Random, low_s: float, high_s: float) -> Iterator[float]:
-    """Seconds between two faults, for ever."""
-    while True:
-        yield chance.uniform(low_s, high_s)
+        def busy() -> list[int]:
+            return [place for place, worker in enumerate(self.workers) if self._ground.open_calls(worker)]
+
+        return self._ground.chance.choice(wait_until(busy, "a worker to be busy", within_s, every_s=0.02))

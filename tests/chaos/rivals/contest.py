@@ -102,7 +102,7 @@ class Procrastinate:
         return prompts
 
     def worker(self) -> Process:
-        arguments = ("-m", "procrastinate.cli", "--app", "tests.chaos.rivals.procrastinate_queue.app", "worker")
+        arguments = ("-m", "procrastinate", "--app", "tests.chaos.rivals.procrastinate_queue.app", "worker")
         return self._ground.processes.python(
             "procrastinate", *arguments, "--concurrency", str(PLACES), env=self._env
         )

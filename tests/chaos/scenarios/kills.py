@@ -10,6 +10,7 @@ from tests.chaos.result import Profile, Result, at_least, standing
 from tests.support.wait import wait_until
 
 KILLS: Final = {"smoke": 4, "full": 200}
+AHEAD: Final = 60
 JOBS: Final = {"smoke": 200, "full": 5_000}
 
 
@@ -24,8 +25,10 @@ def run(ground: Ground, profile: Profile) -> Result:
         # The kills are spread over the whole work, whatever the speed of the machine.
         due = jobs - (number + nemesis.chance.random()) * jobs / (kills + 1)
         wait_until(lambda due=due: ground.open_jobs() <= due, f"kill {number} to be due", 60, every_s=0.03)
-        place = nemesis.chance.randrange(2)
-        nemesis.kill(fleet.busy(place))
+        if ground.open_jobs() < AHEAD:  # the fleet was quicker than the kills
+            ids += submitter.mixed(AHEAD)
+        place = fleet.busy_one()
+        nemesis.kill(fleet.workers[place])
         fleet.replace(place)
     ground.until_done(60 + jobs / 50)
     verdict = ground.checked()
