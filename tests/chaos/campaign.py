@@ -47,6 +47,8 @@ SCENARIOS: Final = (
     Scenario(7, "outage", "a provider is down, another hangs", 300),
     Scenario(8, "limits", "four workers share a provider's limits", 300),
     Scenario(9, "twins", "parallel posts with one key, the API killed", 500),
+    Scenario(13, "lines", "late, thin, cut and reset connections", 300),
+    Scenario(14, "clock", "a worker whose clock is wrong", 120),
     Scenario(12, "head_to_head", "beside Celery and a queue in SQL", 900),
 )
 NAMES: Final = {scenario.name: scenario for scenario in SCENARIOS}

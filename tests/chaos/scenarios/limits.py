@@ -13,7 +13,6 @@ from tests.chaos.ground import Ground
 from tests.chaos.history import Event
 from tests.chaos.nemesis import Fleet, Nemesis
 from tests.chaos.result import Profile, Promise, Result, at_least, at_most, standing
-from tests.support.wait import wait_until
 from worker.domain.bucket import Bucket
 from worker.domain.failure import Lane
 
@@ -62,7 +61,8 @@ def run(ground: Ground, profile: Profile) -> Result:
         if phase.kill_redis:
             nemesis.told("redis-killed", ground.redis.kill)
         submitter.submit(int(phase.allowed(lasts_s)), Lane.BATCH, models=(f"{phase.name}/m",))
-        wait_until(lambda: ground.open_jobs() == 0, f"the phase {phase.name} to end", 5 * lasts_s + 30, every_s=0.1)
+        ground.until_done(3 * lasts_s + 10)  # where it takes longer, the share that is used tells
+    ground.until_done(60)
     verdict = ground.checked()
     history = ground.history()
     figures: dict[str, float] = {}
