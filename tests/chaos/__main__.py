@@ -23,7 +23,9 @@ def _told(outcome: Outcome) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog=report.COMMAND, description="Break things on purpose and count what was lost.")
+    parser = argparse.ArgumentParser(
+        prog=report.COMMAND, description="Break things on purpose and count what was lost."
+    )
     parser.add_argument("--profile", choices=("smoke", "full"), default="smoke", help="default: %(default)s")
     parser.add_argument("--seed", type=int, help="of an earlier run, to meet the same faults (default: drawn)")
     parser.add_argument("--only", action="append", choices=list(NAMES), metavar="NAME", help=", ".join(NAMES))

@@ -1,4 +1,4 @@
-"""Runs scenarios, each in a process of its own with a time after which it counts as broken, and gathers what they say."""
+"""Runs scenarios, each in a process of its own and not for ever, and gathers what they say."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""Were the promises kept? Looks at what was told and at what SQL says, when all is over; pure, so that it can be tested.
+"""Were the promises kept? Over what was told and what SQL says, when all is over; pure, so that it can be tested.
 
-    lost        an acknowledged job that SQL does not know, or a job in SQL that nobody asked for
-    stuck       an acknowledged job that has not ended
-    twice       two jobs made of one submission; a job that ended more than once, left a final state, or whose version did not go up by one each move
-    failed      a job that ended without an answer, though not because its worker died STARTS_MAX times with it
-    foreign     a recorded answer that the provider never gave for this job
-    unrecorded  a call the provider saw and SQL does not, or the reverse for a call that is said to be answered
-    money       tokens or cost on record that are not those of the provider's ledger; a sum that does not add up
-    extra       more calls than jobs, refusals and calls in flight when a worker died account for
+lost        an acknowledged job that SQL does not know, or a job in SQL that nobody asked for
+stuck       an acknowledged job that has not ended
+twice       two jobs made of one submission; a job that ended more than once, left a final state, or whose version
+            did not go up by one with each move
+failed      a job that ended without an answer, though not because its worker died STARTS_MAX times with it
+foreign     a recorded answer that the provider never gave for this job
+unrecorded  a call the provider saw and SQL does not, or the reverse for a call that is said to be answered
+money       tokens or cost on record that are not those of the provider's ledger; a sum that does not add up
+extra       more calls than jobs, refusals and calls in flight when a worker died account for
 """
 
 from __future__ import annotations

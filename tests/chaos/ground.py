@@ -11,7 +11,6 @@ import os
 import random
 import tempfile
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -33,7 +32,7 @@ from worker.deps import Deps, build
 from worker.domain.failure import Lane
 from worker.services.submit import JobRequest, submit
 from worker.settings import load
-from worker.store import keys, projects
+from worker.store import projects
 from worker.store.database import Database
 from worker.store.migrate import upgrade
 
@@ -221,8 +220,7 @@ class Submitter:
 
     def __init__(self, ground: Ground, env: dict[str, str]) -> None:
         self._ground = ground
-        settings = load(env)
-        self._deps: Deps = build(settings, CeleryHints(make_celery(settings.redis_url.get_secret_value())), connections=2)
+        self._deps: Deps = build(load(env), CeleryHints(make_celery(env["REDIS_URL"])), connections=2)
         with self._deps.database.write() as conn:
             self._project = projects.ensure(conn)
 
@@ -254,7 +252,7 @@ class Submitter:
 class Beside:
     """Runs `work` over and over in a thread beside the scenario; a fault of it is raised at the end."""
 
-    def __init__(self, work: Callable[[], None], every_s: float = 0.0) -> None:
+    def __init__(self, work: Callable[[], object], every_s: float = 0.0) -> None:
         self._work = work
         self._every_s = every_s
         self._over = threading.Event()
@@ -288,7 +286,3 @@ _DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def _migrate(url: str) -> None:
     with closing(Database(url)) as database:
         upgrade(database)
-
-
-def age_s(at: float) -> float:
-    return time.time() - at

@@ -21,7 +21,7 @@ def main() -> int:
     with Ground(f"{name}-{seed}", folder) as ground:
         try:
             result: Result = scenario.run(ground, cast("Profile", profile))
-        except Exception:
+        except Exception:  # noqa: BLE001 - told to whoever started us
             traceback.print_exc()
             for process in ground.processes.all[-6:]:
                 print(process.tail(15), file=sys.stderr)

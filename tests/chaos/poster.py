@@ -1,10 +1,11 @@
-"""Programs that submit work over HTTP, as users' programs do: each post with an idempotency key, repeated until taken."""
+"""Programs that submit over HTTP as users do: each post has an idempotency key and is repeated until taken."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -61,13 +62,15 @@ class Poster:
             answer = self._post(path, body, prompts[0])
             if answer is not None and answer.status_code in (200, 202):
                 told = answer.json()
-                made = told["data"] if "data" in told else [told]
+                made = told.get("data", [told])
                 for prompt, job in zip(prompts, made, strict=True):
                     self._ground.client.tell("submit-ok", prompt=prompt, job=job["id"])
                 with self._lock:
                     self.acknowledged += len(prompts)
                 return
-            self._ground.client.tell("submit-refused", prompt=prompts[0], status=answer.status_code if answer else 0)
+            self._ground.client.tell(
+                "submit-refused", prompt=prompts[0], status=answer.status_code if answer is not None else 0
+            )
             time.sleep(0.1)
         with self._lock:
             self.gave_up += 1
@@ -76,11 +79,9 @@ class Poster:
         client = self._client()
         began = time.monotonic()
         answer = None
-        try:
+        with suppress(httpx.HTTPError):
             answer = client.post(path, json=body, headers={"Idempotency-Key": key})
-        except httpx.HTTPError:
-            pass
-        told = Posted(answer.status_code if answer else 0, time.monotonic() - began, time.time())
+        told = Posted(answer.status_code if answer is not None else 0, time.monotonic() - began, time.time())
         with self._lock:
             self.answers.append(told)
         return answer

@@ -3,8 +3,8 @@
     python -m tests.chaos.provider LEDGER SEED     prints its port and serves until SIGTERM
 
 Any path ending in /chat/completions is a call; what stands before `/v1` names the provider it is for, so that one
-process plays several. `POST /plan` says how one of them behaves from the next request on; `GET /flush` brings the ledger
-to the disk and tells how many calls are open.
+process plays several. `POST /plan` says how one of them behaves from the next request on; `GET /flush` brings the
+ledger to the disk and tells how many calls are open.
 
 What becomes of a request depends on the seed, its prompt and how often that prompt was asked, not on the order in which
 requests come: a campaign that is run again meets the same answers, tokens, latencies and refusals.

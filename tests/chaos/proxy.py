@@ -120,7 +120,7 @@ class Proxy:
     async def _pump(self, source: asyncio.StreamReader, to: asyncio.StreamWriter, *, reply: bool) -> None:
         while True:
             data = await source.read(PIECE)
-            while self._fault.black_hole:
+            while self._fault.black_hole:  # noqa: ASYNC110 - set from another thread
                 await asyncio.sleep(LOOK_S)
             if not data:
                 if self._fault.linger_s:

@@ -1,4 +1,4 @@
-"""The fault campaign in small (`python3 run.py chaos`), a test for each scenario; the full profile is a matter of minutes."""
+"""The fault campaign in small (`python3 run.py chaos`), a test for each scenario."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def outcomes(request: pytest.FixtureRequest) -> dict[str, Outcome]:
     except PartMissing as missing:
         pytest.skip(str(missing))
     chosen = [
-        item.callspec.params["scenario"].name
+        str(item.callspec.id)
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.module.__name__ == __name__ and hasattr(item, "callspec")
     ]
@@ -36,7 +36,9 @@ def outcomes(request: pytest.FixtureRequest) -> dict[str, Outcome]:
     return {outcome.scenario.name: outcome for outcome in ran}
 
 
-@pytest.mark.parametrize("scenario", [pytest.param(one, id=one.name) for one in sorted(SCENARIOS, key=lambda s: s.number)])
+@pytest.mark.parametrize(
+    "scenario", [pytest.param(one, id=one.name) for one in sorted(SCENARIOS, key=lambda s: s.number)]
+)
 def test_the_promises_hold(scenario: Scenario, outcomes: dict[str, Outcome]) -> None:
     outcome = outcomes[scenario.name]
     assert not outcome.fault, outcome.fault

@@ -103,9 +103,7 @@ class Procrastinate:
 
     def worker(self) -> Process:
         arguments = ("-m", "procrastinate", "--app", "tests.chaos.rivals.procrastinate_queue.app", "worker")
-        return self._ground.processes.python(
-            "procrastinate", *arguments, "--concurrency", str(PLACES), env=self._env
-        )
+        return self._ground.processes.python("procrastinate", *arguments, "--concurrency", str(PLACES), env=self._env)
 
     def answered(self) -> dict[str, int]:
         return stored(self._url)

@@ -6,6 +6,7 @@ mark back. What waits for the lock when its worker dies is rolled back, since no
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import psycopg
@@ -34,7 +35,7 @@ def run(ground: Ground, profile: Profile) -> Result:
             conn.execute("LOCK TABLE attempt IN SHARE MODE")  # reading goes on; marks wait
             submitter.submit(6 * WORKERS)
             for worker in fleet.workers:
-                wait_until(lambda worker=worker: _claimed(ground, worker.pid), f"{worker.name} to claim", 20, 0.02)
+                wait_until(partial(_claimed, ground, worker.pid), f"{worker.name} to claim", 20, 0.02)
             for worker in fleet.workers:
                 claimed += _claimed(ground, worker.pid)
                 nemesis.kill(worker)
@@ -58,8 +59,7 @@ def run(ground: Ground, profile: Profile) -> Result:
 
 def _claimed(ground: Ground, pid: int) -> int:
     rows = ground.sql(
-        "SELECT count(*) FROM job j JOIN worker w ON w.id = j.worker_id"
-        " WHERE w.pid = %s AND j.status = 'in_progress'",
+        "SELECT count(*) FROM job j JOIN worker w ON w.id = j.worker_id WHERE w.pid = %s AND j.status = 'in_progress'",
         pid,
     )
     return int(rows[0][0])

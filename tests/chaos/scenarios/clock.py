@@ -1,12 +1,13 @@
 """14. A worker whose clock is ten minutes wrong, one ahead and one behind, works beside others and dies as others do.
 
-It takes libfaketime, which stands between a process and the system's clock; the product itself has no hook for it. Where
-the library is not installed, the result says so and nothing is promised.
+It takes libfaketime, which stands between a process and the system's clock; the product itself has no hook for it.
+Where the library is not installed (as a package of the system, or into .venv), the result says so.
 """
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,7 @@ def run(ground: Ground, profile: Profile) -> Result:
         worker.wait_for_line(r"\bready\.")
     submitter.mixed(JOBS[profile])
     for worker in workers[:2]:
-        worker.wait_for(lambda worker=worker: ground.open_calls(worker), "being busy")
+        worker.wait_for(partial(ground.open_calls, worker), "being busy")
         nemesis.kill(worker)
     ground.until_done(120)
     verdict = ground.checked()

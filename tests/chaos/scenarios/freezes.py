@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Final
 
 from tests.chaos.ground import Ground
@@ -26,10 +27,10 @@ def run(ground: Ground, profile: Profile) -> Result:
         submitter.mixed(JOBS_EACH)
         worker = fleet.busy(number % 2)
         nemesis.freeze(worker)
-        wait_until(lambda worker=worker: _buried(ground, worker), "the frozen worker to be declared dead", 20)
+        wait_until(partial(_buried, ground, worker), "the frozen worker to be declared dead", 20)
         time.sleep(nemesis.chance.uniform(0.0, 0.3))  # its jobs are now being done by the other, or already have been
         nemesis.thaw(worker)
-        worker.wait_for(lambda worker=worker: _back(ground, worker), "registering anew")
+        worker.wait_for(partial(_back, ground, worker), "registering anew")
     done = ground.until_done(60)
     # Not before each late answer had its time: a worker writes it down in one transaction with what else it has.
     time.sleep(1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from tests.chaos.ground import Ground
@@ -24,7 +25,7 @@ def run(ground: Ground, profile: Profile) -> Result:
     for number in range(kills):
         # The kills are spread over the whole work, whatever the speed of the machine.
         due = jobs - (number + nemesis.chance.random()) * jobs / (kills + 1)
-        wait_until(lambda due=due: ground.open_jobs() <= due, f"kill {number} to be due", 60, every_s=0.03)
+        wait_until(partial(_left, ground, due), f"kill {number} to be due", 60, every_s=0.03)
         if ground.open_jobs() < AHEAD:  # the fleet was quicker than the kills
             ids += submitter.mixed(AHEAD)
         place = fleet.busy_one()
@@ -41,3 +42,7 @@ def run(ground: Ground, profile: Profile) -> Result:
             at_least("all jobs were taken", counts.jobs, len(ids)),
         ],
     )
+
+
+def _left(ground: Ground, due: float) -> bool:
+    return ground.open_jobs() <= due

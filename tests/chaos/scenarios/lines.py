@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Final
 
 from tests.chaos.ground import Ground
@@ -39,7 +40,7 @@ def run(ground: Ground, profile: Profile) -> Result:
             ids += submitter.mixed(JOBS[profile] // ROUNDS[profile])
             for proxy, faults in ((database, DATABASE), (provider, PROVIDER)):
                 for fault in faults:
-                    nemesis.told("line", lambda proxy=proxy, fault=fault: proxy.become(fault))
+                    nemesis.told("line", partial(proxy.become, fault))
                     time.sleep(lasts_s)
                 proxy.become(WELL)
             for _ in range(3):

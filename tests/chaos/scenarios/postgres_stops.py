@@ -63,9 +63,9 @@ def run(ground: Ground, profile: Profile) -> Result:
             at_least("posts came while it was away", len(refusals), STOPS[profile]),
             at_most("the API says 503 at once", slowest, REFUSED_S, " s"),
             at_most("and nothing else but 503", len(odd), 0),
-            nothing("every post was taken in the end", []) if not poster.gave_up else at_most(
-                "every post was taken in the end", poster.gave_up, 0
-            ),
+            nothing("every post was taken in the end", [])
+            if not poster.gave_up
+            else at_most("every post was taken in the end", poster.gave_up, 0),
         ],
     )
 

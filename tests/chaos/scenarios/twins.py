@@ -42,13 +42,15 @@ def run(ground: Ground, profile: Profile) -> Result:
             if at_answer:
                 doomed.die_at_answer(chance.randrange(3))
             ids: list[str] = []
-            twins = [_Twin(prompt, [web.proxy.port for web in (doomed, webs[1 - number % 2])], ids) for _ in range(TWINS)]
+            twins = [
+                _Twin(prompt, [web.proxy.port for web in (doomed, webs[1 - number % 2])], ids) for _ in range(TWINS)
+            ]
             for twin in twins:
                 twin.start()
             if not at_answer:
                 time.sleep(chance.uniform(0.0, SPREAD_S))
             else:
-                wait_until(lambda doomed=doomed: not doomed.process.running, "the web process to die", 20)
+                wait_until(doomed.ended, "the web process to die", 20)
             nemesis.told("web-killed", doomed.process.kill)
             for twin in twins:
                 twin.join(PATIENCE_S + 5)
@@ -89,6 +91,9 @@ class _Web:
     def listens(self) -> bool:
         assert self.process.running, self.process.tail()
         return listening(self._port)
+
+    def ended(self) -> bool:
+        return not self.process.running
 
     def die_at_answer(self, number: int) -> None:
         """The answers before this one go out; this one and all after it do not."""
