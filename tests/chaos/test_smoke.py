@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,8 @@ from tests.support.redis import program
 
 pytestmark = [pytest.mark.postgres, pytest.mark.redis, pytest.mark.slow]
 SEED = 1
+# Strict: whoever keeps such a promise hears of it here.
+_NOT_YET = {"limits": "each worker keeps the configured limits by itself: four workers use them four times"}
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +40,14 @@ def outcomes(request: pytest.FixtureRequest) -> dict[str, Outcome]:
     return {outcome.scenario.name: outcome for outcome in ran}
 
 
-@pytest.mark.parametrize(
-    "scenario", [pytest.param(one, id=one.name) for one in sorted(SCENARIOS, key=lambda s: s.number)]
-)
+def _cases() -> Iterator[Any]:
+    for scenario in sorted(SCENARIOS, key=lambda one: one.number):
+        why = _NOT_YET.get(scenario.name)
+        marks = [pytest.mark.xfail(strict=True, reason=why)] if why is not None else []
+        yield pytest.param(scenario, id=scenario.name, marks=marks)
+
+
+@pytest.mark.parametrize("scenario", _cases())
 def test_the_promises_hold(scenario: Scenario, outcomes: dict[str, Outcome]) -> None:
     outcome = outcomes[scenario.name]
     assert not outcome.fault, outcome.fault
