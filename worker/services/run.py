@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Final
 
 import httpx
 
@@ -40,6 +41,8 @@ from worker.services.course import (
     with_repair,
 )
 from worker.store.jobs import Settle
+
+_UNSENT: Final = "stopped before the request left"
 
 
 async def run(bench: Bench, held: Held, control: Control) -> None:
@@ -160,12 +163,21 @@ async def _call(course: Course, letter: _Letter) -> bool:
     The door is entered in the same breath as it was looked at: of many that wait to probe a target, one goes.
     """
     gate, target, key = course.bench.gate, letter.ask.target, letter.ask.key
+    if not course.bench.engine.fresh():
+        await _settle(course, Return())
+        return True
     tokens = course.walk.needs.tokens
     gate.enter(target, tokens, clock.monotonic_s())
     outcome: Outcome | None = None
     try:
         row = await _mark(course, letter)
         if row is None:
+            return True
+        if not course.bench.engine.fresh():
+            # We were frozen while it was marked: the claim may have passed on since the mark looked at it.
+            course.calls -= 1
+            course.done.append(replace(row, state=AttemptState.CANCELLED, reason=_UNSENT))
+            await _settle(course, Return())
             return True
         try:
             outcome, reply = await _send(course, letter)
@@ -246,7 +258,7 @@ async def _never_sent(course: Course, row: AttemptRow, mark: asyncio.Future[bool
     """The call was marked and not made: the row says so."""
     with suppress(OverBudget):
         if await mark:
-            course.done.append(replace(row, state=AttemptState.CANCELLED, reason="stopped before the request left"))
+            course.done.append(replace(row, state=AttemptState.CANCELLED, reason=_UNSENT))
     await _settle(course, Return())
 
 

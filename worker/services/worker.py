@@ -25,6 +25,7 @@ from worker.store.database import Unavailable
 RELEASE: Final = "0.1.0"
 CANCEL_LOOK_S: Final = 0.5
 SWEEP_S: Final = 3.0
+FRESH: Final = 2 / 3  # of the lease: a call that begins so soon after a beat begins before its job can be taken back
 # The loop's thread competes with the database threads for the interpreter; the default of 5 ms is a long wait for it.
 SWITCH_S: Final = 0.001
 
@@ -37,6 +38,7 @@ class Worker:
         self._settings = deps.settings
         self._id = clock.new_id("wrk")
         self._sweep_s = min(SWEEP_S, self._settings.lease_s / 3)
+        self._beaten_s = clock.monotonic_s()  # when we last knew ourselves alive
         self._gate: Gate | None = None
         self._stopping = threading.Event()
         self._drained = threading.Event()  # until then it beats: a drain may last longer than the lease
@@ -47,6 +49,7 @@ class Worker:
             slots=self._settings.slots,
             poll_s=self._settings.poll_s,
             worker_id=lambda: self._id,
+            fresh=self._fresh,
         )
 
     @property
@@ -93,6 +96,7 @@ class Worker:
         events.emit("worker.stopped", worker_id=self._id)
 
     def _register(self) -> None:
+        began_s = clock.monotonic_s()
         with self._deps.database.write() as conn:
             workers.register(
                 conn,
@@ -102,6 +106,13 @@ class Worker:
                 lanes=[lane.value for lane in self._settings.lanes],
                 release=RELEASE,
             )
+        self._beaten_s = began_s
+
+    def _fresh(self) -> bool:
+        """Whether nobody can have taken back our claims yet, by our own steady clock. Two beats are always enough."""
+        lease_s = self._settings.lease_s
+        bound_s = max(FRESH * lease_s, min(lease_s, 2 * self._settings.heartbeat_s))
+        return clock.monotonic_s() - self._beaten_s < bound_s
 
     async def _open(self, engine: Engine) -> tuple[Run, Callable[[], Awaitable[None]]]:
         """On the loop: what every job is run with."""
@@ -129,10 +140,15 @@ class Worker:
         report = self.engine.report()
         if self._gate is not None:
             report |= self._gate.report(clock.monotonic_s())
+        began_s = clock.monotonic_s()
         with self._deps.database.write() as conn:
             alive = workers.beat(conn, self._id, report)
-        if not alive:
+            passed_on = alive or self._id not in workers.dead_holders(conn)
+        if alive:
+            self._beaten_s = began_s
+        elif passed_on:
             # We were away for longer than the lease: what we held has passed on, and its late writes are refused.
+            # Not before: a call begun under a claim that is about to be taken back would be made twice.
             events.emit("worker.declared_dead", level="warning", worker_id=self._id)
             self._id = clock.new_id("wrk")
             self._register()
