@@ -16,7 +16,7 @@ from tests.chaos.ground import Ground
 from tests.support.processes import Process
 from tests.support.wait import wait_until
 
-SETTLED_S: Final = 0.1  # a commit that was on its way to the database when its worker died has arrived by then
+SETTLED_S: Final = 0.1  # between two looks, until both see the same
 
 
 class Nemesis:
@@ -27,12 +27,10 @@ class Nemesis:
     def kill(self, process: Process) -> int:
         """kill -9 of the worker's whole group. How many calls it had open."""
         process.kill()
-        time.sleep(SETTLED_S)
         return self._tell("kill", process)
 
     def freeze(self, process: Process) -> int:
         process.freeze()
-        time.sleep(SETTLED_S)
         return self._tell("freeze", process)
 
     def thaw(self, process: Process) -> None:
@@ -61,9 +59,24 @@ class Nemesis:
         deed()
 
     def _tell(self, what: str, process: Process) -> int:
-        opened = self._ground.open_calls(process)
+        opened = settled(self._ground, process)
         self._ground.nemesis.tell(what, pid=process.pid, open=opened)
         return len(opened)
+
+    def cut_off(self, process: Process) -> None:
+        """Tell that this worker has been cut off from the database."""
+        self._tell("cut-off", process)
+
+
+def settled(ground: Ground, process: Process) -> list[dict[str, str]]:
+    """The calls a worker has open when what it had sent to the database before its end has been dealt with there."""
+    seen: list[dict[str, str]] | None = None
+    while True:
+        found = ground.open_calls(process)
+        if found == seen:
+            return found
+        seen = found
+        time.sleep(SETTLED_S)
 
 
 class Fleet:

@@ -11,7 +11,7 @@ from tests.chaos import books
 from tests.chaos.checker import check
 from tests.chaos.ground import Ground
 from tests.chaos.history import Event
-from tests.chaos.nemesis import SETTLED_S
+from tests.chaos.nemesis import Nemesis
 from tests.chaos.result import Profile, Promise, Result, at_most, standing
 from tests.chaos.rivals.contest import Completar, Contestant, LateCelery, Procrastinate
 from tests.support.wait import wait_until
@@ -56,6 +56,7 @@ def _ours(history: list[Event]) -> list[Event]:
 
 def _contest(ground: Ground, contestant: Contestant, profile: Profile, faults: str) -> dict[str, Any]:
     chance = random.Random(f"{ground.seed} {faults}")  # the same faults for each of them
+    nemesis = Nemesis(ground)
     ground.redis.healed()
     prompts = set(contestant.submit(JOBS[profile]))
     workers = [contestant.worker() for _ in range(WORKERS)]
@@ -67,12 +68,7 @@ def _contest(ground: Ground, contestant: Contestant, profile: Profile, faults: s
     for _ in range(KILLS[profile]):
         time.sleep(EVERY_S[profile] * chance.uniform(0.5, 1.5))
         place = chance.randrange(WORKERS)
-        opened = ground.open_calls(workers[place])
-        workers[place].kill()
-        time.sleep(SETTLED_S)
-        # What was open a moment before may have ended, and something else begun: both count as open.
-        opened += [call for call in ground.open_calls(workers[place]) if call not in opened]
-        ground.nemesis.tell("kill", pid=workers[place].pid, open=opened)
+        nemesis.kill(workers[place])
         workers[place] = contestant.worker()
     if "Redis" in faults and contestant.needs_redis:
         ground.redis.kill()
@@ -86,10 +82,10 @@ def _contest(ground: Ground, contestant: Contestant, profile: Profile, faults: s
             break
         time.sleep(0.2)
     answers = done()
+    if recovered is None and len(answers) == len(prompts):
+        recovered = round(time.monotonic() - over_at, 1)  # at the very last moment
     for worker in workers:
-        opened = ground.open_calls(worker)
-        worker.kill()
-        ground.nemesis.tell("kill", pid=worker.pid, open=opened)
+        nemesis.kill(worker)
     sends = [event["prompt"] for event in ground.history() if event.what == "send" and event["prompt"] in prompts]
     return {
         "queue": contestant.name,

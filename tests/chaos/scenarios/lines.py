@@ -53,7 +53,7 @@ def run(ground: Ground, profile: Profile) -> Result:
             fleet.busy(0)
             database.become(Fault(black_hole=True))
             time.sleep(0.2)
-            nemesis._tell("cut-off", afflicted)
+            nemesis.cut_off(afflicted)
             wait_until(lambda: _dead(ground, afflicted.pid), "the worker that is cut off to be declared dead", 30)
             database.become(WELL)
             database.reset()
