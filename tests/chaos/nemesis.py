@@ -39,8 +39,10 @@ class Nemesis:
 
     def deploy_over(self, process: Process) -> None:
         """SIGTERM as a platform sends it; the kill after its grace is `end`'s."""
-        self._tell("term", process)
+        before = self._ground.open_calls(process)
         process.signal(signal.SIGTERM)
+        after = [call for call in self._ground.open_calls(process) if call not in before]
+        self._ground.nemesis.tell("term", pid=process.pid, open=before + after)
 
     def end(self, process: Process, term_at: float, grace_s: float) -> float | None:
         """Wait for a process that was told to go; SIGKILL when its grace is over. Seconds it took, None: killed."""
