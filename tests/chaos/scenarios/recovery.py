@@ -10,7 +10,6 @@ from tests.chaos import books
 from tests.chaos.ground import QUICK, Ground
 from tests.chaos.nemesis import Fleet, Nemesis
 from tests.chaos.result import Profile, Result, at_most, standing
-from tests.support.processes import Process
 from tests.support.wait import wait_until
 
 ROUNDS: Final = {"smoke": 1, "full": 5}
@@ -30,7 +29,7 @@ def run(ground: Ground, profile: Profile) -> Result:
         fleet.ready()
         submitter.submit(ORPHANS)
         doomed = fleet.workers[0]
-        wait_until(partial(_all_open, ground, doomed), "all calls to be open", 30)
+        wait_until(partial(_all_open, ground), "all calls to have reached the provider", 30)
         ground.plan(low_s=0.0, high_s=0.1)
         time.sleep(nemesis.chance.uniform(0.0, 3.0) if profile == "full" else 0.0)  # anywhere between two beats
         fleet.replace(0).wait_for_line(r"\bready\.")
@@ -51,8 +50,8 @@ def run(ground: Ground, profile: Profile) -> Result:
     )
 
 
-def _all_open(ground: Ground, worker: Process) -> bool:
-    return len(ground.open_calls(worker)) >= ORPHANS
+def _all_open(ground: Ground) -> bool:
+    return ground.provider_calls()["open"] >= ORPHANS
 
 
 def _claimed_after(ground: Ground, died_at: float) -> list[float]:
