@@ -47,7 +47,7 @@ def _cases() -> Iterator[Any]:
         yield pytest.param(scenario, id=scenario.name, marks=marks)
 
 
-@pytest.mark.parametrize("scenario", _cases())
+@pytest.mark.parametrize("scenario", list(_cases()))
 def test_the_promises_hold(scenario: Scenario, outcomes: dict[str, Outcome]) -> None:
     outcome = outcomes[scenario.name]
     assert not outcome.fault, outcome.fault

@@ -133,6 +133,9 @@ def _written(course: Course, ask: Ask) -> _Letter | None:
 async def _ask(course: Course, letter: _Letter) -> bool:
     """One call. True when the job has left: it ended, or its claim was lost."""
     bench = course.bench
+    if not bench.engine.fresh():
+        await _settle(course, Return())
+        return True
     if course.purse is not None and letter.estimate_nano is not None:
         refusal = course.purse.refusal(letter.ask.target.name, letter.estimate_nano)
         if refusal is not None:
@@ -163,9 +166,6 @@ async def _call(course: Course, letter: _Letter) -> bool:
     The door is entered in the same breath as it was looked at: of many that wait to probe a target, one goes.
     """
     gate, target, key = course.bench.gate, letter.ask.target, letter.ask.key
-    if not course.bench.engine.fresh():
-        await _settle(course, Return())
-        return True
     tokens = course.walk.needs.tokens
     gate.enter(target, tokens, clock.monotonic_s())
     outcome: Outcome | None = None
