@@ -77,7 +77,10 @@ class CeleryHints:
     kind: HintsKind = "redis"
 
     def __init__(self, app: Celery) -> None:
-        app.conf.broker_transport_options = {**app.conf.broker_transport_options, **_AT_ONCE}
+        # A broker that is there and silent (frozen, or cut off without a word) holds the caller no longer than one
+        # that refuses: posts took 5 s then.
+        silent = {"socket_timeout": PUBLISH_S}
+        app.conf.broker_transport_options = {**app.conf.broker_transport_options, **_AT_ONCE, **silent}
         self._app = app
         self._quiet = threading.Event()
 

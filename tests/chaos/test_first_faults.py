@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.support import scripted_provider as script
@@ -125,6 +126,14 @@ def test_a_dead_broker_stops_neither_intake_nor_work(
     assert worker.stop() == 0
 
 
+def test_a_silent_broker_holds_no_caller_up(station: Station, redis_server: Redis) -> None:
+    station.one()  # its connection is open now, and stays open
+    redis_server.freeze()
+    began = time.monotonic()
+    station.one()
+    assert time.monotonic() - began < 1.0, "one that says nothing must not cost more than one that refuses"
+
+
 def test_sigterm_under_load_ends_in_time_and_gives_back_what_it_did_not_finish(
     station: Station, provider: ScriptedProvider, processes: Processes
 ) -> None:
@@ -207,6 +216,29 @@ def test_a_worker_frozen_past_its_lease_cannot_write_over_a_newer_fate(
     fresh = station.submit(5, prompt="afterwards")
     assert {j.status for j in station.ended(fresh)} == {JobStatus.COMPLETED}
     assert frozen.running
+
+
+def test_a_worker_frozen_while_it_marks_a_call_does_not_make_it(
+    station: Station, provider: ScriptedProvider, processes: Processes, postgres: Postgres, postgres_url: str
+) -> None:
+    """Its mark looked at the claim before the freeze and is committed after it, when the job is somebody else's."""
+    frozen = processes.worker(station.env)
+    url = postgres_url.replace("+psycopg", "")
+    with psycopg.connect(url) as holding, psycopg.connect(url, autocommit=True) as looking:
+        holding.execute("LOCK TABLE attempt IN SHARE MODE")
+        job_id = station.one()
+        waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO attempt%'"
+        wait_until(lambda: looking.execute(waits).fetchone(), "the mark to wait for the lock")
+        frozen.freeze()
+    processes.worker(station.env)
+    (job,) = station.ended([job_id], within_s=20)
+    assert job.status is JobStatus.COMPLETED
+    frozen.thaw()
+    frozen.wait_for_line("worker.declared_dead")
+    fresh = station.submit(5, prompt="afterwards")
+    assert {j.status for j in station.ended(fresh)} == {JobStatus.COMPLETED}
+    assert max(_calls_by_prompt(provider).values()) == 1
+    assert station.course(job_id) == ["first:cancelled", "first:answered"]
 
 
 def test_the_database_stopped_hard_loses_no_answer(

@@ -93,8 +93,13 @@ class Engine:
         poll_s: float,
         worker_id: Callable[[], str],
         spool: Spool | None = None,
+        fresh: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`worker_id` is asked at each claim: it changes when the worker was declared dead and registered anew."""
+        """`worker_id` is asked at each claim: it changes when the worker was declared dead and registered anew.
+
+        While it is not `fresh` its claims may pass on at any moment: it claims nothing, and no call may begin.
+        """
+        self.fresh: Final = fresh
         self._database = database
         self._lane_names = tuple(lanes)
         self._slots = slots
@@ -223,7 +228,7 @@ class Engine:
             self._ask_for_more(state)
 
     def _ask_for_more(self, state: _LaneState) -> None:
-        if not self._draining and not state.claiming and self._wanted(state):
+        if not self._draining and not state.claiming and self._wanted(state) and self.fresh():
             state.claiming = True
             self.loop.create_task(self._claim(state)).add_done_callback(_loud)
 

@@ -137,12 +137,14 @@ async def _second(course: Course, first: Sent) -> Sent | None:
     sent: Sent | None = None
     row, mark = begun(course, letter)
     try:
-        if await asyncio.shield(mark):
+        if not await asyncio.shield(mark):
+            course.rows -= 1
+        elif not course.bench.engine.fresh():  # as for the first call: the claim may have passed on meanwhile
+            unsent(course, row)
+        else:
             sent = Sent(letter, row, ticket, clock.monotonic_s())
             course.walk.hedged = True
             course.calls += 1
-        else:
-            course.rows -= 1
     except OverBudget:
         course.rows -= 1
     except Closing:  # the process ends and the database is away; whether the mark is there nobody knows

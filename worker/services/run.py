@@ -123,6 +123,9 @@ async def _rest(course: Course, wait_s: float, *, park: bool = True) -> bool:
 async def _ask(course: Course, letter: Letter) -> bool:
     """One call, or two of which the first good answer wins. True when the job has left."""
     bench = course.bench
+    if not bench.engine.fresh():
+        await _settle(course, Return())
+        return True
     if course.purse is not None and letter.estimate_nano is not None:
         refusal = course.purse.refusal(letter.ask.target.name, letter.estimate_nano)
         if refusal is not None:
@@ -210,6 +213,11 @@ async def _mark(course: Course, letter: Letter) -> AttemptRow | None:
     if not held:
         course.rows -= 1
         # The claim is lost, or somebody asked to stop between two calls: settle finds out which.
+        await _settle(course, Return())
+        return None
+    if not course.bench.engine.fresh():
+        # We were frozen while it was marked: the claim may have passed on since the mark looked at it.
+        unsent(course, row)
         await _settle(course, Return())
         return None
     course.calls += 1

@@ -33,6 +33,7 @@ RELEASE: Final = "0.1.0"
 CANCEL_LOOK_S: Final = 0.4  # a cancelled job starts no call in any case; this is when it hears of it
 SWEEP_S: Final = 3.0
 RECORD_S: Final = 1.0  # at the end of a drain, for the writes of the calls that were hung up on
+FRESH: Final = 2 / 3  # of the lease: a call that begins so soon after a beat begins before its job can be taken back
 # The loop's thread competes with the database threads for the interpreter; the default of 5 ms is a long wait for it.
 SWITCH_S: Final = 0.001
 
@@ -75,6 +76,7 @@ class Worker:
         self._settings = deps.settings
         self._id = clock.new_id("wrk")
         self._sweep_s = min(SWEEP_S, self._settings.lease_s / 3)
+        self._beaten_s = clock.monotonic_s()  # when we last knew ourselves alive
         self._gate: Gate | None = None
         self._live = 1  # worker processes, by their heartbeats: where Redis is away a limit is divided by them
         self._stopping = threading.Event()
@@ -89,6 +91,7 @@ class Worker:
             poll_s=self._settings.poll_s,
             worker_id=lambda: self._id,
             spool=self._spool,
+            fresh=self._fresh,
         )
         tags = {(spec.name, key.name): key.tag for spec in deps.catalog.providers.values() for key in spec.keys}
         self._pauses = PauseWatch(deps.database, self.engine, self._settings.lanes, lambda: self._id, tags)
@@ -158,6 +161,7 @@ class Worker:
         events.emit("worker.stopped", worker_id=self._id)
 
     def _register(self) -> None:
+        began_s = clock.monotonic_s()
         with self._deps.database.write() as conn:
             workers.register(
                 conn,
@@ -168,6 +172,13 @@ class Worker:
                 release=RELEASE,
             )
             self._live = workers.living(conn, self._settings.lease_s)
+        self._beaten_s = began_s
+
+    def _fresh(self) -> bool:
+        """Whether nobody can have taken back our claims yet, by our own steady clock. Two beats are always enough."""
+        lease_s = self._settings.lease_s
+        bound_s = max(FRESH * lease_s, min(lease_s, 2 * self._settings.heartbeat_s))
+        return clock.monotonic_s() - self._beaten_s < bound_s
 
     async def _open(self, engine: Engine) -> tuple[Run, Callable[[], Awaitable[None]]]:
         """On the loop: what every job is run with."""
@@ -221,9 +232,11 @@ class Worker:
         report = self.engine.report()
         if self._gate is not None:
             report |= self._gate.report(clock.monotonic_s())
+        began_s = clock.monotonic_s()
         try:
             with self._deps.database.write() as conn:
                 alive = workers.beat(conn, self._id, report)
+                passed_on = alive or self._id not in workers.dead_holders(conn)
                 self._live = workers.living(conn, self._settings.lease_s)
         except Unavailable:
             self._outage.silent()
@@ -231,8 +244,11 @@ class Worker:
         self._outage.heard(clock.monotonic_s())
         if self._gate is not None:
             self._gate.live = self._live
-        if not alive:
+        if alive:
+            self._beaten_s = began_s
+        elif passed_on:
             # We were away for longer than the lease: what we held has passed on, and its late writes are refused.
+            # Not before: a call begun under a claim that is about to be taken back would be made twice.
             events.emit("worker.declared_dead", level="warning", worker_id=self._id)
             self._id = clock.new_id("wrk")
             self._register()
