@@ -50,7 +50,7 @@ LINTERS = {
 ORDER = ["--randomly-seed=1"] if os.environ.get("CI") else []
 TESTS = {
     "pytest": [str(PYTHON), "-m", "pytest", "-n", "2", "--ignore=tests/chaos", *ORDER],
-    "pytest chaos": [str(PYTHON), "-m", "pytest", "tests/chaos"],  # these meet deadlines, so they run alone
+    "pytest chaos": [str(PYTHON), "-m", "pytest", "tests/chaos", *ORDER],  # these meet deadlines, so they run alone
 }
 
 

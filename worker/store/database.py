@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -47,6 +48,7 @@ class Database:
             }
         else:
             options["connect_args"] = {"timeout": 10.0, "check_same_thread": False}
+        self._gone = threading.Event()
         self._engine = sa.create_engine(self.url, **options)
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._pulse = Pulse(self.url.host or self.url.query.get("host"), self.url.port)  # type: ignore[arg-type]
@@ -63,8 +65,7 @@ class Database:
         Without `durable` the commit does not wait for the disk; the next durable one of any session brings it there,
         for the log is written in order.
         """
-        self._try_nothing_in_vain()
-        with _translated(), self._engine.begin() as conn:
+        with self._lent(self._engine) as conn, conn.begin():
             if not durable and self.dialect == "postgresql":
                 conn.exec_driver_sql("SET LOCAL synchronous_commit TO off")
             yield conn
@@ -72,8 +73,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Statements that each see the newest committed rows. Raises Unavailable when the database is away."""
-        self._try_nothing_in_vain()
-        with _translated(), self._autocommit.connect() as conn:
+        with self._lent(self._autocommit) as conn:
             yield conn
 
     @contextmanager
@@ -85,11 +85,20 @@ class Database:
             finally:
                 conn.invalidate()
 
-    def _try_nothing_in_vain(self) -> None:
-        if self._pulse.stopped():
-            raise Unavailable("the database does not answer")
+    @contextmanager
+    def _lent(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        if self._gone.is_set() or self._pulse.stopped():
+            raise Unavailable("closed" if self._gone.is_set() else "the database does not answer")
+        with _translated(), engine.connect() as conn:
+            try:
+                yield conn
+            finally:
+                if self._gone.is_set():  # nobody is left to close it later
+                    conn.invalidate()
 
     def close(self) -> None:
+        """For good: whoever still asks, in a thread of its own perhaps, finds it Unavailable."""
+        self._gone.set()
         self._engine.dispose()
 
 
