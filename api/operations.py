@@ -19,7 +19,6 @@ from werkzeug.datastructures import MultiDict
 from api import body, problems
 from api.auth import Scope
 from api.desk import Desk
-from api.faults import faults_of
 from api.problems import (
     BAD_TYPE,
     INTERNAL,
@@ -37,6 +36,7 @@ from api.problems import (
 )
 from worker import clock
 from worker.domain.answer import Json
+from worker.services.openai.faults import faults_of
 from worker.store.keys import ApiKey
 from worker.store.text import dumps
 

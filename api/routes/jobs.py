@@ -49,7 +49,6 @@ from api.job import (
     url_of,
 )
 from api.operations import Answer, Body, Call, Header, Operations, Reply, validated
-from api.portable import EmbeddingInput, PortableInput, set_fields
 from api.problems import (
     CONFLICT,
     GONE,
@@ -68,6 +67,7 @@ from worker.domain.money import nano_of
 from worker.domain.state import FINAL, JobStatus
 from worker.providers.catalog import UnknownModel
 from worker.services.cancel import cancel as cancel_job
+from worker.services.openai.portable import EmbeddingInput, PortableInput, set_fields
 from worker.services.retry import retry as retry_job
 from worker.services.submit import JobRequest, Submitted, submit
 from worker.store import attempts, views
