@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
+from worker.store import batch_tables
 from worker.store.database import Database
-from worker.store.tables import metadata
 
 database: Database = context.config.attributes["database"]
 
@@ -16,6 +16,6 @@ with database.write() as connection:
         connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
         # Two releases may start at once.
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7263514)"))
-    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
+    context.configure(connection=connection, target_metadata=batch_tables.metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()

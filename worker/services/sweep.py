@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from worker import events
-from worker.store import idempotency, jobs, leases, workers
+from worker.store import batches, files, idempotency, jobs, leases, uploads, workers
 from worker.store.database import Database
 
 LEASE: Final = "sweep"
@@ -30,6 +30,11 @@ def sweep(database: Database, holder: str, *, lease_s: float, every_s: float, re
         jobs.purge(conn, retention_s)
         idempotency.prune(conn)
         workers.forget(conn, WORKERS_KEPT_S)
+    with database.write() as conn:
+        batches.prune(conn, retention_s)
+        uploads.prune(conn)
+    with database.write() as conn:
+        files.prune(conn)
     return True
 
 

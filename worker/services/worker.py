@@ -12,11 +12,13 @@ from typing import Final
 
 from worker import clock, events
 from worker.deps import Deps
+from worker.domain.failure import Lane
 from worker.engine.engine import Engine, Run
 from worker.limits.gate import Gate, Rates
 from worker.providers.formats import SLEEPING
 from worker.providers.transport import Transport
 from worker.services import sweep as sweeping
+from worker.services.batches.keeper import Keeper
 from worker.services.course import Bench
 from worker.services.run import run
 from worker.store import jobs, workers
@@ -48,6 +50,9 @@ class Worker:
             poll_s=self._settings.poll_s,
             worker_id=lambda: self._id,
         )
+        self._keeper: Keeper | None = None
+        if Lane.BATCH in self._settings.lanes:
+            self._keeper = Keeper(deps, lambda: self.engine.wake(Lane.BATCH))
 
     @property
     def id(self) -> str:
@@ -73,6 +78,8 @@ class Worker:
             thread = threading.Thread(target=self._every, args=(every_s, work), name=f"completar-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
+        if self._keeper is not None:
+            self._keeper.start()
         events.emit("worker.started", worker_id=self._id, lanes=[lane.value for lane in self._settings.lanes])
 
     def stop(self) -> None:
@@ -81,6 +88,8 @@ class Worker:
             return
         events.emit("worker.draining", worker_id=self._id)
         self._stopping.set()
+        if self._keeper is not None:
+            self._keeper.stop()
         self.engine.drain(max(0.0, self._settings.drain_s - 1.0))
         self._drained.set()
         for thread in self._threads:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -15,7 +15,8 @@ from worker.domain.fairness import shares
 from worker.domain.job import STARTS_MAX, Claimed, Ending, NewJob, Return
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
-from worker.store import budgets
+from worker.store import budgets, tallies
+from worker.store.batch_tables import batch
 from worker.store.moment import db_now, later, seconds_until
 from worker.store.rows import Rows
 from worker.store.tables import api_key, attempt, job, job_input, job_result
@@ -23,6 +24,11 @@ from worker.store.text import clean, dumps
 
 _S = JobStatus
 _HELD = (_S.IN_PROGRESS, _S.CANCELLING)
+# Written out, so that the planner sees the condition of the index of open lines.
+_OPEN: Final[list[sa.ColumnElement[str]]] = [
+    sa.literal_column(f"'{status.value}'") for status in (_S.QUEUED, _S.IN_PROGRESS, _S.CANCELLING)
+]
+EXPIRED: Final = "its deadline passed before it could be finished"
 
 
 # -- in ----------------------------------------------------------------------------------------------------------
@@ -112,6 +118,11 @@ def _insert(dialect: str) -> tuple[sa.Insert, sa.Insert]:
 
 # -- queued -> in_progress ---------------------------------------------------------------------------------------
 
+# Not a line of a batch that somebody stopped. The few batches that are stopping are looked up once for all rows.
+_GOING_ON: Final = sa.or_(
+    job.c.batch_id.is_(None),
+    job.c.batch_id.not_in(sa.select(batch.c.id).where(batch.c.status == sa.literal_column("'cancelling'"))),
+)
 _IDS = Rows(id=sa.Text)
 _GROUPS = Rows(project_id=sa.Text, priority=sa.Integer, quota=sa.Integer)
 
@@ -171,6 +182,7 @@ def _due(dialect: str) -> sa.Select[Any]:
             job.c.project_id == sa.bindparam("project"),
             job.c.priority == sa.bindparam("priority"),
             job.c.status == sa.literal_column("'queued'"),
+            _GOING_ON,
             # now() is one value for the whole statement, so Postgres can use it as a bound of the index scan.
             job.c.run_at <= (db_now() if dialect == "sqlite" else sa.func.now()),
         )
@@ -279,7 +291,9 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     """
     dialect = conn.dialect.name
     params = _SETTLE.params(dialect, [_settle_row(m) for m in moves])
-    moved = {row.id: row.status for row in conn.execute(_settle(dialect), params)}
+    rows = conn.execute(_settle(dialect), params).all()
+    moved = {row.id: row.status for row in rows}
+    tallies.add(conn, ((row.batch_id, row.status) for row in rows))
     results = [
         (
             m.job_id,
@@ -359,7 +373,7 @@ def _settle(dialect: str) -> Any:
             served_model=v.c.served_model,
             error_kind=v.c.error_kind,
         )
-        .returning(job.c.id, job.c.status)
+        .returning(job.c.id, job.c.status, job.c.batch_id)
     )
 
 
@@ -382,7 +396,7 @@ def still_ours(conn: sa.Connection, claims: Sequence[tuple[str, str]]) -> set[st
 def _still_ours(dialect: str) -> sa.Select[Any]:
     v = _FENCE.table(dialect)
     return sa.select(job.c.id).where(
-        job.c.id == v.c.id, job.c.claim_id == v.c.claim_id, job.c.status == _S.IN_PROGRESS.value
+        job.c.id == v.c.id, job.c.claim_id == v.c.claim_id, job.c.status == _S.IN_PROGRESS.value, _GOING_ON
     )
 
 
@@ -401,7 +415,9 @@ def cancel(conn: sa.Connection, project_id: str, job_id: str) -> JobStatus | Non
             ended_at=db_now(),
             error_kind=FailureKind.CANCELLED.value,
         )
-    ).rowcount
+        .returning(job.c.batch_id, job.c.status)
+    ).all()
+    tallies.add(conn, ((row.batch_id, row.status) for row in stopped))
     if not stopped:
         conn.execute(
             job.update()
@@ -467,6 +483,7 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     for job_id in called.all():  # calls closed within the dead claim are on record but not yet in the sums
         _recount(conn, job_id)
     moved = conn.execute(_take_back(conn.dialect.name), params | {"worker": worker_id}).all()
+    tallies.add(conn, ((row.batch_id, row.status) for row in moved))
     if lost:
         _give_up_lost(conn, [job_id for job_id in ids if job_id in lost])
     failed = conn.execute(
@@ -496,7 +513,7 @@ def _take_back(dialect: str) -> Any:
             run_at=db_now(),
             ended_at=sa.case((stopping, db_now()), else_=sa.null()),
         )
-        .returning(job.c.id, job.c.status)
+        .returning(job.c.id, job.c.status, job.c.batch_id)
     )
 
 
@@ -547,8 +564,9 @@ def _give_up_lost(conn: sa.Connection, ids: Sequence[str]) -> None:
             ended_at=db_now(),
             error_kind=FailureKind.INTERRUPTED.value,
         )
-        .returning(job.c.id, job.c.losses, job.c.on_interruption)
+        .returning(job.c.id, job.c.losses, job.c.on_interruption, job.c.batch_id, job.c.status)
     ).all()
+    tallies.add(conn, ((row.batch_id, row.status) for row in ended))
     for row in ended:
         why = (
             "its worker died with the call open, and on_interruption is `fail`"
@@ -571,23 +589,54 @@ def expire(conn: sa.Connection, most: int = 500) -> int:
         )
         .limit(most)
     )
-    ids = list(
-        conn.execute(
-            job.update()
-            .where(job.c.id.in_(late), job.c.status == _S.QUEUED.value)
-            .values(
-                status=_S.EXPIRED.value,
-                version=job.c.version + 1,
-                ended_at=db_now(),
-                error_kind=FailureKind.DEADLINE.value,
-            )
-            .returning(job.c.id)
-        ).scalars()
+    return _end_queued(conn, late, _S.EXPIRED, Failure(FailureKind.DEADLINE, EXPIRED))
+
+
+def end_lines(conn: sa.Connection, batch_id: str, to: JobStatus, most: int) -> int:
+    """End up to `most` queued lines of a batch, as expired or as cancelled. Returns how many."""
+    chosen = (
+        sa.select(job.c.id)
+        .where(job.c.batch_id == batch_id, job.c.status.in_(_OPEN), job.c.status == _S.QUEUED.value)
+        .order_by(job.c.id)
+        .limit(most)
     )
-    error = _error_json(Failure(FailureKind.DEADLINE, "its deadline passed before it could be finished"))
-    if ids:
-        conn.execute(job_result.insert(), [{"job_id": i, "body": None, "error": error} for i in ids])
-    return len(ids)
+    expired = to is _S.EXPIRED
+    failure = Failure(
+        FailureKind.DEADLINE if expired else FailureKind.CANCELLED, EXPIRED if expired else "its batch was cancelled"
+    )
+    return _end_queued(conn, chosen, to, failure)
+
+
+def _end_queued(conn: sa.Connection, chosen: sa.Select[Any], to: JobStatus, why: Failure) -> int:
+    if conn.dialect.name != "sqlite":  # one that is just being claimed is not ours
+        chosen = chosen.with_for_update(skip_locked=True)
+    ended = conn.execute(
+        job.update()
+        .where(job.c.id.in_(chosen), job.c.status == _S.QUEUED.value)
+        .values(status=to.value, version=job.c.version + 1, ended_at=db_now(), error_kind=why.kind.value)
+        .returning(job.c.id, job.c.batch_id, job.c.status)
+    ).all()
+    error = _error_json(why)
+    if ended:
+        rows = [(row.id, None, error) for row in ended]
+        conn.execute(_results(conn.dialect.name), _RESULT.params(conn.dialect.name, rows))
+    tallies.add(conn, ((row.batch_id, row.status) for row in ended))
+    return len(ended)
+
+
+def stop_lines(conn: sa.Connection, batch_id: str) -> int:
+    """Ask the running lines of a batch to stop, which hangs up on their calls. Returns how many."""
+    return conn.execute(
+        job.update()
+        .where(job.c.batch_id == batch_id, job.c.status.in_(_OPEN), job.c.status == _S.IN_PROGRESS.value)
+        .values(status=_S.CANCELLING.value, version=job.c.version + 1)
+    ).rowcount
+
+
+def any_open(conn: sa.Connection, batch_id: str) -> bool:
+    """Whether a line of this batch has not ended."""
+    found = sa.select(job.c.id).where(job.c.batch_id == batch_id, job.c.status.in_(_OPEN)).limit(1)
+    return conn.execute(found).first() is not None
 
 
 def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
