@@ -27,7 +27,7 @@ def read(request: flask.Request, types: Iterable[str] = JSON_TYPES) -> str:
     try:
         return decoded(_raw(request, types))
     except (Problem, RequestEntityTooLarge):
-        _discard(request)
+        discard(request)
         raise
 
 
@@ -46,7 +46,7 @@ def _raw(request: flask.Request, types: Iterable[str]) -> bytes:
     return raw
 
 
-def _discard(request: flask.Request) -> None:
+def discard(request: flask.Request) -> None:
     """Read on, within bounds: a client that is hung up on while it sends never sees the answer."""
     if not request.environ.get("wsgi.input_terminated"):
         return

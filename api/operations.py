@@ -206,11 +206,13 @@ def _view(operation: Operation, desk: Desk) -> Callable[..., flask.Response]:
     return view
 
 
-def validated(adapter: TypeAdapter[Any] | None, model: Any, given: Json, line: int | None = None) -> Any:
-    """Raises Problem with every fault."""
+def validated(
+    adapter: TypeAdapter[Any] | None, model: Any, given: Json, line: int | None = None, *, strict: bool = True
+) -> Any:
+    """Raises Problem with every fault. Not `strict`: for a form, whose values are all texts."""
     assert adapter is not None
     try:
-        return adapter.validate_python(given, strict=True)
+        return adapter.validate_python(given, strict=strict)
     except ValidationError as error:
         raise invalid(*faults_of(error, model, given, line)) from None
 

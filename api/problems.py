@@ -76,7 +76,7 @@ KEY_REUSED: Final = Sort(
     422,
     "The Idempotency-Key belongs to another request",
     "La Idempotency-Key es de otra petición",
-    (400, _INVALID, "idempotency_key_reused"),
+    (409, _INVALID, "idempotency_key_reused"),
 )
 NO_STREAM: Final = Sort(
     "no-streaming", 400, "Answers are not streamed", "No hay streaming", (400, _INVALID, "streaming_not_supported")
@@ -202,7 +202,9 @@ SORTS: Final = (
 
 
 class Problem(Exception):
-    """A request that cannot be answered as asked. `members` are further members of the native body."""
+    """A request that cannot be answered as asked. `members` are further members of the native body; `param` is what
+    OpenAI's clients are told it is about, where no fault says so.
+    """
 
     def __init__(
         self,
@@ -212,6 +214,7 @@ class Problem(Exception):
         faults: Sequence[Fault] = (),
         headers: Mapping[str, str] | None = None,
         members: Mapping[str, Json] | None = None,
+        param: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.sort = sort
@@ -219,6 +222,7 @@ class Problem(Exception):
         self.faults = tuple(faults)
         self.headers = dict(headers or {})
         self.members = dict(members or {})
+        self.param = param
 
 
 def invalid(*faults: Fault, sort: Sort = INVALID) -> Problem:
@@ -246,7 +250,9 @@ def of(exc: BaseException, request_id: str) -> Problem:
             return invalid(unknown_model(exc, "model"), sort=UNKNOWN_MODEL)
         case KeyReused():
             remedy = "Use a new key for a new request; the same key repeats the same request for 24 hours."
-            return invalid(Fault("Idempotency-Key", "was used with another request", remedy), sort=KEY_REUSED)
+            fault = Fault("Idempotency-Key", "was used with another request", remedy)
+            # OpenAI's clients repeat a 409 by themselves unless they are told that it cannot heal.
+            return Problem(KEY_REUSED, str(fault), faults=(fault,), headers={"x-should-retry": "false"})
         case BadSchema():
             return invalid(Fault("output_schema", str(exc).removeprefix("output_schema "), "Send a JSON Schema."))
         case NotRetriable():
@@ -295,7 +301,7 @@ def rendered(problem: Problem, face: Face, request_id: str) -> tuple[int, str, J
     sort = problem.sort
     if face == "openai":
         status, kind, code = sort.openai
-        param = problem.faults[0].field if problem.faults else None
+        param = problem.faults[0].field if problem.faults else problem.param
         message = " ".join(str(fault) for fault in problem.faults[:5]) or problem.detail
         return status, "application/json", {"error": {"message": message, "type": kind, "param": param, "code": code}}
     detail = problem.detail if face == "native" else f"{sort.es}. / {sort.title}. {problem.detail}"

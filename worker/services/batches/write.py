@@ -153,6 +153,8 @@ def _parts(data: bytearray) -> list[bytes]:
 def _finish(desk: Desk, batch: Tended) -> None:
     """The files, their ids and the final state are there for everybody at once."""
     written, lasts_s = batch.written, batch.output_expires_s
+    if lasts_s is None:
+        lasts_s = desk.deps.settings.retention_days * 86_400
     assert batch.output_file_id is not None
     assert batch.error_file_id is not None
     status = BatchStatus.EXPIRED if written.expired else BatchStatus.COMPLETED

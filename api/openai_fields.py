@@ -1,0 +1,44 @@
+"""Types of fields that files and batches share: ids, pages, expiry."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from api.fields import fault
+
+FILE_ID: Final = "^file-[0-9a-hjkmnp-tv-z]{26}$"
+BATCH_ID: Final = "^batch_[0-9a-hjkmnp-tv-z]{26}$"
+LEAST_S: Final = 3600
+MOST_S: Final = 2_592_000
+
+
+def _digits(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
+        raise fault("must be a whole number", "Send digits only.")
+    return value
+
+
+DIGITS: Final = BeforeValidator(_digits)
+Seconds = Annotated[int, Field(ge=LEAST_S, le=MOST_S)]
+Unix = Annotated[int, Field(ge=0, description="Unix seconds.")]
+
+
+class Expiry(BaseModel):
+    """From 1 hour to 30 days after it is made."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+    anchor: Literal["created_at"]
+    seconds: Seconds
+
+
+class Out(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def unix(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp())
