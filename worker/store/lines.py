@@ -8,11 +8,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from worker.domain.job import JobView
-from worker.store import views
 from worker.store.batch_tables import batch_line
 from worker.store.rows import Rows
-from worker.store.tables import job, job_result
+from worker.store.tables import job_result
 
 _NEW: Final = Rows(line=sa.Integer, job_id=sa.Text, custom_id=sa.Text, encoding=sa.Text)
 
@@ -36,27 +34,22 @@ def insert(conn: sa.Connection, batch_id: str, lines: Sequence[Line]) -> None:
     conn.execute(batch_line.insert().from_select(into, picked), params)
 
 
-def sizes(conn: sa.Connection, batch_id: str, after: int, most: int) -> list[tuple[int, int]]:
-    """(line, bytes of its answer) of the next lines: how many of them fit into memory at once."""
-    # Of a text that is kept apart Postgres knows its bytes without reading it, but not its letters.
-    length = sa.func.length if conn.dialect.name == "sqlite" else sa.func.octet_length
+def upcoming(conn: sa.Connection, batch_id: str, after: int, most: int) -> list[Line]:
+    """The lines after `after`, in order."""
     rows = conn.execute(
-        sa.select(batch_line.c.line, sa.func.coalesce(length(job_result.c.body), 0).label("size"))
-        .select_from(batch_line.outerjoin(job_result, job_result.c.job_id == batch_line.c.job_id))
+        sa.select(batch_line)
         .where(batch_line.c.batch_id == batch_id, batch_line.c.line > after)
         .order_by(batch_line.c.line)
         .limit(most)
     )
-    return [(row.line, row.size) for row in rows]
+    return [Line(row.line, row.job_id, row.custom_id, row.encoding) for row in rows]
 
 
-def page(conn: sa.Connection, batch_id: str, after: int, upto: int) -> list[tuple[Line, JobView]]:
-    """The lines from after `after` up to `upto`, in order, each with its job."""
-    columns = (batch_line.c.line, batch_line.c.custom_id, batch_line.c.encoding)
-    statement = (
-        views.selected(*columns)
-        .join(batch_line, batch_line.c.job_id == job.c.id)
-        .where(batch_line.c.batch_id == batch_id, batch_line.c.line > after, batch_line.c.line <= upto)
-        .order_by(batch_line.c.line)
+def sizes(conn: sa.Connection, job_ids: Sequence[str]) -> dict[str, int]:
+    """Bytes of the answers, where there are any: how many of them fit into memory at once."""
+    # Of a text that is kept apart Postgres knows its bytes without reading it, but not its letters.
+    length = sa.func.length if conn.dialect.name == "sqlite" else sa.func.octet_length
+    statement = sa.select(job_result.c.job_id, length(job_result.c.body).label("size")).where(
+        job_result.c.job_id.in_(job_ids), job_result.c.body.is_not(None)
     )
-    return [(Line(row.line, row.id, row.custom_id, row.encoding), views.view(row)) for row in conn.execute(statement)]
+    return {row.job_id: row.size for row in conn.execute(statement)}

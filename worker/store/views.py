@@ -33,12 +33,12 @@ class Filter:
 
 def get(conn: sa.Connection, project_id: str, job_id: str) -> JobView | None:
     row = conn.execute(_one(), {"id": job_id, "project": project_id}).first()
-    return view(row) if row is not None else None
+    return _view(row) if row is not None else None
 
 
 def many(conn: sa.Connection, project_id: str, ids: Sequence[str]) -> dict[str, JobView]:
-    rows = conn.execute(selected().where(job.c.id.in_(ids), job.c.project_id == project_id))
-    return {row.id: view(row) for row in rows}
+    rows = conn.execute(_select().where(job.c.id.in_(ids), job.c.project_id == project_id))
+    return {row.id: _view(row) for row in rows}
 
 
 def listed(conn: sa.Connection, project_id: str, wanted: Filter) -> tuple[list[JobView], bool]:
@@ -54,8 +54,8 @@ def listed(conn: sa.Connection, project_id: str, wanted: Filter) -> tuple[list[J
         where.append(job.c.created_at > wanted.created_after)
     if wanted.after is not None:
         where.append(job.c.id < wanted.after)
-    rows = conn.execute(selected().where(*where).order_by(job.c.id.desc()).limit(wanted.limit + 1)).all()
-    return [view(row) for row in rows[: wanted.limit]], len(rows) > wanted.limit
+    rows = conn.execute(_select().where(*where).order_by(job.c.id.desc()).limit(wanted.limit + 1)).all()
+    return [_view(row) for row in rows[: wanted.limit]], len(rows) > wanted.limit
 
 
 def versions(conn: sa.Connection, ids: Sequence[str]) -> dict[str, tuple[int, JobStatus]]:
@@ -75,17 +75,16 @@ def request_of(conn: sa.Connection, project_id: str, job_id: str) -> dict[str, A
 
 
 def _one() -> sa.Select[Any]:
-    return selected().where(job.c.id == sa.bindparam("id"), job.c.project_id == sa.bindparam("project"))
+    return _select().where(job.c.id == sa.bindparam("id"), job.c.project_id == sa.bindparam("project"))
 
 
-def selected(*more: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """What `view` reads, and `more`."""
-    return sa.select(job, job_input.c.metadata.label("meta"), *_HEAVY, *more).select_from(
+def _select() -> sa.Select[Any]:
+    return sa.select(job, job_input.c.metadata.label("meta"), *(_HEAVY)).select_from(
         job.outerjoin(job_input, job_input.c.job_id == job.c.id).outerjoin(job_result, job_result.c.job_id == job.c.id)
     )
 
 
-def view(row: Any) -> JobView:
+def _view(row: Any) -> JobView:
     served = (
         Served(row.served_provider, row.served_label, row.served_model) if row.served_provider is not None else None
     )

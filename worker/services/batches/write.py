@@ -5,7 +5,7 @@ A page is stored with the cursor that says so, and nobody sees a file before the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
@@ -23,7 +23,7 @@ from worker.services.batches.endpoints import ENDPOINTS
 from worker.services.batches.validate import raw_lines
 from worker.services.files import compressed, new_id
 from worker.services.openai.failures import WIRE
-from worker.store import batches, files
+from worker.store import batches, files, views
 from worker.store import lines as stored
 from worker.store.batches import Tended, Written
 from worker.store.text import dumps
@@ -79,27 +79,26 @@ def _pages(desk: Desk, batch: Tended) -> Iterator[_Page]:
     at = batch.written_line
     while at < batch.taken_line:
         with desk.deps.database.read() as conn:
-            upto = _fits(stored.sizes(conn, batch.id, at, LOOKED_AT))
-            found = stored.page(conn, batch.id, at, upto)
-        page = _Page(upto)
-        for line, job in found:
-            _add(page, batch, line, job)
+            ahead = stored.upcoming(conn, batch.id, at, LOOKED_AT)
+            coming = _fitting(ahead, stored.sizes(conn, [line.job_id for line in ahead]))
+            jobs = views.many(conn, batch.project_id, [line.job_id for line in coming])
+        page = _Page(coming[-1].number)
+        for line in coming:
+            _add(page, batch, line, jobs[line.job_id])
         yield page
-        at = upto
+        at = page.line
     if batch.taken < batch.total:
         yield from _never_taken(desk, batch, at)
 
 
-def _fits(sizes: Sequence[tuple[int, int]]) -> int:
-    """The last line that still fits into a page."""
+def _fitting(coming: Sequence[stored.Line], sizes: Mapping[str, int]) -> Sequence[stored.Line]:
+    """As many of them as memory takes at once; one at least."""
     total = 0
-    upto = sizes[0][0]
-    for line, size in sizes:
-        total += size
-        if total > PAGE_BYTES and line != sizes[0][0]:
-            break
-        upto = line
-    return upto
+    for n, line in enumerate(coming):
+        total += sizes.get(line.job_id, 0)
+        if total > PAGE_BYTES and n:
+            return coming[:n]
+    return coming
 
 
 def _never_taken(desk: Desk, batch: Tended, at: int) -> Iterator[_Page]:
