@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from api.fields import fault
+from api.fields import WHOLE, fault
 
 FILE_ID: Final = "^file-[0-9a-hjkmnp-tv-z]{26}$"
 BATCH_ID: Final = "^batch_[0-9a-hjkmnp-tv-z]{26}$"
@@ -23,7 +23,7 @@ def _digits(value: Any) -> Any:
 
 
 DIGITS: Final = BeforeValidator(_digits)
-Seconds = Annotated[int, Field(ge=LEAST_S, le=MOST_S)]
+Seconds = Annotated[int, Field(ge=LEAST_S, le=MOST_S), WHOLE]
 Unix = Annotated[int, Field(ge=0, description="Unix seconds.")]
 
 

@@ -6,13 +6,14 @@ import re
 from typing import Annotated, Any, Final, Literal
 
 import flask
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, model_validator
 
 from api import body as bodies
 from api import multipart
 from api.desk import Desk
+from api.fields import fault
 from api.file import DeletedFile, FileBody, FileList, file_json
-from api.openai_fields import DIGITS, FILE_ID, Seconds
+from api.openai_fields import DIGITS, FILE_ID, LEAST_S, MOST_S, Seconds
 from api.operations import Answer, Body, Call, Header, Operations, Reply, validated
 from api.problems import BAD_REQUEST, NOT_FOUND, TOO_LARGE, Fault, Problem
 from worker.domain.file import BATCH, FileView, Purpose
@@ -21,6 +22,9 @@ from worker.store import files as store
 
 KEPT_S: Final = 30 * 86_400  # the input of a batch that names no expiry
 _FILE_ID: Final = re.compile(FILE_ID)
+_ANCHOR: Final = "expires_after[anchor]"
+_SECONDS: Final = "expires_after[seconds]"
+_BOUNDS: Final = {"type": "integer", "minimum": LEAST_S, "maximum": MOST_S}
 _BINARY: Final = {"type": "string", "format": "binary"}
 
 files: Final = Operations("Files", "openai")
@@ -41,12 +45,27 @@ Listed = Literal[
 class FileForm(BaseModel):
     """In any order; the file is streamed."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={"dependentRequired": {_ANCHOR: [_SECONDS], _SECONDS: [_ANCHOR]}},
+    )
 
     purpose: Purpose
-    anchor: Annotated[Literal["created_at"] | None, Field(alias="expires_after[anchor]")] = None
-    seconds: Annotated[Seconds | None, Field(alias="expires_after[seconds]"), DIGITS] = None
+    anchor: Annotated[Literal["created_at"] | None, Field(alias=_ANCHOR), WithJsonSchema({"const": "created_at"})] = (
+        Field(default_factory=lambda: None)
+    )
+    seconds: Annotated[Seconds | None, Field(alias=_SECONDS), DIGITS, WithJsonSchema(_BOUNDS)] = Field(
+        default_factory=lambda: None
+    )
     file: Annotated[Any, WithJsonSchema(_BINARY)]
+
+    @model_validator(mode="after")
+    def _both(self) -> FileForm:
+        if (self.anchor is None) != (self.seconds is None):
+            missing = _ANCHOR if self.anchor is None else _SECONDS
+            raise fault("is missing", "Give both, or neither.", missing)
+        return self
 
 
 _FORM: Final[TypeAdapter[FileForm]] = TypeAdapter(FileForm)

@@ -41,7 +41,10 @@ class PartForm(BaseModel):
 class Completion(Strict):
     """The parts in order; `md5` of the whole, hex, is checked where it is given."""
 
-    part_ids: Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=1, max_length=10_000)]
+    part_ids: Annotated[
+        list[Annotated[str, Field(max_length=100)]],
+        Field(min_length=1, max_length=10_000, json_schema_extra={"uniqueItems": True}),
+    ]
     md5: Annotated[str, Field(pattern="^[0-9a-fA-F]{32}$")] | None = None
 
 
@@ -121,6 +124,8 @@ def complete_upload(desk: Desk, call: Call) -> Reply:
         done, file = services.complete(desk.deps, call.project_id, upload, asked.part_ids, asked.md5)
     except services.NotPending as exc:
         raise _over(exc) from None
+    except services.UnknownPart as exc:
+        raise Problem(NOT_FOUND, f"{str(exc).capitalize()}.", param="part_ids") from None
     except services.Incomplete as exc:
         raise invalid(Fault("part_ids", f"do not fit: {exc}", "Send what is missing, or begin a new upload.")) from None
     return Reply(upload_json(done, file))
