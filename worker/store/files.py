@@ -128,14 +128,15 @@ def prune(conn: sa.Connection) -> int:
         file.c.status == sa.literal_column("'deleted'"),
         sa.and_(file.c.status == sa.literal_column("'arriving'"), file.c.created_at < later(-ABANDONED_S)),
     )
-    chosen = sa.select(file.c.id).where(leaving, file.c.id.not_in(needed)).limit(1)
-    file_id = conn.execute(chosen).scalar_one_or_none()
-    if file_id is None:
-        return 0
-    gone = drop_parts(conn, file_id)
-    if gone < _AT_ONCE:
+    chosen = sa.select(file.c.id).where(leaving, file.c.id.not_in(needed)).limit(_AT_ONCE)
+    total = 0
+    for file_id in list(conn.execute(chosen).scalars()):
+        gone = drop_parts(conn, file_id)
+        total += gone
+        if gone == _AT_ONCE:
+            break
         conn.execute(file.delete().where(file.c.id == file_id, file.c.status != READY))
-    return gone
+    return total
 
 
 def drop_parts(conn: sa.Connection, owner_id: str) -> int:

@@ -629,9 +629,10 @@ def end_lines(conn: sa.Connection, batch_id: str, to: JobStatus, most: int) -> i
 def _end_queued(conn: sa.Connection, chosen: sa.Select[Any], to: JobStatus, why: Failure) -> int:
     if conn.dialect.name != "sqlite":  # one that is just being claimed is not ours
         chosen = chosen.with_for_update(skip_locked=True)
+    once = chosen.cte("chosen")  # a subquery with a lock may be run again for each row, and then has no limit
     ended = conn.execute(
         job.update()
-        .where(job.c.id.in_(chosen), job.c.status == _S.QUEUED.value)
+        .where(job.c.id.in_(sa.select(once.c.id)), job.c.status == _S.QUEUED.value)
         .values(status=to.value, version=job.c.version + 1, ended_at=db_now(), error_kind=why.kind.value)
         .returning(job.c.id, job.c.batch_id, job.c.status)
     ).all()

@@ -19,7 +19,7 @@ from worker.store import batches
 from worker.store.database import Unavailable
 
 LOOK_S: Final = 0.3  # between two looks for batches that nobody tends
-AT_ONCE: Final = 50  # taken in one look
+AT_ONCE: Final = 8  # that have much to do: what is more is left to other workers
 AWAY_S: Final = 1.0
 BROKEN_S: Final = 30.0  # until a batch that broke is tried again
 BREATH: Final = 0.1  # of the time a turn took, left to the event loop before the next one
@@ -89,11 +89,14 @@ class Keeper:
         if now_s < self._next_look_s:
             return
         self._next_look_s = now_s + LOOK_S * (0.9 + 0.2 * clock.draw())
+        room = AT_ONCE - sum(care.due_s <= now_s for care in self._cared.values())
+        if room <= 0:
+            return
         with self._deps.database.read() as conn:
             if not batches.any_free(conn):
                 return
         with self._deps.database.write() as conn:
-            taken = batches.take(conn, self._desk.owner, self._lease_s, AT_ONCE)
+            taken = batches.take(conn, self._desk.owner, self._lease_s, room)
         for batch_id in taken:
             if batch_id not in self._cared:
                 self._cared[batch_id] = _Care(tend(self._desk, batch_id), now_s)

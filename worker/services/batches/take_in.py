@@ -19,8 +19,8 @@ from worker.store import lines as stored
 from worker.store.batches import Tended
 
 FIRST: Final = 200  # so that work begins at once
-PAGE: Final = 2_000
-PAGE_BYTES: Final = 4 * 1024 * 1024
+PAGE: Final = 500  # larger ones hardly cost less, and SQLite lets nobody else write meanwhile
+PAGE_BYTES: Final = 1024 * 1024
 AHEAD: Final = 50_000  # lines of a batch that are jobs and have not ended: at any speed we know, work for ten seconds
 AHEAD_S: Final = 0.5
 

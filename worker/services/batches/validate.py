@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from worker import clock
+from worker import clock, events
 from worker.deps import Deps
 from worker.domain.answer import Json
 from worker.domain.batch import BatchStatus, LineError
@@ -76,6 +76,8 @@ def validate(desk: Desk, batch: Tended) -> Turns:
             moved = batches.begin(conn, batch.id, desk.owner, total=total, model=model)
     if not moved:
         raise Lost
+    if findings.count:
+        events.emit("batch.refused", batch_id=batch.id, errors=findings.count, first=findings.first[0].code)
 
 
 def raw_lines(deps: Deps, file: FileView) -> Iterator[Raw]:

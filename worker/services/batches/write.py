@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
+from worker import events
 from worker.domain.answer import Json
 from worker.domain.batch import BatchStatus
 from worker.domain.failure import FailureKind
@@ -181,6 +182,14 @@ def _finish(desk: Desk, batch: Tended) -> None:
         output, error = (file_id if n_bytes else None for file_id, _, n_bytes, _ in sizes)
         if not batches.finish(conn, batch.id, desk.owner, status, output_file_id=output, error_file_id=error):
             raise Lost
+    events.emit(
+        "batch.ended",
+        batch_id=batch.id,
+        status=status.value,
+        total=batch.total,
+        completed=written.completed,
+        failed=written.failed,
+    )
 
 
 # -- lines -------------------------------------------------------------------------------------------------------
