@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 import flask
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, model_validator
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from api import body as bodies
 from api import multipart
@@ -106,9 +107,9 @@ def received(request: flask.Request, name: str, sink: multipart.Sink, most: int)
     """The fields of the form and the file's name. Raises Problem, after the client has been read to its end."""
     try:
         return multipart.taken(request, name, sink, most)
-    except services.TooLong as exc:
+    except (services.TooLong, RequestEntityTooLarge):
         bodies.discard(request)
-        fault = Fault(name, str(exc), "Split it, or send it in parts: POST /v1/uploads.")
+        fault = Fault(name, f"is larger than {most} bytes", "Split it, or send it in parts: POST /v1/uploads.")
         raise Problem(TOO_LARGE, str(fault), faults=(fault,)) from None
     except Exception:
         bodies.discard(request)

@@ -592,6 +592,41 @@ def test_embeddings_come_as_they_were_asked_for(client: openai.OpenAI, provider:
     assert [one["response"]["body"]["data"][0]["embedding"] for one in output] == [[0.5, 0.25], "AAAAPwAAgD4="]
 
 
+def test_older_completions_come_as_they_were_asked_for(client: openai.OpenAI) -> None:
+    url = "/v1/completions"
+    asked = {"custom_id": "c", "method": "POST", "url": url, "body": {"model": "default", "prompt": "Hi"}}
+    done = until(client, made(client, jsonl([asked]), endpoint=url).id)
+    ((one,), _) = both(client, done)
+    body = one["response"]["body"]
+    assert (body["object"], body["choices"][0]["text"]) == ("text_completion", "re: Hi")
+    assert openai.types.Completion.model_validate({k: v for k, v in body.items() if k != "completar"})
+    bad = {**asked, "body": {"prompt": ["a", "b"], "suffix": "x"}}
+    assert _judged(client, jsonl([bad]), endpoint=url) == [
+        ("invalid_request", "body.prompt", 1),
+        ("invalid_request", "body.suffix", 1),
+    ]
+
+
+def test_after_a_cancel_nothing_more_is_asked(sqlite_url: str, tmp_path: Path, provider: ScriptedProvider) -> None:
+    provider.always(script.chat("slowly", delay_s=0.1))
+    with (
+        web(sqlite_url, tmp_path, provider, SLOTS="10", COMPLETAR_LOG_LEVEL="error") as site,
+        site.working(),
+        site.served() as served,
+        openai.OpenAI(base_url=f"{served}/v1", api_key=site.key) as client,
+    ):
+        batch = made(client, jsonl(line(k) for k in range(2000)))
+        provider.wait_for(50)
+        asked = len(provider.requests)
+        assert client.batches.cancel(batch.id).status == "cancelling"
+        stopped = until(client, batch.id, "cancelled")
+        assert len(provider.requests) <= asked + 40, "those that were on their way"
+        output, errors = both(client, stopped)
+        assert len(output) == len(provider.requests) == stopped.request_counts.completed
+        assert {one["custom_id"] for one in [*output, *errors]} == {f"request-{k}" for k in range(2000)}
+        assert len(output) + len(errors) == 2000
+
+
 def test_mixed_models_are_taken_and_the_batch_names_none(client: openai.OpenAI, provider: ScriptedProvider) -> None:
     done = until(client, made(client, jsonl([line(1, model="stub/a"), line(2, model="stub/b")])).id)
     assert (done.status, done.model) == ("completed", None)

@@ -20,6 +20,10 @@ class TooLong(ValueError):
     """More bytes came than are taken."""
 
 
+class Gone(Exception):
+    """The file was deleted while it was read."""
+
+
 class Unfinished(Exception):
     """The file was given up before it was whole: it came for too long."""
 
@@ -105,10 +109,10 @@ def finish(
 
 
 def content(database: Database, file: FileView) -> Iterator[bytes]:
-    """The bytes of a file, part by part; no connection is held between two. Ends early when its parts are gone."""
+    """The bytes of a file, part by part; no connection is held between two. Raises Gone, and Unavailable."""
     for number in range(file.parts):
         with database.read() as conn:
             body = files.part(conn, file.id, number)
-        if body is None:
-            return
+        if body is None:  # a file that merely ended early would be taken for a whole one
+            raise Gone(f"part {number} of {file.id} is no longer kept")
         yield zlib.decompress(body)

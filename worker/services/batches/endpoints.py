@@ -16,8 +16,15 @@ from pydantic import BaseModel, TypeAdapter
 from worker.domain.answer import Json
 from worker.domain.failure import Lane
 from worker.domain.job import JobView
-from worker.services.openai.answers import chat_completion, embedding_list
-from worker.services.openai.requests import ChatRequest, EmbeddingRequest, chat_job, embedding_job
+from worker.services.openai.answers import chat_completion, embedding_list, text_completion
+from worker.services.openai.requests import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    chat_job,
+    completion_job,
+    embedding_job,
+)
 from worker.services.submit import JobRequest
 
 
@@ -38,6 +45,12 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = MappingProxyType(
             TypeAdapter(ChatRequest),
             partial(chat_job, lane=Lane.BATCH),
             lambda job, _encoding: chat_completion(job),
+        ),
+        "/v1/completions": Endpoint(
+            CompletionRequest,
+            TypeAdapter(CompletionRequest),
+            partial(completion_job, lane=Lane.BATCH),
+            lambda job, _encoding: text_completion(job),
         ),
         "/v1/embeddings": Endpoint(
             EmbeddingRequest, TypeAdapter(EmbeddingRequest), partial(embedding_job, lane=Lane.BATCH), embedding_list

@@ -36,6 +36,22 @@ def chat_completion(job: JobView) -> dict[str, Json]:
     }
 
 
+def text_completion(job: JobView) -> dict[str, Json]:
+    """The same, as OpenAI's older completions are answered."""
+    finish = job.result["finish_reason"]
+    choice = {
+        "index": 0,
+        "text": job.result["text"] or "",
+        "finish_reason": finish if finish in {"length", "content_filter"} else "stop",
+        "logprobs": None,
+    }
+    return chat_completion(job) | {
+        "id": f"cmpl-{job.id.removeprefix('job_')}",
+        "object": "text_completion",
+        "choices": [choice],
+    }
+
+
 def embedding_list(job: JobView, encoding: str | None) -> dict[str, Json]:
     """Of a completed job of kind `embedding`; `encoding`: `base64`, or numbers."""
     shape = _base64 if encoding == "base64" else list

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, WithJsonSchema
 from worker.domain.answer import Json, Kind
 from worker.domain.failure import Lane
 from worker.domain.money import nano_of
-from worker.services.openai.fields import DeadlineS, MaxCost, Metadata, ModelName, ModelNames
+from worker.services.openai.fields import DeadlineS, MaxCost, Metadata, ModelName, ModelNames, Text
 from worker.services.openai.portable import AnyMessages, Dimensions, Inputs, Parameters, set_fields
 from worker.services.submit import JobRequest
 
@@ -38,6 +38,13 @@ class ChatRequest(Ours, Parameters):
     stream_options: dict[str, Any] | None = None
 
 
+class CompletionRequest(Ours, Parameters):
+    """OpenAI's older completions, as far as a chat can carry them: one text in, one text out."""
+
+    prompt: Text
+    stream: bool | None = None
+
+
 class EmbeddingRequest(Ours):
     """As OpenAI's; fields that Completar does not know are passed on to the provider."""
 
@@ -51,6 +58,10 @@ class EmbeddingRequest(Ours):
 def chat_job(asked: ChatRequest, lane: Lane = Lane.INTERACTIVE) -> JobRequest:
     wanted = _wanted(asked)
     return _job("completion", asked, wanted, _schema(wanted), lane)
+
+
+def completion_job(asked: CompletionRequest, lane: Lane = Lane.INTERACTIVE) -> JobRequest:
+    return _job("completion", asked, _wanted(asked), None, lane)
 
 
 def embedding_job(asked: EmbeddingRequest, lane: Lane = Lane.INTERACTIVE) -> JobRequest:
