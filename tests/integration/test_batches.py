@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from tests.support.wait import wait_until
 from worker import clock
 from worker.domain.batch import BatchStatus, Counts, NewBatch
 from worker.domain.failure import Lane
 from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
 from worker.services import files as intake
+from worker.services.batches.desk import Desk, Lost, Turns
+from worker.services.batches.keeper import Keeper
+from worker.services.batches.watch import stop, watch
 from worker.store import batches, files, jobs, lines, tallies, workers
 from worker.store.batch_tables import batch as batch_table
 from worker.store.batch_tables import file as file_table
@@ -20,7 +27,7 @@ from worker.store.batch_tables import file_part
 from worker.store.batches import Written
 from worker.store.database import Database
 from worker.store.jobs import Settle
-from worker.store.moment import later
+from worker.store.moment import db_now, later
 from worker.store.tables import job as job_table
 
 PROJECT = "proj_a"
@@ -69,7 +76,7 @@ def test_a_batch_is_of_one_until_its_lease_is_over(database: Database) -> None:
         assert not batches.any_free(conn)
         assert batches.take(conn, "wrk_2", 60.0, 10) == []
         assert batches.tended(conn, batch_id, "wrk_2") is None
-        assert batches.renew(conn, "wrk_1", 0.0) == {batch_id}
+        assert batches.renew(conn, "wrk_1", -1.0) == {batch_id}
     with database.write() as conn:
         assert batches.any_free(conn)
         assert batches.take(conn, "wrk_2", 60.0, 10) == [batch_id]
@@ -132,6 +139,58 @@ def test_every_way_to_an_end_is_counted_once(database: Database) -> None:
         assert counted.ended == 20
         assert tallies.recount(conn, batch_id) == counted
         assert tallies.of(conn, [batch_id])[batch_id] == counted
+
+
+def test_lines_that_nobody_counted_are_counted_in_the_end(database: Database) -> None:
+    batch_id = _batch(database, lines_of=6)
+    with database.write() as conn:  # as a worker of a release before batches ends them
+        conn.execute(job_table.update().values(status="completed", ended_at=db_now()))
+    desk: Any = Desk(SimpleNamespace(database=database), "wrk_1", lambda: None)  # type: ignore[arg-type]
+    assert list(watch(desk, desk.look(batch_id))) == []
+    assert desk.look(batch_id).status is BatchStatus.FINALIZING
+    assert _counts(database, batch_id) == Counts(6, 6, 0, 0)
+
+
+def test_a_batch_that_is_stopped_while_it_is_watched_is_looked_at_anew(database: Database) -> None:
+    batch_id = _batch(database, lines_of=6)
+    desk: Any = Desk(SimpleNamespace(database=database), "wrk_1", lambda: None)  # type: ignore[arg-type]
+    turns = watch(desk, desk.look(batch_id))
+    assert next(turns) > 0
+    with database.write() as conn:
+        assert batches.cancel(conn, PROJECT, batch_id)
+    with pytest.raises(Lost):
+        next(turns)
+    assert list(stop(desk, desk.look(batch_id))) == []
+    assert _counts(database, batch_id) == Counts(6, 0, 0, 6)
+
+
+def test_one_batch_that_breaks_does_not_hold_up_the_others(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Database(sqlite_url)) as database:
+        bad, good = _batch(database, owner="x"), _batch(database, owner="x")
+        with database.write() as conn:
+            batches.release(conn, "x")
+        tended: list[str] = []
+        broken = threading.Event()
+
+        def tend(desk: Desk, batch_id: str) -> Turns:
+            if batch_id == bad:
+                broken.set()
+                raise RuntimeError("a fault of ours")
+            while True:
+                tended.append(batch_id)
+                yield 0.01
+
+        monkeypatch.setattr("worker.services.batches.keeper.tend", tend)
+        keeper = Keeper(SimpleNamespace(database=database, settings=SimpleNamespace(lease_s=1.0)), lambda: None)  # type: ignore[arg-type]
+        keeper.start()
+        try:
+            assert broken.wait(10)
+            wait_until(lambda: len(tended) > 20, "turns of the other one")
+        finally:
+            keeper.stop()
+        assert set(tended) == {good}
+        with database.read() as conn:
+            assert batches.any_free(conn), "another worker may go on at once"
 
 
 def test_writers_of_one_batch_count_at_once(database: Database) -> None:
@@ -245,8 +304,6 @@ def test_lines_of_old_batches_are_forgotten_and_the_batch_stays(database: Databa
 
 @pytest.mark.postgres
 def test_statements_on_lines_do_not_scan_the_jobs(postgres_url: str) -> None:
-    from contextlib import closing
-
     with closing(Database(postgres_url)) as database:
         batch_id = _batch(database, lines_of=5)
         with database.write() as conn:

@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.domain.batch import FINAL, MOVES, OPEN, BatchStatus, window_s
-from worker.services.batches.lines import cut
+from worker.domain.failure import Lane
+from worker.services.batches.endpoints import ENDPOINTS
+from worker.services.batches.lines import BadLine, custom_id_of, cut, read
+
+CHAT = "/v1/chat/completions"
 
 LINES = st.lists(st.text(st.characters(exclude_characters="\n\r", codec="utf-8"), max_size=30), max_size=12)
 
@@ -74,3 +78,52 @@ def test_broken_utf_16_is_broken_on_its_own_line() -> None:
     assert (lines[0][1], lines[2][1]) == (b'"a"', b'"a"')
     with pytest.raises(UnicodeDecodeError):
         (lines[1][1] or b"").decode()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+MESSAGES = st.just([{"role": "user", "content": "hi"}])
+BODIES = st.fixed_dictionaries(
+    {},
+    optional={"messages": MESSAGES | JSON, "model": st.just("m") | JSON, "stream": JSON, "metadata": JSON, "n": JSON},
+)
+OBJECTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "custom_id": st.text(max_size=5) | JSON,
+        "method": st.just("POST") | JSON,
+        "url": st.just(CHAT) | JSON,
+        "body": BODIES | JSON,
+    },
+)
+
+
+@given(st.binary(max_size=60) | (OBJECTS | JSON).map(lambda value: json.dumps(value).encode()))
+def test_whatever_a_line_holds_it_is_a_request_or_is_told_what_is_wrong(data: bytes) -> None:
+    errors, line = [], None
+    try:
+        line = read((7, data), CHAT, lambda models: models)
+    except BadLine as bad:
+        errors = bad.errors
+    if line is None:
+        assert errors
+        assert all(error.line == 7 and error.message for error in errors)
+        json.dumps([error.json() for error in errors])
+        return
+    assert json.loads(line.custom_id) == json.loads(data)["custom_id"]
+    assert custom_id_of((7, data)) == line.custom_id
+    assert line.custom_id.isascii()
+
+
+@pytest.mark.parametrize("url", list(ENDPOINTS))
+def test_every_endpoint_takes_a_plain_request(url: str) -> None:
+    body = {"messages": [{"role": "user", "content": "x"}]} if url == CHAT else {"prompt": "x"}
+    if url == "/v1/embeddings":
+        body = {"input": "x"}
+    asked = {"custom_id": "a", "method": "POST", "url": url, "body": body}
+    line = read((1, json.dumps(asked).encode()), url, lambda models: models)
+    assert line.request.lane is Lane.BATCH
+    assert line.request.models == ("default",)

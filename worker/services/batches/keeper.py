@@ -22,6 +22,7 @@ LOOK_S: Final = 0.3  # between two looks for batches that nobody tends
 AT_ONCE: Final = 8  # that have much to do: what is more is left to other workers
 AWAY_S: Final = 1.0
 BROKEN_S: Final = 30.0  # until a batch that broke is tried again
+STOP_S: Final = 1.0  # for the turn that is going on; what it would store after that is refused
 BREATH: Final = 0.1  # of the time a turn took, left to the event loop before the next one
 
 
@@ -51,7 +52,7 @@ class Keeper:
     def stop(self) -> None:
         """After the turn that is going on; another worker may go on at once."""
         self._stopping.set()
-        self._thread.join(5.0)
+        self._thread.join(STOP_S)
         try:
             with self._deps.database.write() as conn:
                 batches.release(conn, self._desk.owner)
