@@ -16,7 +16,6 @@ from worker.domain.job import STARTS_MAX, Claimed, Ending, NewJob, Return
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
 from worker.store import budgets, tallies
-from worker.store.batch_tables import batch
 from worker.store.database import Unavailable
 from worker.store.moment import db_now, later, seconds_until
 from worker.store.rows import Rows
@@ -137,11 +136,6 @@ def _insert(dialect: str) -> sa.Insert:
 
 # -- queued -> in_progress ---------------------------------------------------------------------------------------
 
-# Not a line of a batch that somebody stopped. The few batches that are stopping are looked up once for all rows.
-_GOING_ON: Final = sa.or_(
-    job.c.batch_id.is_(None),
-    job.c.batch_id.not_in(sa.select(batch.c.id).where(batch.c.status == sa.literal_column("'cancelling'"))),
-)
 _IDS = Rows(id=sa.Text)
 _GROUPS = Rows(project_id=sa.Text, priority=sa.Integer, quota=sa.Integer)
 
@@ -178,6 +172,17 @@ def claim_block(
     return claim(conn, taken, worker_id=worker_id, claim_id=claim_id) if taken else []
 
 
+def _going_on(dialect: str) -> sa.ColumnElement[bool]:
+    """Not a line of a batch that somebody stopped. The few that are stopping are looked up once for all rows.
+
+    As text, for SQLAlchemy goes through every part of a statement each time; and as an array, for Postgres takes a
+    list to be looked up anew for each row, and then finds the statement too costly to be planned once for all.
+    """
+    stopping = "SELECT batch.id FROM batch WHERE batch.status = 'cancelling'"
+    among = f"NOT IN ({stopping})" if dialect == "sqlite" else f"<> ALL (ARRAY({stopping}))"
+    return sa.literal_column(f"(job.batch_id IS NULL OR job.batch_id {among})")
+
+
 @cache
 def _groups() -> sa.Select[Any]:
     """The distinct (project, priority) of queued rows, one index probe each (a loose index scan)."""
@@ -201,7 +206,7 @@ def _due(dialect: str) -> sa.Select[Any]:
             job.c.project_id == sa.bindparam("project"),
             job.c.priority == sa.bindparam("priority"),
             job.c.status == sa.literal_column("'queued'"),
-            _GOING_ON,
+            _going_on(dialect),
             # now() is one value for the whole statement, so Postgres can use it as a bound of the index scan.
             job.c.run_at <= (db_now() if dialect == "sqlite" else sa.func.now()),
         )
@@ -415,7 +420,7 @@ def still_ours(conn: sa.Connection, claims: Sequence[tuple[str, str]]) -> set[st
 def _still_ours(dialect: str) -> sa.Select[Any]:
     v = _FENCE.table(dialect)
     return sa.select(job.c.id).where(
-        job.c.id == v.c.id, job.c.claim_id == v.c.claim_id, job.c.status == _S.IN_PROGRESS.value, _GOING_ON
+        job.c.id == v.c.id, job.c.claim_id == v.c.claim_id, job.c.status == _S.IN_PROGRESS.value, _going_on(dialect)
     )
 
 
