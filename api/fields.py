@@ -36,11 +36,19 @@ def _rfc3339(value: Any) -> Any:
     return value
 
 
-# Of a query.
+def _digits(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
+        raise fault("must be a whole number", "Send digits only.")
+    return value
+
+
+# Of a query, or a form.
+DIGITS: Final = BeforeValidator(_digits)
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 
 __all__ = [
     "AS_GIVEN",
+    "DIGITS",
     "JOB_ID",
     "WHOLE",
     "DeadlineS",

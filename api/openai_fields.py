@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from api.fields import WHOLE, fault
+from api.fields import WHOLE
 
 FILE_ID: Final = "^file-[0-9a-hjkmnp-tv-z]{26}$"
 BATCH_ID: Final = "^batch_[0-9a-hjkmnp-tv-z]{26}$"
@@ -16,13 +15,6 @@ LEAST_S: Final = 3600
 MOST_S: Final = 2_592_000
 
 
-def _digits(value: Any) -> Any:
-    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
-        raise fault("must be a whole number", "Send digits only.")
-    return value
-
-
-DIGITS: Final = BeforeValidator(_digits)
 Seconds = Annotated[int, Field(ge=LEAST_S, le=MOST_S), WHOLE]
 Unix = Annotated[int, Field(ge=0, description="Unix seconds.")]
 

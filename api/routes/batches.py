@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from api import preference
 from api.batch import BatchBody, BatchList, batch_json
 from api.desk import Desk
-from api.fields import Metadata, Strict, fault
-from api.openai_fields import BATCH_ID, DIGITS, Expiry
+from api.fields import DIGITS, Metadata, Strict, fault
+from api.openai_fields import BATCH_ID, Expiry
 from api.operations import Answer, Body, Call, Operations, Reply
 from api.problems import CONFLICT, KEY_REUSED, NOT_FOUND, Fault, Problem, invalid
 from worker.domain.batch import FINAL, BatchView, window_s

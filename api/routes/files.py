@@ -12,9 +12,9 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from api import body as bodies
 from api import multipart
 from api.desk import Desk
-from api.fields import fault
+from api.fields import DIGITS, fault
 from api.file import DeletedFile, FileBody, FileList, file_json
-from api.openai_fields import DIGITS, FILE_ID, LEAST_S, MOST_S, Seconds
+from api.openai_fields import FILE_ID, LEAST_S, MOST_S, Seconds
 from api.operations import Answer, Body, Call, Header, Operations, Reply, validated
 from api.problems import BAD_REQUEST, NOT_FOUND, TOO_LARGE, Fault, Problem
 from worker.domain.file import BATCH, FileView, Purpose

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final, Literal, Self
 import flask
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -24,6 +23,7 @@ from api import body as bodies
 from api import preference
 from api.desk import Desk
 from api.fields import (
+    DIGITS,
     JOB_ID,
     WHOLE,
     DeadlineS,
@@ -302,20 +302,11 @@ def find(desk: Desk, project_id: str, job_id: str) -> JobView:
     return job
 
 
-def _digits(value: Any) -> Any:
-    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
-        raise fault("must be a whole number", "Send digits only.")
-    return value
-
-
-_DIGITS: Final = BeforeValidator(_digits)
-
-
 class WaitQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     wait: Annotated[
-        int, Field(ge=0, le=60, description="Seconds to wait for the next change, while the job is not final."), _DIGITS
+        int, Field(ge=0, le=60, description="Seconds to wait for the next change, while the job is not final."), DIGITS
     ] = 0
 
 
@@ -360,7 +351,7 @@ class ListQuery(BaseModel):
     batch_id: Annotated[str, Field(pattern="^batch_[0-9a-z]{26}$")] | None = None
     created_after: Annotated[Moment, Field(description="RFC 3339.")] | None = None
     after: Annotated[str, Field(pattern=JOB_ID, description="The last id of the page before.")] | None = None
-    limit: Annotated[int, Field(ge=1, le=100), _DIGITS] = 20
+    limit: Annotated[int, Field(ge=1, le=100), DIGITS] = 20
 
 
 @jobs.add(
