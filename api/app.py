@@ -11,19 +11,24 @@ from werkzeug.routing import BaseConverter
 from api.desk import Desk
 from api.operations import Operation, answer_problem, mount, request_id
 from api.problems import Face
+from api.routes.batches import batches
 from api.routes.chat import chat
 from api.routes.completar import completar
 from api.routes.dead_letters import dead_letters
 from api.routes.docs import documentation
+from api.routes.files import files
 from api.routes.job_events import job_events
 from api.routes.jobs import jobs
 from api.routes.operation import operation
 from api.routes.pauses import pausing
 from api.routes.queue import queue
+from api.routes.uploads import uploads
 from api.routes.usage import usage
 from worker.deps import Deps
 
-_WORK: Final = tuple(chain(jobs, job_events, dead_letters, chat, completar, operation, pausing, queue, usage))
+_WORK: Final = tuple(
+    chain(jobs, job_events, dead_letters, chat, files, uploads, batches, completar, operation, pausing, queue, usage)
+)
 OPERATIONS: Final[tuple[Operation, ...]] = (*_WORK, *documentation(_WORK))
 
 # Where OpenAI's clients look, whether or not there is anything: they read errors of one shape only.

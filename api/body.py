@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import flask
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from api.problems import BAD_TYPE, NOT_JSON, Fault, Problem, invalid
+from api.problems import BAD_TYPE, NOT_JSON, Problem, invalid
 from worker import clock
 from worker.domain.answer import Json
+from worker.services.openai import reading
 
-MAX_DEPTH: Final = 64
-MAX_NAMES: Final = 10_000  # of one object: each that is not known is looked at and told of
 DISCARD_BYTES: Final = 64 * 1024 * 1024
 DISCARD_S: Final = 3.0
 _PIECE: Final = 64 * 1024
@@ -28,7 +27,7 @@ def read(request: flask.Request, types: Iterable[str] = JSON_TYPES) -> str:
     try:
         return decoded(_raw(request, types))
     except (Problem, RequestEntityTooLarge):
-        _discard(request)
+        discard(request)
         raise
 
 
@@ -47,7 +46,7 @@ def _raw(request: flask.Request, types: Iterable[str]) -> bytes:
     return raw
 
 
-def _discard(request: flask.Request) -> None:
+def discard(request: flask.Request) -> None:
     """Read on, within bounds: a client that is hung up on while it sends never sees the answer."""
     if not request.environ.get("wsgi.input_terminated"):
         return
@@ -74,20 +73,11 @@ def parsed(text: str, line: int | None = None) -> Json:
     if not text.strip():
         raise Problem(NOT_JSON, "The body is empty. Send a JSON object.")
     try:
-        value = _DECODER.decode(text)
-    except json.JSONDecodeError as exc:
-        where = f"line {exc.lineno}, column {exc.colno}" if line is None else f"column {exc.colno}"
-        fault = Fault("body", f"is not valid JSON at {where}: {exc.msg}", "Check it with a JSON parser.", line)
-        raise invalid(fault, sort=NOT_JSON) from None
-    except _Refused as exc:
-        raise invalid(exc.fault(line)) from None
-    except RecursionError:
-        raise invalid(_too_deep(line)) from None
-    except ValueError:  # Python's own bound on the digits of a whole number
-        raise invalid(Fault("body", "holds a number out of range", "Send numbers of a sane size.", line)) from None
-    if text.count("{") + text.count("[") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
-        raise invalid(_too_deep(line))
-    return value
+        return reading.value_of(text, line)
+    except reading.NotJson as exc:
+        raise invalid(exc.fault, sort=NOT_JSON) from None
+    except reading.NotTaken as exc:
+        raise invalid(exc.fault) from None
 
 
 def lines(text: str) -> Iterator[tuple[int, str]]:
@@ -95,54 +85,3 @@ def lines(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, line.strip()
-
-
-class _Refused(ValueError):
-    def __init__(self, field: str, message: str, remedy: str) -> None:
-        super().__init__(message)
-        self._words = (field, message, remedy)
-
-    def fault(self, line: int | None) -> Fault:
-        return Fault(*self._words, line)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > MAX_NAMES:
-        raise _Refused("body", f"holds an object of more than {MAX_NAMES:,} fields", "Send fewer.")
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _Refused(twice[:60], "is given twice in one object", "Give it once.")
-    return made
-
-
-def _constant(name: str) -> Any:
-    raise _Refused("body", f"holds {name}, which is no JSON", "Send null or a number.")
-
-
-def _float(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise _Refused("body", "holds a number out of range", "Send numbers of a sane size.")
-    return number
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
-
-
-def _too_deep(line: int | None) -> Fault:
-    return Fault("body", f"is nested more than {MAX_DEPTH} levels deep", "Flatten it.", line)
-
-
-def _deeper(value: Any, most: int) -> bool:
-    level = [value]
-    for _ in range(most):
-        level = [part for item in level for part in _parts(item) if isinstance(part, dict | list)]
-        if not level:
-            return False
-    return True
-
-
-def _parts(item: Any) -> Iterable[Any]:
-    return item.values() if isinstance(item, dict) else item

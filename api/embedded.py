@@ -160,7 +160,8 @@ class _Web:
             threads=settings.waiters * 3 // 2 + SPARE_THREADS,  # followers of events come on top of waiters
             connection_limit=2000,
             asyncore_use_poll=hasattr(select, "poll"),
-            max_request_body_size=2 * settings.max_body_bytes + SPARE_BYTES,  # the app refuses less, and says why
+            max_request_body_size=max(2 * settings.max_body_bytes, settings.max_file_bytes)
+            + SPARE_BYTES,  # the app refuses less, and says why
             ident=None,
             clear_untrusted_proxy_headers=True,
         )

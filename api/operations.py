@@ -19,7 +19,6 @@ from werkzeug.datastructures import MultiDict
 from api import body, problems
 from api.auth import Scope
 from api.desk import Desk
-from api.faults import faults_of
 from api.problems import (
     BAD_TYPE,
     INTERNAL,
@@ -37,6 +36,7 @@ from api.problems import (
 )
 from worker import clock
 from worker.domain.answer import Json
+from worker.services.openai.faults import faults_of
 from worker.store.keys import ApiKey
 from worker.store.text import dumps
 
@@ -206,11 +206,13 @@ def _view(operation: Operation, desk: Desk) -> Callable[..., flask.Response]:
     return view
 
 
-def validated(adapter: TypeAdapter[Any] | None, model: Any, given: Json, line: int | None = None) -> Any:
-    """Raises Problem with every fault."""
+def validated(
+    adapter: TypeAdapter[Any] | None, model: Any, given: Json, line: int | None = None, *, strict: bool = True
+) -> Any:
+    """Raises Problem with every fault. Not `strict`: for a form, whose values are all texts."""
     assert adapter is not None
     try:
-        return adapter.validate_python(given, strict=True)
+        return adapter.validate_python(given, strict=strict)
     except ValidationError as error:
         raise invalid(*faults_of(error, model, given, line)) from None
 

@@ -19,6 +19,8 @@ from worker import events
 from worker.domain.answer import Json
 from worker.domain.failure import FailureKind
 from worker.providers.catalog import UnknownModel
+from worker.services.openai.failures import WIRE
+from worker.services.openai.faults import Fault as Fault  # noqa: PLC0414 - part of what is told here
 from worker.services.retry import NotRetriable
 from worker.services.schema import BadSchema
 from worker.services.submit import KeyReused
@@ -75,7 +77,7 @@ KEY_REUSED: Final = Sort(
     422,
     "The Idempotency-Key belongs to another request",
     "La Idempotency-Key es de otra petición",
-    (400, _INVALID, "idempotency_key_reused"),
+    (409, _INVALID, "idempotency_key_reused"),
 )
 QUEUE_FULL: Final = Sort(
     "queue-full", 429, "The project's queue is full", "La cola del proyecto está llena", (429, "requests", "queue_full")
@@ -92,79 +94,79 @@ NOT_YET: Final = Sort(
     "not-yet", 504, "The job is not done yet", "El trabajo no ha terminado", (504, _SERVER, "job_not_done")
 )
 
+_K: Final = FailureKind
 # What a job failed of, told to a caller who waited for its answer.
 JOB_LIMITED: Final = Sort(
     "job-rate-limited",
     429,
     "Every provider asks to wait",
     "Todos los proveedores piden esperar",
-    (429, "requests", "rate_limit_exceeded"),
+    WIRE[_K.RATE_LIMIT],
 )
 JOB_QUOTA: Final = Sort(
     "job-quota",
     429,
     "The quota is used up",
     "La cuota está agotada",
-    (429, "insufficient_quota", "insufficient_quota"),
+    WIRE[_K.QUOTA],
 )
 JOB_CONTEXT: Final = Sort(
     "job-context-length",
     400,
     "Too long for the model",
     "Demasiado largo para el modelo",
-    (400, _INVALID, "context_length_exceeded"),
+    WIRE[_K.CONTEXT_LENGTH],
 )
 JOB_FILTERED: Final = Sort(
     "job-content-filter",
     400,
     "The provider's filter stopped it",
     "El filtro del proveedor lo detuvo",
-    (400, _INVALID, "content_filter"),
+    WIRE[_K.CONTENT_FILTER],
 )
-JOB_REFUSED: Final = Sort("job-refused", 400, "The model refused", "El modelo se negó", (400, _INVALID, "refusal"))
+JOB_REFUSED: Final = Sort("job-refused", 400, "The model refused", "El modelo se negó", WIRE[_K.REFUSAL])
 JOB_BAD_REQUEST: Final = Sort(
     "job-bad-request",
     400,
     "The provider found the request faulty",
     "El proveedor encontró un error en la petición",
-    (400, _INVALID, None),
+    WIRE[_K.BAD_REQUEST],
 )
 JOB_NO_TARGET: Final = Sort(
     "job-no-target",
     400,
     "No target takes this request",
     "Ningún destino acepta esta petición",
-    (400, _INVALID, "no_target"),
+    WIRE[_K.NO_TARGET],
 )
 JOB_NO_MODEL: Final = Sort(
     "job-unknown-model",
     404,
     "The provider has no such model",
     "El proveedor no tiene ese modelo",
-    (404, _INVALID, "model_not_found"),
+    WIRE[_K.MODEL_NOT_FOUND],
 )
 JOB_CANCELLED: Final = Sort(
-    "job-cancelled", 409, "The job was cancelled", "El trabajo fue cancelado", (409, _INVALID, "cancelled")
+    "job-cancelled", 409, "The job was cancelled", "El trabajo fue cancelado", WIRE[_K.CANCELLED]
 )
 JOB_FAILED: Final = Sort(
-    "job-failed", 502, "No provider gave an answer", "Ningún proveedor respondió", (502, _SERVER, "upstream_error")
+    "job-failed", 502, "No provider gave an answer", "Ningún proveedor respondió", WIRE[_K.SERVER_ERROR]
 )
 JOB_OVERLOADED: Final = Sort(
     "job-overloaded",
     503,
     "Every provider is overloaded",
     "Todos los proveedores están saturados",
-    (503, _SERVER, "upstream_overloaded"),
+    WIRE[_K.OVERLOADED],
 )
 JOB_TIMEOUT: Final = Sort(
     "job-timeout",
     504,
     "No provider answered in time",
     "Ningún proveedor respondió a tiempo",
-    (504, _SERVER, "upstream_timeout"),
+    WIRE[_K.TIMEOUT],
 )
 
-_K: Final = FailureKind
 FAILED: Final[Mapping[FailureKind, Sort]] = MappingProxyType(
     {
         _K.RATE_LIMIT: JOB_LIMITED,
@@ -204,29 +206,10 @@ SORTS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing that is wrong with a request. The caller's own values are never repeated.
-
-    field  a path in the body, a parameter or a header
-    line   from 1, where there are many requests in one
-    """
-
-    field: str
-    message: str
-    remedy: str
-    line: int | None = None
-
-    def json(self) -> dict[str, Json]:
-        where: dict[str, Json] = {} if self.line is None else {"line": self.line}
-        return where | {"field": self.field, "message": self.message, "remedy": self.remedy}
-
-    def __str__(self) -> str:
-        return f"{self.field} {self.message}. {self.remedy}"
-
-
 class Problem(Exception):
-    """A request that cannot be answered as asked. `members` are further members of the native body."""
+    """A request that cannot be answered as asked. `members` are further members of the native body; `param` is what
+    OpenAI's clients are told it is about, where no fault says so.
+    """
 
     def __init__(
         self,
@@ -236,6 +219,7 @@ class Problem(Exception):
         faults: Sequence[Fault] = (),
         headers: Mapping[str, str] | None = None,
         members: Mapping[str, Json] | None = None,
+        param: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.sort = sort
@@ -243,6 +227,7 @@ class Problem(Exception):
         self.faults = tuple(faults)
         self.headers = dict(headers or {})
         self.members = dict(members or {})
+        self.param = param
 
 
 def invalid(*faults: Fault, sort: Sort = INVALID) -> Problem:
@@ -270,7 +255,9 @@ def of(exc: BaseException, request_id: str) -> Problem:
             return invalid(unknown_model(exc, "model"), sort=UNKNOWN_MODEL)
         case KeyReused():
             remedy = "Use a new key for a new request; the same key repeats the same request for 24 hours."
-            return invalid(Fault("Idempotency-Key", "was used with another request", remedy), sort=KEY_REUSED)
+            fault = Fault("Idempotency-Key", "was used with another request", remedy)
+            # OpenAI's clients repeat a 409 by themselves unless they are told that it cannot heal.
+            return Problem(KEY_REUSED, str(fault), faults=(fault,), headers={"x-should-retry": "false"})
         case QueueFull():
             detail = f"{exc.full.why[0].upper()}{exc.full.why[1:]} (lane {exc.lane.value}). Nothing was stored."
             members: dict[str, Json] = {"lane": exc.lane.value, "retry_after_s": exc.full.after_s}
@@ -324,7 +311,7 @@ def rendered(problem: Problem, face: Face, request_id: str) -> tuple[int, str, J
     sort = problem.sort
     if face == "openai":
         status, kind, code = sort.openai
-        param = problem.faults[0].field if problem.faults else None
+        param = problem.faults[0].field if problem.faults else problem.param
         message = " ".join(str(fault) for fault in problem.faults[:5]) or problem.detail
         return status, "application/json", {"error": {"message": message, "type": kind, "param": param, "code": code}}
     detail = problem.detail if face == "native" else f"{sort.es}. / {sort.title}. {problem.detail}"

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import sys
-from array import array
-from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, ConfigDict
 
 from api import preference
 from api.desk import Desk
 from api.failed import NO_RETRY, problem_of
-from api.fields import DeadlineS, MaxCost, Metadata, ModelName, ModelNames
 from api.job import url_of
 from api.operations import Answer, Body, Call, Header, Operations, Reply
-from api.portable import AnyMessages, Dimensions, Inputs, Parameters, set_fields
 from api.problems import (
     BUSY,
     KEY_REUSED,
@@ -30,52 +24,18 @@ from api.problems import (
     invalid,
     sorts_of_failed_jobs,
 )
-from worker.domain.answer import Json, Kind
+from worker.domain.answer import Json
 from worker.domain.job import JobView
-from worker.domain.money import nano_of
 from worker.domain.state import FINAL, JobStatus
+from worker.services.openai.answers import chat_completion, embedding_list
+from worker.services.openai.requests import ChatRequest, EmbeddingRequest, chat_job, embedding_job
 from worker.services.submit import JobRequest, submit
 from worker.store import views
 
 LONGEST_S: Final = 600.0  # as long as the official client waits by default
 BUSY_S: Final = 1
-_OURS: Final = frozenset(
-    {"model", "models", "metadata", "deadline_s", "max_cost", "stream", "stream_options", "n", "encoding_format"}
-)
-# Finish reasons of ours that OpenAI's clients have no word for.
-_FINISH: Final = {"stop", "length", "tool_calls", "content_filter"}
 
 chat: Final = Operations("OpenAI-compatible", "openai")
-
-
-class _Ours(BaseModel):
-    """`models` come after `model`; `metadata`, `deadline_s` and `max_cost` are the job's. All are Completar's own."""
-
-    model: ModelName = "default"
-    models: ModelNames | None = None
-    metadata: Metadata | None = None
-    deadline_s: DeadlineS | None = None
-    max_cost: MaxCost | None = None
-
-
-class ChatRequest(_Ours, Parameters):
-    """As OpenAI's; fields that Completar does not know are passed on to the provider."""
-
-    model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
-
-    messages: AnyMessages
-    stream: Annotated[bool, WithJsonSchema({"const": False, "description": "Answers are not streamed."})] | None = None
-    stream_options: dict[str, Any] | None = None
-
-
-class EmbeddingRequest(_Ours):
-    """As OpenAI's; fields that Completar does not know are passed on to the provider."""
-
-    model_config = ConfigDict(extra="allow", strict=True, hide_input_in_errors=True)
-
-    input: Inputs
-    dimensions: Dimensions | None = None
-    encoding_format: Literal["float", "base64"] | None = None
 
 
 class _Out(BaseModel):
@@ -188,27 +148,8 @@ def create_chat_completion(desk: Desk, call: Call) -> Reply:
     if asked.stream:
         remedy = "Send `stream: false`, or make a job at POST /v1/jobs and follow it at /v1/jobs/{id}/events."
         raise invalid(Fault("stream", "cannot be true: this server does not stream answers", remedy), sort=NO_STREAM)
-    given = set_fields(asked) | (asked.__pydantic_extra__ or {})
-    wanted = {name: value for name, value in given.items() if name not in _OURS and value is not None}
-    job, headers = _answered(desk, call, "completion", "chat.completions", wanted)
-    result = job.result
-    finish = result["finish_reason"]
-    choice = {
-        "index": 0,
-        "message": result["message"] or {"role": "assistant", "content": result["text"]},
-        "finish_reason": finish if finish in _FINISH else "stop",
-        "logprobs": None,
-    }
-    body = {
-        "id": f"chatcmpl-{job.id.removeprefix('job_')}",
-        "object": "chat.completion",
-        "created": int(job.created_at.timestamp()),
-        "model": _model(job),
-        "choices": [choice],
-        "usage": _chat_usage(job),
-        "completar": _served_by(job),
-    }
-    return Reply(body, 200, headers)
+    job, headers = _answered(desk, call, "chat.completions", chat_job(asked))
+    return Reply(chat_completion(job), 200, headers)
 
 
 @chat.add(
@@ -225,22 +166,8 @@ def create_chat_completion(desk: Desk, call: Call) -> Reply:
 def create_embedding(desk: Desk, call: Call) -> Reply:
     """An interactive job that is waited for, as a chat completion is."""
     asked: EmbeddingRequest = call.body
-    given = set_fields(asked) | (asked.__pydantic_extra__ or {})
-    wanted = {name: value for name, value in given.items() if name not in _OURS and value is not None}
-    job, headers = _answered(desk, call, "embedding", "embeddings", wanted)
-    shape = _base64 if asked.encoding_format == "base64" else list
-    usage = job.usage.input_tokens
-    body = {
-        "object": "list",
-        "data": [
-            {"object": "embedding", "index": index, "embedding": shape(vector)}
-            for index, vector in enumerate(job.result["embeddings"])
-        ],
-        "model": _model(job),
-        "usage": None if usage is None else {"prompt_tokens": usage, "total_tokens": usage},
-        "completar": _served_by(job),
-    }
-    return Reply(body, 200, headers)
+    job, headers = _answered(desk, call, "embeddings", embedding_job(asked))
+    return Reply(embedding_list(job, asked.encoding_format), 200, headers)
 
 
 @chat.add(
@@ -274,21 +201,9 @@ def retrieve_model(desk: Desk, call: Call) -> Reply:
     return Reply(found)
 
 
-def _answered(
-    desk: Desk, call: Call, kind: Kind, route: str, wanted: dict[str, Json]
-) -> tuple[JobView, dict[str, str]]:
+def _answered(desk: Desk, call: Call, route: str, request: JobRequest) -> tuple[JobView, dict[str, str]]:
     """The completed job and the headers that name it. Raises Problem for every other end."""
-    asked: ChatRequest | EmbeddingRequest = call.body
     key = preference.idempotency_key(call, route, call.given)
-    request = JobRequest(
-        kind=kind,
-        models=tuple(dict.fromkeys((asked.model, *(asked.models or ())))),
-        input=wanted,
-        output_schema=_schema(wanted) if kind == "completion" else None,
-        metadata={} if asked.metadata is None else asked.metadata,
-        deadline_s=asked.deadline_s,
-        max_cost_nano=None if asked.max_cost is None else nano_of(asked.max_cost),
-    )
     with desk.waiting.seat() as seated:
         if not seated:
             detail = "Too many requests wait for an answer. Come again, or make a job at POST /v1/jobs."
@@ -306,43 +221,6 @@ def _answered(
     if job.status is not JobStatus.COMPLETED or job.result is None:
         raise problem_of(job)
     return job, headers
-
-
-def _schema(wanted: dict[str, Json]) -> Json:
-    """A schema that was asked for strictly: then Completar itself sees to it that the answer fits."""
-    asked = wanted.get("response_format")
-    inner = asked.get("json_schema") if isinstance(asked, dict) and asked.get("type") == "json_schema" else None
-    if isinstance(inner, dict) and inner.get("strict") is True and isinstance(inner.get("schema"), dict):
-        return inner["schema"]
-    return None
-
-
-def _model(job: JobView) -> str:
-    return job.served.model if job.served is not None else job.models[0]
-
-
-def _served_by(job: JobView) -> Json:
-    return {"job": job.id, "provider": job.served.provider if job.served is not None else None}
-
-
-def _chat_usage(job: JobView) -> Json:
-    usage = job.usage
-    if usage.input_tokens is None or usage.output_tokens is None:
-        return None
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens or 0},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
-    }
-
-
-def _base64(vector: Sequence[float]) -> str:
-    floats = array("f", vector)
-    if sys.byteorder == "big":
-        floats.byteswap()
-    return base64.b64encode(floats.tobytes()).decode("ascii")
 
 
 def _models(desk: Desk) -> dict[str, dict[str, Json]]:

@@ -12,7 +12,6 @@ from api.failed import problem_of
 from api.fields import MaxCost, Strict, Text, fault
 from api.job import UsageBody, url_of, usage_json
 from api.operations import Answer, Body, Call, Header, Operations, Reply
-from api.portable import Messages, Tokens
 from api.problems import KEY_REUSED, QUEUE_FULL, UNKNOWN_MODEL, invalid, sorts_of_failed_jobs, unknown_model
 from api.routes.jobs import LOCATION, RETRY_AFTER, find
 from worker.domain.answer import Json
@@ -20,6 +19,7 @@ from worker.domain.job import JobView
 from worker.domain.money import nano_of
 from worker.domain.state import FINAL, AttemptState, JobStatus
 from worker.providers.catalog import UnknownModel
+from worker.services.openai.portable import Messages, Tokens
 from worker.services.submit import JobRequest, submit
 from worker.store import attempts
 

@@ -9,11 +9,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from api import preference
 from api.desk import Desk
-from api.fields import JOB_ID, fault
+from api.fields import DIGITS, JOB_ID, fault
 from api.job import Count, Instant, JobBody, instant, job_json
 from api.operations import Answer, Call, Operations, Reply
 from api.problems import CONFLICT, GONE, KEY_REUSED, NOT_FOUND, UNKNOWN_MODEL, Problem
-from api.routes.jobs import DIGITS, JOB_MADE, find, made
+from api.routes.jobs import JOB_MADE, find, made
 from worker.domain.answer import Json
 from worker.domain.failure import DEAD_LETTERS
 from worker.domain.job import JobView

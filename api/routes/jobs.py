@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final, Literal, Self
 import flask
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -24,6 +23,7 @@ from api import body as bodies
 from api import preference
 from api.desk import Desk
 from api.fields import (
+    DIGITS,
     JOB_ID,
     WHOLE,
     DeadlineS,
@@ -49,7 +49,6 @@ from api.job import (
     url_of,
 )
 from api.operations import Answer, Body, Call, Header, Operations, Reply, validated
-from api.portable import EmbeddingInput, PortableInput, set_fields
 from api.problems import (
     CONFLICT,
     GONE,
@@ -69,6 +68,7 @@ from worker.domain.money import nano_of
 from worker.domain.state import FINAL, JobStatus
 from worker.providers.catalog import UnknownModel
 from worker.services.cancel import cancel as cancel_job
+from worker.services.openai.portable import EmbeddingInput, PortableInput, set_fields
 from worker.services.retry import retry as retry_job
 from worker.services.submit import JobRequest, Submitted, submit
 from worker.store import attempts, views
@@ -301,15 +301,6 @@ def find(desk: Desk, project_id: str, job_id: str) -> JobView:
         detail = "The job ended long ago; its request, answer and attempts are no longer kept."
         raise Problem(GONE, detail, members={"job": tombstone})
     return job
-
-
-def _digits(value: Any) -> Any:
-    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
-        raise fault("must be a whole number", "Send digits only.")
-    return value
-
-
-DIGITS: Final = BeforeValidator(_digits)
 
 
 class WaitQuery(BaseModel):

@@ -324,7 +324,7 @@ def test_addresses_that_are_none(site: Web, method: str, path: str, status: int)
         ("GET", "/v1/models/nobody/x", None, 404, "model"),
         ("DELETE", "/v1/models", None, 405, None),
         ("POST", "/v1/responses", {}, 404, None),
-        ("GET", "/v1/files", None, 404, None),
+        ("GET", "/v1/vector_stores", None, 404, None),
     ],
 )
 def test_the_openai_face_answers_in_openais_shape(

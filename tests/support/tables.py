@@ -17,9 +17,7 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from api.app import OPERATIONS
-from api.body import MAX_DEPTH
 from api.fields import Metadata
-from api.portable import MAX_INPUTS, MAX_MESSAGES
 from api.preference import LONGEST_WAIT_S
 from api.problems import FAILED, SORTS
 from api.routes.job_events import LONGEST_S as LONGEST_STREAM_S
@@ -30,6 +28,8 @@ from worker.domain.job import STARTS_MAX
 from worker.providers.formats import FORMATS
 from worker.providers.presets import PRESETS
 from worker.providers.sandbox import MODELS
+from worker.services.openai.portable import MAX_INPUTS, MAX_MESSAGES
+from worker.services.openai.reading import MAX_DEPTH
 from worker.settings import PriceConfig, Settings, environment_table
 
 Row = tuple[str, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from worker import events
-from worker.store import idempotency, jobs, leases, pauses, workers
+from worker.store import batches, files, idempotency, jobs, leases, pauses, uploads, workers
 from worker.store.database import Database
 
 LEASE: Final = "sweep"
@@ -34,6 +34,11 @@ def sweep(
         idempotency.prune(conn)
         workers.forget(conn, WORKERS_KEPT_S)
         pauses.forget(conn)
+    with database.write() as conn:
+        batches.prune(conn, retention_s)
+        uploads.prune(conn)
+    with database.write() as conn:
+        files.prune(conn)
     return True
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from worker import clock, events
 from worker.deps import Deps
+from worker.domain.failure import Lane
 from worker.engine.engine import Engine, Run
 from worker.engine.replay import replay
 from worker.engine.spool import Spool
@@ -22,6 +23,7 @@ from worker.providers.formats import SLEEPING
 from worker.providers.transport import Transport
 from worker.services import sweep as sweeping
 from worker.services import watchdog
+from worker.services.batches.keeper import Keeper
 from worker.services.course import Bench
 from worker.services.pauses import LOOK_S, PauseWatch
 from worker.services.run import run
@@ -95,6 +97,9 @@ class Worker:
         )
         tags = {(spec.name, key.name): key.tag for spec in deps.catalog.providers.values() for key in spec.keys}
         self._pauses = PauseWatch(deps.database, self.engine, self._settings.lanes, lambda: self._id, tags)
+        self._keeper: Keeper | None = None
+        if Lane.BATCH in self._settings.lanes:
+            self._keeper = Keeper(deps, lambda: self.engine.wake(Lane.BATCH))
 
     @property
     def id(self) -> str:
@@ -138,6 +143,8 @@ class Worker:
                 name="completar-notices",
                 daemon=True,
             ).start()
+        if self._keeper is not None:
+            self._keeper.start()
         events.emit("worker.started", worker_id=self._id, lanes=[lane.value for lane in self._settings.lanes])
 
     def stop(self) -> None:
@@ -146,6 +153,8 @@ class Worker:
             return
         events.emit("worker.draining", worker_id=self._id)
         self._stopping.set()
+        if self._keeper is not None:
+            self._keeper.stop()
         self.engine.drain(self._settings.drain_s - min(RECORD_S, self._settings.drain_s / 3))
         self._drained.set()
         self._pauses.stirred.set()

@@ -243,6 +243,16 @@ class Settings(BaseModel):
         Variable("COMPLETAR_MAX_BODY_BYTES", "Largest request body taken.", "bytes"),
         Field(ge=1024, le=1_073_741_824),
     ] = 8 * 1024 * 1024
+    max_file_bytes: Annotated[
+        int,
+        Variable("COMPLETAR_MAX_FILE_BYTES", "Largest file taken in one request.", "bytes"),
+        Field(ge=1024, le=8_589_934_592),
+    ] = 512 * 1024 * 1024
+    max_batch_lines: Annotated[
+        int,
+        Variable("COMPLETAR_MAX_BATCH_LINES", "Most requests in the file of a batch."),
+        Field(ge=1, le=10_000_000),
+    ] = 1_000_000
     max_answer_bytes: Annotated[
         int,
         Variable("COMPLETAR_MAX_ANSWER_BYTES", "Largest answer of a provider that is read.", "bytes"),

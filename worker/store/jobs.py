@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -17,7 +17,8 @@ from worker.domain.fairness import shares
 from worker.domain.job import FORMAT, STARTS_MAX, SUSPECT_FROM, Claimed, Ending, NewJob, Return
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
-from worker.store import budgets, deaths
+from worker.store import budgets, deaths, tallies
+from worker.store.database import Unavailable
 from worker.store.moment import begun, db_now, later, seconds_until
 from worker.store.rows import Rows
 from worker.store.tables import api_key, attempt, death, job, job_input, job_result
@@ -26,6 +27,11 @@ from worker.store.usage import unknown_cost
 
 _S = JobStatus
 _HELD = (_S.IN_PROGRESS, _S.CANCELLING)
+# Written out, so that the planner sees the condition of the index of open lines.
+_OPEN: Final[list[sa.ColumnElement[str]]] = [
+    sa.literal_column(f"'{status.value}'") for status in (_S.QUEUED, _S.IN_PROGRESS, _S.CANCELLING)
+]
+EXPIRED: Final = "its deadline passed before it could be finished"
 
 
 # -- in ----------------------------------------------------------------------------------------------------------
@@ -44,9 +50,9 @@ _NEW = Rows(
     retry_of=sa.Text,
     max_cost_nano=sa.BigInteger,
     key_id=sa.Text,
-    body=sa.Text,
-    metadata=sa.Text,
 )
+_INPUT = Rows(job_id=sa.Text, body=sa.Text, metadata=sa.Text)
+_MANY: Final = 50  # from so many on, Postgres takes the inputs by COPY: quoting them all in an array costs more
 
 
 def insert(conn: sa.Connection, jobs: Sequence[NewJob]) -> None:
@@ -69,18 +75,39 @@ def insert(conn: sa.Connection, jobs: Sequence[NewJob]) -> None:
                 j.retry_of,
                 j.max_cost_nano,
                 j.key_id,
-                dumps({"input": j.input, "output_schema": j.output_schema}),
-                dumps(dict(j.metadata)),
             )
             for j in jobs
         ],
     )
-    for statement in _insert(dialect):
-        conn.execute(statement, params)
+    conn.execute(_insert(dialect), params)
+    inputs = [
+        (j.id, dumps({"input": j.input, "output_schema": j.output_schema}), dumps(dict(j.metadata))) for j in jobs
+    ]
+    if dialect == "postgresql" and len(inputs) >= _MANY:
+        _copy(conn, inputs)
+    else:
+        conn.execute(_insert_inputs(dialect), _INPUT.params(dialect, inputs))
+
+
+def _copy(conn: sa.Connection, inputs: Sequence[tuple[str, str, str]]) -> None:
+    driver: Any = conn.connection.driver_connection
+    away = conn.dialect.loaded_dbapi.OperationalError  # here nobody else translates it
+    try:
+        with driver.cursor() as cursor, cursor.copy("COPY job_input (job_id, body, metadata) FROM STDIN") as into:
+            for row in inputs:
+                into.write_row(row)
+    except away as exc:
+        raise Unavailable(f"the database is away ({type(exc).__name__})") from exc
 
 
 @cache
-def _insert(dialect: str) -> tuple[sa.Insert, sa.Insert]:
+def _insert_inputs(dialect: str) -> sa.Insert:
+    v = _INPUT.table(dialect)
+    return job_input.insert().from_select(["job_id", "body", "metadata"], sa.select(v.c.job_id, v.c.body, v.c.metadata))
+
+
+@cache
+def _insert(dialect: str) -> sa.Insert:
     v = _NEW.table(dialect)
     now = db_now()
     into_job = {
@@ -108,10 +135,7 @@ def _insert(dialect: str) -> tuple[sa.Insert, sa.Insert]:
         "key_id": v.c.key_id,
         "format": sa.literal(FORMAT),
     }
-    return (
-        job.insert().from_select(list(into_job), sa.select(*into_job.values())),
-        job_input.insert().from_select(["job_id", "body", "metadata"], sa.select(v.c.id, v.c.body, v.c.metadata)),
-    )
+    return job.insert().from_select(list(into_job), sa.select(*into_job.values()))
 
 
 # -- queued -> in_progress ---------------------------------------------------------------------------------------
@@ -190,6 +214,7 @@ def _suspect(dialect: str) -> sa.Select[Any]:
         .where(
             job.c.status == sa.literal_column("'queued'"),
             job.c.deaths >= sa.literal_column(str(SUSPECT_FROM)),
+            _going_on(dialect),
             job.c.format <= sa.bindparam("known"),
             job.c.lane.in_(sa.bindparam("lanes", expanding=True)),
             job.c.run_at <= db_now(),
@@ -198,6 +223,17 @@ def _suspect(dialect: str) -> sa.Select[Any]:
         .limit(1)
     )
     return statement if dialect == "sqlite" else statement.with_for_update(skip_locked=True)
+
+
+def _going_on(dialect: str) -> sa.ColumnElement[bool]:
+    """Not a line of a batch that somebody stopped. The few that are stopping are looked up once for all rows.
+
+    As text, for SQLAlchemy goes through every part of a statement each time; and as an array, for Postgres takes a
+    list to be looked up anew for each row, and then finds the statement too costly to be planned once for all.
+    """
+    stopping = "SELECT batch.id FROM batch WHERE batch.status = 'cancelling'"
+    among = f"NOT IN ({stopping})" if dialect == "sqlite" else f"<> ALL (ARRAY({stopping}))"
+    return sa.literal_column(f"(job.batch_id IS NULL OR job.batch_id {among})")
 
 
 @cache
@@ -223,6 +259,7 @@ def _due(dialect: str) -> sa.Select[Any]:
             job.c.project_id == sa.bindparam("project"),
             job.c.priority == sa.bindparam("priority"),
             job.c.status == sa.literal_column("'queued'"),
+            _going_on(dialect),
             # now() is one value for the whole statement, so Postgres can use it as a bound of the index scan.
             job.c.run_at <= (db_now() if dialect == "sqlite" else sa.func.now()),
             job.c.format <= sa.bindparam("known"),
@@ -343,7 +380,9 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     """
     dialect = conn.dialect.name
     params = _SETTLE.params(dialect, [_settle_row(m) for m in moves])
-    moved = {row.id: row.status for row in conn.execute(_settle(dialect), params)}
+    rows = conn.execute(_settle(dialect), params).all()
+    moved = {row.id: row.status for row in rows}
+    tallies.add(conn, ((row.batch_id, row.status) for row in rows))
     results = [
         (
             m.job_id,
@@ -369,8 +408,10 @@ def adopt(conn: sa.Connection, move: Settle) -> bool:
     if not isinstance(move.to, Ending) or move.to.status is not JobStatus.COMPLETED:
         return False
     params = _SETTLE.params(conn.dialect.name, [_settle_row(move)])
-    if conn.execute(_adopt(conn.dialect.name), params).first() is None:
+    ended = conn.execute(_adopt(conn.dialect.name), params).first()
+    if ended is None:
         return False
+    tallies.add(conn, [(ended.batch_id, ended.status)])
     conn.execute(job_result.insert().values(job_id=move.job_id, body=move.to.result, error=None))
     return True
 
@@ -443,7 +484,7 @@ def _settle(dialect: str) -> Any:
             },
             error_kind=sa.case((stopping, FailureKind.CANCELLED.value), else_=v.c.error_kind),
         )
-        .returning(job.c.id, job.c.status)
+        .returning(job.c.id, job.c.status, job.c.batch_id)
     )
 
 
@@ -476,7 +517,7 @@ def _adopt(dialect: str) -> Any:
             served_model=v.c.served_model,
             error_kind=None,
         )
-        .returning(job.c.id)
+        .returning(job.c.batch_id, job.c.status)
     )
 
 
@@ -497,7 +538,12 @@ def _still_ours(dialect: str) -> sa.Select[Any]:
     v = _FENCE.table(dialect)
     return (
         sa.select(job.c.id)
-        .where(job.c.id == v.c.id, job.c.claim_id == v.c.claim_id, job.c.status == _S.IN_PROGRESS.value)
+        .where(
+            job.c.id == v.c.id,
+            job.c.claim_id == v.c.claim_id,
+            job.c.status == _S.IN_PROGRESS.value,
+            _going_on(dialect),
+        )
         .with_for_update(read=True, of=job)
     )
 
@@ -530,7 +576,7 @@ def cancel(conn: sa.Connection, project_id: str, job_id: str) -> JobStatus | Non
     """
     mine = sa.and_(job.c.id == job_id, job.c.project_id == project_id)
     queued = job.c.status == _S.QUEUED.value
-    status = conn.execute(
+    stopped = conn.execute(
         job.update()
         .where(mine, job.c.status.in_([_S.QUEUED.value, _S.IN_PROGRESS.value]))
         .values(
@@ -539,10 +585,12 @@ def cancel(conn: sa.Connection, project_id: str, job_id: str) -> JobStatus | Non
             ended_at=sa.case((queued, db_now()), else_=sa.null()),
             error_kind=sa.case((queued, FailureKind.CANCELLED.value), else_=job.c.error_kind),
         )
-        .returning(job.c.status)
-    ).scalar_one_or_none()
-    if status is None:
-        status = conn.execute(sa.select(job.c.status).where(mine)).scalar_one_or_none()
+        .returning(job.c.batch_id, job.c.status)
+    ).one_or_none()
+    if stopped is not None:
+        tallies.add(conn, [(stopped.batch_id, stopped.status)])
+        return JobStatus(stopped.status)
+    status = conn.execute(sa.select(job.c.status).where(mine)).scalar_one_or_none()
     return JobStatus(status) if status is not None else None
 
 
@@ -607,6 +655,7 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     failed = _give_up(conn, guilty, FailureKind.POISON, job.c.deaths + 1 >= STARTS_MAX, _CONVICTED)
     failed += _give_up(conn, lost.keys() - guilty, FailureKind.INTERRUPTED, job.c.on_interruption == "fail", _FORBIDDEN)
     moved = conn.execute(_take_back(conn.dialect.name), params | {"worker": worker_id}).all()
+    tallies.add(conn, ((row.batch_id, row.status) for row in moved))
     budgets.charge_lost(conn, [(row.job_id, row.held_nano) for row in open_calls if row.held_nano is not None])
     cancelled = sum(1 for row in moved if row.status == _S.CANCELLED.value)
     return TakenBack(len(moved) - cancelled, cancelled, failed)
@@ -634,7 +683,7 @@ def _take_back(dialect: str) -> Any:
             error_kind=sa.case((stopping, FailureKind.CANCELLED.value), else_=job.c.error_kind),
             deaths=job.c.deaths + 1,
         )
-        .returning(job.c.id, job.c.status)
+        .returning(job.c.id, job.c.status, job.c.batch_id)
     )
 
 
@@ -700,13 +749,13 @@ def _give_up(
             deaths=job.c.deaths + 1,
             error_kind=kind.value,
         )
-        .returning(job.c.id)
-    ).scalars()
+        .returning(job.c.id, job.c.batch_id, job.c.status)
+    ).all()
+    tallies.add(conn, ((row.batch_id, row.status) for row in ended))
     error = _error_json(Failure(kind, why))
-    results = [{"job_id": job_id, "body": None, "error": error} for job_id in ended]
-    if results:
-        conn.execute(job_result.insert(), results)
-    return len(results)
+    if ended:
+        conn.execute(job_result.insert(), [{"job_id": row.id, "body": None, "error": error} for row in ended])
+    return len(ended)
 
 
 def expire(conn: sa.Connection, most: int = 500) -> int:
@@ -720,25 +769,55 @@ def expire(conn: sa.Connection, most: int = 500) -> int:
         )
         .limit(most)
     )
-    if conn.dialect.name == "postgresql":  # one that is just being claimed ends where it runs
-        late = late.with_for_update(skip_locked=True)
-    ids = list(
-        conn.execute(
-            job.update()
-            .where(job.c.id.in_(late), job.c.status == _S.QUEUED.value)
-            .values(
-                status=_S.EXPIRED.value,
-                version=job.c.version + 1,
-                ended_at=db_now(),
-                error_kind=FailureKind.DEADLINE.value,
-            )
-            .returning(job.c.id)
-        ).scalars()
+    return _end_queued(conn, late, _S.EXPIRED, Failure(FailureKind.DEADLINE, EXPIRED))
+
+
+def end_lines(conn: sa.Connection, batch_id: str, to: JobStatus, most: int) -> int:
+    """End up to `most` queued lines of a batch, as expired or as cancelled. Returns how many."""
+    chosen = (
+        sa.select(job.c.id)
+        .where(job.c.batch_id == batch_id, job.c.status.in_(_OPEN), job.c.status == _S.QUEUED.value)
+        .order_by(job.c.id)
+        .limit(most)
     )
-    error = _error_json(Failure(FailureKind.DEADLINE, "its deadline passed before it could be finished"))
-    if ids:
-        conn.execute(job_result.insert(), [{"job_id": i, "body": None, "error": error} for i in ids])
-    return len(ids)
+    expired = to is _S.EXPIRED
+    failure = Failure(
+        FailureKind.DEADLINE if expired else FailureKind.CANCELLED, EXPIRED if expired else "its batch was cancelled"
+    )
+    return _end_queued(conn, chosen, to, failure)
+
+
+def _end_queued(conn: sa.Connection, chosen: sa.Select[Any], to: JobStatus, why: Failure) -> int:
+    if conn.dialect.name != "sqlite":  # one that is just being claimed is not ours
+        chosen = chosen.with_for_update(skip_locked=True)
+    once = chosen.cte("chosen")  # a subquery with a lock may be run again for each row, and then has no limit
+    ended = conn.execute(
+        job.update()
+        .where(job.c.id.in_(sa.select(once.c.id)), job.c.status == _S.QUEUED.value)
+        .values(status=to.value, version=job.c.version + 1, ended_at=db_now(), error_kind=why.kind.value)
+        .returning(job.c.id, job.c.batch_id, job.c.status)
+    ).all()
+    error = _error_json(why)
+    if ended:
+        rows = [(row.id, None, error) for row in ended]
+        conn.execute(_results(conn.dialect.name), _RESULT.params(conn.dialect.name, rows))
+    tallies.add(conn, ((row.batch_id, row.status) for row in ended))
+    return len(ended)
+
+
+def stop_lines(conn: sa.Connection, batch_id: str) -> int:
+    """Ask the running lines of a batch to stop, which hangs up on their calls. Returns how many."""
+    return conn.execute(
+        job.update()
+        .where(job.c.batch_id == batch_id, job.c.status.in_(_OPEN), job.c.status == _S.IN_PROGRESS.value)
+        .values(status=_S.CANCELLING.value, version=job.c.version + 1)
+    ).rowcount
+
+
+def any_open(conn: sa.Connection, batch_id: str) -> bool:
+    """Whether a line of this batch has not ended."""
+    found = sa.select(job.c.id).where(job.c.batch_id == batch_id, job.c.status.in_(_OPEN)).limit(1)
+    return conn.execute(found).first() is not None
 
 
 def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:

@@ -167,6 +167,14 @@ job: Final = sa.Table(
         postgresql_where=sa.text("status = 'queued' AND parked_for IS NOT NULL"),
         sqlite_where=sa.text("status = 'queued' AND parked_for IS NOT NULL"),
     ),
+    # Lines of a batch that have not ended: to stop them, and to see that none is left.
+    sa.Index(
+        "ix_job_batch_open",
+        "batch_id",
+        "id",
+        postgresql_where=sa.text("batch_id IS NOT NULL AND status IN ('queued', 'in_progress', 'cancelling')"),
+        sqlite_where=sa.text("batch_id IS NOT NULL AND status IN ('queued', 'in_progress', 'cancelling')"),
+    ),
     # Three statements touch each row in its short life: room on the page spares index splits.
     postgresql_with={"fillfactor": 70},
 )

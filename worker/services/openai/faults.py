@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from api.problems import Fault
+from worker.domain.answer import Json
 from worker.settings import closest
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a request. The caller's own values are never repeated.
+
+    field  a path in the body, a parameter or a header
+    line   from 1, where there are many requests in one
+    """
+
+    field: str
+    message: str
+    remedy: str
+    line: int | None = None
+
+    def json(self) -> dict[str, Json]:
+        where: dict[str, Json] = {} if self.line is None else {"line": self.line}
+        return where | {"field": self.field, "message": self.message, "remedy": self.remedy}
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.message}. {self.remedy}"
+
 
 MOST: Final = 20  # of one request
 _NAME_CUT: Final = 60

@@ -16,8 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from api.fields import AS_GIVEN, WHOLE, Strict, Text, checked_schema, fault
 from worker.domain.answer import Json
+from worker.services.openai.fields import AS_GIVEN, WHOLE, Strict, Text, checked_schema, fault
 
 MAX_MESSAGES: Final = 2_000
 MAX_INPUTS: Final = 2_048

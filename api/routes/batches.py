@@ -1,0 +1,167 @@
+"""Batches, as OpenAI's clients know them: made and stopped here, run by the workers."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+from api import preference
+from api.batch import BatchBody, BatchList, batch_json
+from api.desk import Desk
+from api.fields import DIGITS, Metadata, Strict, fault
+from api.openai_fields import BATCH_ID, Expiry
+from api.operations import Answer, Body, Call, Operations, Reply
+from api.problems import CONFLICT, KEY_REUSED, NOT_FOUND, Fault, Problem, invalid
+from worker.domain.batch import FINAL, BatchView, window_s
+from worker.services.batches.create import BatchRequest, WrongPurpose, create
+from worker.services.batches.create import cancel as cancel_batch
+from worker.services.batches.endpoints import ENDPOINTS
+from worker.store import batches as store
+
+_BATCH_ID: Final = re.compile(BATCH_ID)
+
+batches: Final = Operations("Batches", "openai")
+
+
+def _window(value: str) -> str:
+    if window_s(value) is None:
+        raise fault("must be hours or days, seven days at most", "Send 24h, or such as 1h or 7d.")
+    return value
+
+
+def _endpoint(value: str) -> str:
+    if value not in ENDPOINTS:
+        raise fault(f"must be one of {', '.join(ENDPOINTS)}", "Choose one of these.")
+    return value
+
+
+class NewBatch(Strict):
+    """The file has one request a line: `{"custom_id", "method": "POST", "url", "body"}`, `url` being the endpoint."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True)
+
+    input_file_id: Annotated[str, Field(min_length=1, max_length=100, pattern="^[!-~]+$")]
+    endpoint: Annotated[str, AfterValidator(_endpoint), WithJsonSchema({"type": "string", "enum": list(ENDPOINTS)})]
+    completion_window: Annotated[
+        str,
+        AfterValidator(_window),
+        WithJsonSchema({"type": "string", "pattern": "^([1-9]|[1-9][0-9]|1[0-5][0-9]|16[0-8])h$|^[1-7]d$"}),
+    ]
+    metadata: Metadata | None = None
+    output_expires_after: Expiry | None = None
+
+
+@batches.add(
+    "POST",
+    "/v1/batches",
+    "batches.create",
+    "Run a file of requests",
+    scope="jobs:write",
+    body=Body(NewBatch),
+    headers=(preference.IDEMPOTENCY_KEY,),
+    answers={200: Answer("The batch; its file is yet to be read.", BatchBody, (preference.REPLAYED,))},
+    problems=(KEY_REUSED,),
+)
+def create_batch(desk: Desk, call: Call) -> Reply:
+    """A faulty file is found when it is read: then the batch is `failed`, and no line has run."""
+    asked: NewBatch = call.body
+    key = preference.idempotency_key(call, "batches.create", call.given)
+    seconds = window_s(asked.completion_window)
+    assert seconds is not None
+    request = BatchRequest(
+        endpoint=asked.endpoint,
+        input_file_id=asked.input_file_id,
+        window=asked.completion_window,
+        window_s=seconds,
+        metadata=asked.metadata,
+        output_expires_s=None if asked.output_expires_after is None else asked.output_expires_after.seconds,
+    )
+    try:
+        made = create(desk.deps, call.project_id, request, key, key_id=call.key_id)
+    except WrongPurpose as exc:
+        remedy = "Upload the file with purpose `batch`."
+        raise invalid(Fault("input_file_id", f"names a file that is not for batches: {exc}", remedy)) from None
+    return Reply(batch_json(made.batch), 200, {"Idempotent-Replayed": "true"} if made.replayed else {})
+
+
+class BatchesQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    after: Annotated[str, Field(pattern=BATCH_ID, description="The last id of the page before.")] | None = None
+    limit: Annotated[int, Field(ge=1, le=100), DIGITS] = 20
+
+
+@batches.add(
+    "GET",
+    "/v1/batches",
+    "batches.list",
+    "List batches",
+    scope="jobs:read",
+    query=BatchesQuery,
+    answers={200: Answer("A page of batches.", BatchList)},
+)
+def list_batches(desk: Desk, call: Call) -> Reply:
+    """Newest first."""
+    query: BatchesQuery = call.query
+    with desk.deps.database.read() as conn:
+        page, more = store.listed(conn, call.project_id, after=query.after, limit=query.limit)
+    return Reply(
+        {
+            "object": "list",
+            "data": [batch_json(batch) for batch in page],
+            "first_id": page[0].id if page else None,
+            "last_id": page[-1].id if page else None,
+            "has_more": more,
+        }
+    )
+
+
+@batches.add(
+    "GET",
+    "/v1/batches/<batch_id>",
+    "batches.retrieve",
+    "Look at a batch",
+    scope="jobs:read",
+    answers={200: Answer("The batch.", BatchBody)},
+    problems=(NOT_FOUND,),
+)
+def retrieve_batch(desk: Desk, call: Call) -> Reply:
+    """The ids of its files are there with the final status, not before."""
+    return Reply(batch_json(_find(desk, call)))
+
+
+@batches.add(
+    "POST",
+    "/v1/batches/<batch_id>/cancel",
+    "batches.cancel",
+    "Stop a batch",
+    scope="jobs:write",
+    answers={200: Answer("The batch, stopping or stopped.", BatchBody)},
+    problems=(NOT_FOUND, CONFLICT),
+)
+def stop_batch(desk: Desk, call: Call) -> Reply:
+    """No further line is started. What is done is kept; lines that were not run are in the error file."""
+    before = _find(desk, call)
+    if before.status in FINAL and before.cancelled_at is None:
+        detail = f"Cannot cancel a batch with status '{before.status.value}'."
+        raise Problem(CONFLICT, detail, headers={"x-should-retry": "false"})
+    after = cancel_batch(desk.deps, call.project_id, before.id)
+    assert after is not None, "rows are never deleted"
+    if after.status in FINAL and after.cancelled_at is None:
+        detail = f"Cannot cancel a batch with status '{after.status.value}'."
+        raise Problem(CONFLICT, detail, headers={"x-should-retry": "false"})
+    return Reply(batch_json(after))
+
+
+def _find(desk: Desk, call: Call) -> BatchView:
+    """Raises Problem."""
+    batch_id = call.path["batch_id"]
+    found = None
+    if _BATCH_ID.fullmatch(batch_id):
+        with desk.deps.database.read() as conn:
+            found = store.get(conn, call.project_id, batch_id)
+    if found is None:
+        raise Problem(NOT_FOUND, f"No batch found with id '{batch_id[:60]}'.", param="batch_id")
+    return found

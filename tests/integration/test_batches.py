@@ -1,0 +1,334 @@
+"""Batches and files in SQL: whose a batch is, what is counted, what is stored once, what is forgotten."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.support.wait import wait_until
+from worker import clock
+from worker.domain.batch import BatchStatus, Counts, NewBatch
+from worker.domain.failure import Lane
+from worker.domain.job import Ending, NewJob
+from worker.domain.state import JobStatus
+from worker.services import files as intake
+from worker.services.batches.desk import Desk, Lost, Turns
+from worker.services.batches.keeper import Keeper
+from worker.services.batches.watch import stop, watch
+from worker.store import batches, files, jobs, lines, tallies, workers
+from worker.store.batch_tables import batch as batch_table
+from worker.store.batch_tables import file as file_table
+from worker.store.batch_tables import file_part
+from worker.store.batches import Written
+from worker.store.database import Database
+from worker.store.jobs import Settle
+from worker.store.moment import db_now, later
+from worker.store.tables import job as job_table
+
+PROJECT = "proj_a"
+
+
+def _batch(database: Database, *, lines_of: int = 0, owner: str = "wrk_1") -> str:
+    """A batch; with lines it is in progress, and all of them are jobs."""
+    batch_id = clock.new_id("batch")
+    with database.write() as conn:
+        batches.insert(conn, NewBatch(batch_id, PROJECT, None, "/v1/chat/completions", "file-1", "24h", 86_400))
+        batches.take(conn, owner, 60.0, 10)
+        if lines_of:
+            assert batches.begin(conn, batch_id, owner, total=lines_of, model="default")
+            new = [
+                NewJob(clock.new_id("job"), PROJECT, "completion", Lane.BATCH, ("default",), {}, batch_id=batch_id)
+                for _ in range(lines_of)
+            ]
+            assert batches.took(conn, batch_id, owner, after=0, line=lines_of, n=lines_of)
+            jobs.insert(conn, new)
+            lines.insert(conn, batch_id, [lines.Line(n, job.id, f'"{n}"') for n, job in enumerate(new, 1)])
+    return batch_id
+
+
+def _counts(database: Database, batch_id: str) -> Counts:
+    with database.read() as conn:
+        found = batches.get(conn, PROJECT, batch_id)
+    assert found is not None
+    return found.counts
+
+
+def _claimed(database: Database, n: int, worker: str = "wrk_1") -> list[tuple[str, str]]:
+    with database.write() as conn:
+        found = jobs.claim_block(conn, Lane.BATCH, n, worker_id=worker, claim_id=clock.new_id("clm"))
+    return [(job.id, job.claim_id) for job in found]
+
+
+def _settle(database: Database, claims: list[tuple[str, str]], status: JobStatus) -> None:
+    ending = Ending(status, result="{}")  # type: ignore[arg-type]
+    with database.write() as conn:
+        jobs.settle(conn, [Settle(job_id, claim_id, ending) for job_id, claim_id in claims])
+
+
+def test_a_batch_is_of_one_until_its_lease_is_over(database: Database) -> None:
+    batch_id = _batch(database, owner="wrk_1")
+    with database.write() as conn:
+        assert not batches.any_free(conn)
+        assert batches.take(conn, "wrk_2", 60.0, 10) == []
+        assert batches.tended(conn, batch_id, "wrk_2") is None
+        assert batches.renew(conn, "wrk_1", -1.0) == {batch_id}
+    with database.write() as conn:
+        assert batches.any_free(conn)
+        assert batches.take(conn, "wrk_2", 60.0, 10) == [batch_id]
+        assert batches.renew(conn, "wrk_1", 60.0) == set()
+        assert not batches.begin(conn, batch_id, "wrk_1", total=1, model=None), "it is no longer its"
+        assert not batches.fail(conn, batch_id, "wrk_1", [])
+        batches.release(conn, "wrk_2")
+        assert batches.take(conn, "wrk_3", 60.0, 10) == [batch_id]
+
+
+def test_a_page_is_stored_only_from_where_the_cursor_stands(database: Database) -> None:
+    batch_id = _batch(database, lines_of=3)
+    with database.write() as conn:
+        assert not batches.took(conn, batch_id, "wrk_1", after=0, line=3, n=3)
+        assert not batches.took(conn, batch_id, "wrk_2", after=3, line=4, n=1)
+        assert not batches.wrote(conn, batch_id, "wrk_1", after=0, line=3, written=Written()), "not yet"
+        assert batches.finalize(conn, batch_id, "wrk_1")
+        assert batches.draft(conn, batch_id, "wrk_1", "file-a", "file-b")
+        assert not batches.draft(conn, batch_id, "wrk_1", "file-c", "file-d")
+        assert batches.wrote(conn, batch_id, "wrk_1", after=0, line=2, written=Written(completed=2))
+        assert not batches.wrote(conn, batch_id, "wrk_1", after=0, line=2, written=Written(completed=2))
+        done = BatchStatus.CANCELLED
+        assert not batches.finish(conn, batch_id, "wrk_1", done, output_file_id=None, error_file_id=None)
+        done = BatchStatus.COMPLETED
+        assert batches.finish(conn, batch_id, "wrk_1", done, output_file_id="file-a", error_file_id=None)
+        assert not batches.cancel(conn, PROJECT, batch_id)
+        assert not batches.finish(conn, batch_id, "wrk_1", done, output_file_id=None, error_file_id=None)
+        found = batches.get(conn, PROJECT, batch_id)
+    assert found is not None
+    assert (found.status, found.output_file_id, found.error_file_id) == (BatchStatus.COMPLETED, "file-a", None)
+
+
+def test_every_way_to_an_end_is_counted_once(database: Database) -> None:
+    batch_id = _batch(database, lines_of=20)
+    with database.write() as conn:
+        workers.register(conn, worker_id="wrk_1", host="h", pid=1, lanes=["batch"], release="0")
+    claims = _claimed(database, 8)
+    _settle(database, claims[:4], JobStatus.COMPLETED)
+    _settle(database, claims[:4], JobStatus.COMPLETED)  # their claims are over: nothing moves
+    _settle(database, claims[4:6], JobStatus.FAILED)
+    with database.write() as conn:
+        assert jobs.cancel(conn, PROJECT, claims[6][0]) is JobStatus.CANCELLING
+    _settle(database, claims[6:7], JobStatus.COMPLETED)  # ends as cancelled
+    assert _counts(database, batch_id) == Counts(20, 4, 2, 1)
+    with database.write() as conn:
+        waiting = conn.execute(sa.select(job_table.c.id).where(job_table.c.status == "queued")).scalars().all()
+        jobs.cancel(conn, PROJECT, waiting[0])
+        jobs.cancel(conn, PROJECT, waiting[0])
+        conn.execute(job_table.update().where(job_table.c.id == waiting[1]).values(deadline_at=later(-1.0)))
+        assert jobs.expire(conn) == 1
+        conn.execute(job_table.update().where(job_table.c.id == claims[7][0]).values(on_interruption="fail", losses=3))
+        jobs.take_back(conn, "wrk_1")
+    assert _counts(database, batch_id).ended in {9, 10}  # the one taken back had no open call: it waits again
+    with database.write() as conn:
+        assert jobs.end_lines(conn, batch_id, JobStatus.EXPIRED, 5) == 5
+        while jobs.end_lines(conn, batch_id, JobStatus.CANCELLED, 4):
+            pass
+        assert not jobs.any_open(conn, batch_id)
+        counted = tallies.of(conn, [batch_id])[batch_id]
+        assert counted.ended == 20
+        assert tallies.recount(conn, batch_id) == counted
+        assert tallies.of(conn, [batch_id])[batch_id] == counted
+
+
+def test_lines_that_nobody_counted_are_counted_in_the_end(database: Database) -> None:
+    batch_id = _batch(database, lines_of=6)
+    with database.write() as conn:  # as a worker of a release before batches ends them
+        conn.execute(job_table.update().values(status="completed", ended_at=db_now()))
+    desk: Any = Desk(SimpleNamespace(database=database), "wrk_1", lambda: None)  # type: ignore[arg-type]
+    assert list(watch(desk, desk.look(batch_id))) == []
+    assert desk.look(batch_id).status is BatchStatus.FINALIZING
+    assert _counts(database, batch_id) == Counts(6, 6, 0, 0)
+
+
+def test_a_batch_that_is_stopped_while_it_is_watched_is_looked_at_anew(database: Database) -> None:
+    batch_id = _batch(database, lines_of=6)
+    desk: Any = Desk(SimpleNamespace(database=database), "wrk_1", lambda: None)  # type: ignore[arg-type]
+    turns = watch(desk, desk.look(batch_id))
+    assert next(turns) > 0
+    with database.write() as conn:
+        assert batches.cancel(conn, PROJECT, batch_id)
+    with pytest.raises(Lost):
+        next(turns)
+    assert list(stop(desk, desk.look(batch_id))) == []
+    assert _counts(database, batch_id) == Counts(6, 0, 0, 6)
+
+
+def test_one_batch_that_breaks_does_not_hold_up_the_others(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Database(sqlite_url)) as database:
+        bad, good = _batch(database, owner="x"), _batch(database, owner="x")
+        with database.write() as conn:
+            batches.release(conn, "x")
+        tended: list[str] = []
+        broken = threading.Event()
+
+        def tend(desk: Desk, batch_id: str) -> Turns:
+            if batch_id == bad:
+                broken.set()
+                raise RuntimeError("a fault of ours")
+            while True:
+                tended.append(batch_id)
+                yield 0.01
+
+        monkeypatch.setattr("worker.services.batches.keeper.tend", tend)
+        keeper = Keeper(SimpleNamespace(database=database, settings=SimpleNamespace(lease_s=1.0)), lambda: None)  # type: ignore[arg-type]
+        keeper.start()
+        try:
+            assert broken.wait(10)
+            wait_until(lambda: len(tended) > 20, "turns of the other one")
+        finally:
+            keeper.stop()
+        assert set(tended) == {good}
+        with database.read() as conn:
+            assert batches.any_free(conn), "another worker may go on at once"
+
+
+def test_writers_of_one_batch_count_at_once(database: Database) -> None:
+    batch_id = _batch(database, lines_of=120)
+    other = _batch(database, lines_of=120)
+    claims = _claimed(database, 240)
+    parts = [claims[n::6] for n in range(6)]
+    threads = [
+        threading.Thread(target=lambda part=part: [_settle(database, [c], JobStatus.COMPLETED) for c in part])
+        for part in parts
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert _counts(database, batch_id) == _counts(database, other) == Counts(120, 120, 0, 0)
+
+
+def test_no_line_of_a_stopping_batch_is_claimed_or_called(database: Database) -> None:
+    stopping, going = _batch(database, lines_of=5), _batch(database, lines_of=5)
+    claims = _claimed(database, 2)
+    with database.write() as conn:
+        assert len(jobs.still_ours(conn, claims)) == 2
+        assert batches.cancel(conn, PROJECT, stopping)
+        of_it = set(conn.execute(sa.select(job_table.c.id).where(job_table.c.batch_id == stopping)).scalars())
+        assert jobs.still_ours(conn, claims) == {job_id for job_id, _ in claims} - of_it
+    more = {job_id for job_id, _ in _claimed(database, 100)}
+    with database.read() as conn:
+        assert more
+        assert more.isdisjoint(of_it)
+        rows = conn.execute(sa.select(job_table.c.batch_id).where(job_table.c.id.in_(more))).scalars()
+    assert set(rows) == {going}
+
+
+def test_running_lines_are_asked_to_stop(database: Database) -> None:
+    batch_id = _batch(database, lines_of=3)
+    claims = _claimed(database, 2)
+    with database.write() as conn:
+        assert jobs.stop_lines(conn, batch_id) == 2
+        assert sorted(jobs.cancelling(conn, "wrk_1")) == sorted(job_id for job_id, _ in claims)
+
+
+@pytest.fixture
+def kept(database: Database) -> str:
+    """A file of three parts."""
+    taking = intake.Intake(database, intake.new_id(), 10**9)
+    with database.write() as conn:
+        files.begin(conn, PROJECT, taking.owner_id, filename="", purpose="")
+    taking.write(b"x" * 2_500_000)
+    taking.flush()
+    with database.write() as conn:
+        assert files.get(conn, PROJECT, taking.owner_id) is None
+        ready = {"filename": "a", "purpose": "batch", "n_bytes": taking.bytes, "parts": taking.parts, "expires_s": None}
+        assert files.ready(conn, taking.owner_id, **ready)  # type: ignore[arg-type]
+        assert not files.ready(conn, taking.owner_id, **ready)  # type: ignore[arg-type]
+    return taking.owner_id
+
+
+def _parts(database: Database) -> int:
+    with database.read() as conn:
+        return conn.execute(sa.select(sa.func.count()).select_from(file_part)).scalar_one()
+
+
+def test_the_input_of_an_open_batch_is_not_forgotten(database: Database, kept: str) -> None:
+    batch_id = _batch(database)
+    with database.write() as conn:
+        conn.execute(batch_table.update().values(input_file_id=kept))
+        assert files.delete(conn, PROJECT, kept)
+        assert files.get(conn, PROJECT, kept) is None
+        assert not files.delete(conn, PROJECT, kept)
+        assert files.prune(conn) == 0
+        assert files.input_of(conn, kept).parts == 3
+        assert batches.fail(conn, batch_id, "wrk_1", [])
+        assert files.prune(conn) == 3
+        assert conn.execute(file_table.select()).first() is None
+    assert _parts(database) == 0
+
+
+def test_an_expired_file_is_gone_at_once_and_forgotten_soon(database: Database, kept: str) -> None:
+    with database.write() as conn:
+        conn.execute(file_table.update().values(expires_at=later(-0.1)))
+        assert files.get(conn, PROJECT, kept) is None
+        assert files.listed(conn, PROJECT, purpose=None, after=None, limit=5, newest_first=True) == ([], False)
+        assert files.prune(conn) == 3
+    assert _parts(database) == 0
+
+
+def test_what_never_became_a_file_is_forgotten_after_two_days(database: Database) -> None:
+    taking = intake.Intake(database, intake.new_id(), 10**9)
+    with database.write() as conn:
+        files.begin(conn, PROJECT, taking.owner_id, filename="", purpose="")
+    taking.write(b"x" * 1_200_000)
+    with database.write() as conn:
+        assert files.prune(conn) == 0
+        conn.execute(file_table.update().values(created_at=later(-files.ABANDONED_S - 1)))
+        assert files.prune(conn) == 1
+    assert _parts(database) == 0
+
+
+def test_lines_of_old_batches_are_forgotten_and_the_batch_stays(database: Database) -> None:
+    batch_id = _batch(database, lines_of=3)
+    with database.write() as conn:
+        assert batches.prune(conn, 0.0) == 0, "it is open"
+        conn.execute(batch_table.update().values(status="completed"))
+        assert batches.prune(conn, 3600.0) == 0
+        assert batches.prune(conn, -1.0) == 3
+        assert batches.prune(conn, -1.0) == 0
+        assert lines.upcoming(conn, batch_id, 0, 10) == []
+        assert batches.get(conn, PROJECT, batch_id) is not None
+
+
+@pytest.mark.postgres
+def test_statements_on_lines_do_not_scan_the_jobs(postgres_url: str) -> None:
+    with closing(Database(postgres_url)) as database:
+        batch_id = _batch(database, lines_of=5)
+        with database.write() as conn:
+            conn.execute(
+                sa.text("""
+                INSERT INTO job (id, project_id, kind, lane, status, version, priority, models, created_at, queued_at,
+                                 run_at, attempts, rows, losses, on_interruption, cost_complete, batch_id)
+                SELECT 'job_' || lpad(n::text, 26, '0'), 'proj_' || n % 5, 'completion', 'batch', 'completed', 1, 0,
+                       '[]', now(), now(), now(), 0, 0, 0, 'retry', true, 'batch_' || n % 10
+                FROM generate_series(1, 20000) n""")
+            )
+        plans: list[str] = []
+        with database.write() as conn:
+            conn.execute(sa.text("ANALYZE"))
+
+            @sa.event.listens_for(conn, "before_cursor_execute", retval=True)
+            def explained(_conn, cursor, statement, parameters, _context, _many):  # type: ignore[no-untyped-def]
+                if " job " in statement or "FROM job\n" in statement:
+                    cursor.execute("EXPLAIN " + statement, parameters)
+                    plans.append("\n".join(row[0] for row in cursor.fetchall()))
+                return statement, parameters
+
+            jobs.any_open(conn, batch_id)
+            jobs.end_lines(conn, batch_id, JobStatus.CANCELLED, 100)
+        assert len(plans) >= 2
+        for plan in plans[:2]:
+            assert "ix_job_batch_open" in plan, plan
+            assert "Seq Scan on job" not in plan, plan

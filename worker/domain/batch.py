@@ -1,0 +1,149 @@
+"""The life of a batch: a file of requests that become jobs, and two files that come of them.
+
+    validating ──▶ in_progress ──▶ finalizing ──▶ completed | expired
+      │    │            │              │
+      │    └────────────┴──────────────┴──▶ cancelling ──▶ cancelled
+      └──▶ failed
+
+`validating`   its file is being read; no line is a job yet
+`failed`       the file is faulty: no line ever ran
+`in_progress`  lines are jobs, or become such
+`finalizing`   every line has ended; the files are being written
+`cancelling`   no further line starts; open calls may still answer, then the files are written
+`completed`    every line has ended by itself, well or not
+`expired`      the window passed before some lines ended        `cancelled`  stopped on request
+
+A final state never changes, and the ids of the files are there with it. Only `store/batches.py` makes moves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from worker.domain.answer import Json
+from worker.domain.money import NO_USAGE, Usage
+
+
+class BatchStatus(StrEnum):
+    VALIDATING = "validating"
+    FAILED = "failed"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+_S = BatchStatus
+
+FINAL: Final = frozenset({_S.FAILED, _S.COMPLETED, _S.EXPIRED, _S.CANCELLED})
+OPEN: Final = frozenset(_S) - FINAL
+
+MOVES: Final[Mapping[BatchStatus, frozenset[BatchStatus]]] = MappingProxyType(
+    {
+        _S.VALIDATING: frozenset({_S.IN_PROGRESS, _S.FAILED, _S.CANCELLING}),
+        _S.IN_PROGRESS: frozenset({_S.FINALIZING, _S.CANCELLING}),
+        _S.FINALIZING: frozenset({_S.COMPLETED, _S.EXPIRED, _S.CANCELLING}),
+        _S.CANCELLING: frozenset({_S.CANCELLED}),
+        _S.COMPLETED: frozenset(),
+        _S.EXPIRED: frozenset(),
+        _S.CANCELLED: frozenset(),
+        _S.FAILED: frozenset(),
+    }
+)
+
+_WINDOW: Final = re.compile(r"([1-9][0-9]{0,2})([hd])")
+LONGEST_WINDOW_S: Final = 7 * 86_400
+
+
+def window_s(window: str) -> int | None:
+    """Seconds of a window such as `24h` or `7d`; None for one that is none, or is longer than seven days."""
+    found = _WINDOW.fullmatch(window)
+    if found is None:
+        return None
+    seconds = int(found[1]) * (3600 if found[2] == "h" else 86_400)
+    return seconds if seconds <= LONGEST_WINDOW_S else None
+
+
+@dataclass(frozen=True, slots=True)
+class LineError:
+    """What is wrong with a batch's file. `param` is a path in the line; `line` counts from 1, None: the whole file."""
+
+    code: str
+    message: str
+    param: str | None = None
+    line: int | None = None
+
+    def json(self) -> dict[str, Json]:
+        return {"code": self.code, "message": self.message, "param": self.param, "line": self.line}
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Of lines. `completed` and `failed` are those that ended by themselves; `rest`: expired, cancelled."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    rest: int = 0
+
+    @property
+    def ended(self) -> int:
+        return self.completed + self.failed + self.rest
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A batch as it is stored. `output_expires_s` counts from the making of its files; None: as ever."""
+
+    id: str
+    project_id: str
+    key_id: str | None
+    endpoint: str
+    input_file_id: str
+    window: str
+    window_s: int
+    metadata: Mapping[str, str] | None = None
+    output_expires_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchView:
+    """A batch as people see it, all times aware UTC.
+
+    model         of its lines, where all name the same
+    total_errors  of its file; `errors` holds the first of them
+    output_file_id, error_file_id  only of a final one
+    """
+
+    id: str
+    project_id: str
+    key_id: str | None
+    endpoint: str
+    input_file_id: str
+    window: str
+    metadata: Mapping[str, str] | None
+    status: BatchStatus
+    model: str | None
+    errors: Sequence[Mapping[str, Json]] | None
+    output_file_id: str | None
+    error_file_id: str | None
+    output_expires_s: int | None
+    counts: Counts
+    created_at: datetime
+    expires_at: datetime
+    in_progress_at: datetime | None = None
+    finalizing_at: datetime | None = None
+    completed_at: datetime | None = None
+    failed_at: datetime | None = None
+    expired_at: datetime | None = None
+    cancelling_at: datetime | None = None
+    cancelled_at: datetime | None = None
+    usage: Usage = field(default=NO_USAGE)

@@ -1,0 +1,191 @@
+"""The lines of a batch's file: cut from its bytes, and read as requests."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from worker.domain.batch import LineError
+from worker.providers.catalog import UnknownModel
+from worker.services.batches.endpoints import ENDPOINTS, Endpoint
+from worker.services.openai import reading
+from worker.services.openai.faults import Fault, faults_of
+from worker.services.submit import JobRequest
+from worker.store.text import dumps
+
+CUSTOM_ID_MAX: Final = 512
+
+Raw = tuple[int, bytes | None]  # the line's number from 1, and its bytes; None: it is too long
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A good line. `custom_id` is JSON text; `encoding` of vectors, where it was asked for."""
+
+    number: int
+    custom_id: str
+    request: JobRequest
+    encoding: str | None
+
+
+class BadLine(ValueError):
+    def __init__(self, errors: list[LineError]) -> None:
+        super().__init__(errors[0].message)
+        self.errors = errors
+
+
+# -- from bytes to lines -----------------------------------------------------------------------------------------
+
+
+def cut(content: Iterable[bytes], most: int) -> Iterator[Raw]:
+    """The lines that are not blank, in UTF-8; none of more than `most` bytes is held. LF and CRLF, a byte order mark,
+    and UTF-16 as PowerShell writes it are read.
+    """
+    number, rest, over = 1, b"", False
+    for chunk in _utf8(content):
+        whole, _, tail = chunk.rpartition(b"\n")
+        if len(whole) == len(chunk) - len(tail):  # no line ends here
+            rest, over = (b"", True) if over or len(rest) + len(tail) > most else (rest + tail, False)
+            continue
+        for line in whole.split(b"\n"):
+            if over or len(rest) + len(line) > most:
+                yield number, None
+            elif found := (rest + line).strip():
+                yield number, found
+            number, rest, over = number + 1, b"", False
+        rest, over = (b"", True) if len(tail) > most else (tail, False)
+    if over:
+        yield number, None
+    elif found := rest.strip():
+        yield number, found
+
+
+def _utf8(content: Iterable[bytes]) -> Iterator[bytes]:
+    decoder: codecs.IncrementalDecoder | None = None
+    first = True
+    for given in content:
+        chunk = given
+        if first and chunk:
+            first = False
+            encoding = json.detect_encoding(chunk[:4])
+            if not encoding.startswith("utf-8"):
+                # What is broken stays broken, and is found on its own line.
+                decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
+            else:
+                chunk = chunk.removeprefix(codecs.BOM_UTF8)
+        if decoder is not None:
+            chunk = decoder.decode(chunk).removeprefix("\ufeff").encode("utf-8", "surrogatepass")
+        yield chunk
+
+
+# -- from lines to requests --------------------------------------------------------------------------------------
+
+
+def read(raw: Raw, url: str, resolve: Callable[[tuple[str, ...]], object]) -> Line:
+    """Raises BadLine. `resolve` raises UnknownModel."""
+    number, data = raw
+    value = _object(number, data)
+    custom_id = _custom_id(number, value)
+    endpoint = ENDPOINTS[url]
+    errors = [*_envelope(number, value, url)]
+    body = value.get("body")
+    if not isinstance(body, dict):
+        raise BadLine(
+            [*errors, _missing(number, "body") if body is None else _bad(number, "body", "must be an object")]
+        )
+    if body.get("stream"):
+        errors.append(_bad(number, "body.stream", "cannot be true: the lines of a batch are not streamed"))
+    request = None
+    try:
+        asked = endpoint.adapter.validate_python(body, strict=True)
+        request = endpoint.job(asked)
+        resolve(request.models)
+    except ValidationError as exc:
+        errors += _of_body(exc, endpoint, body, number)
+    except UnknownModel as exc:
+        errors.append(_unknown(number, exc))
+    if errors or request is None:
+        raise BadLine(errors)
+    return Line(number, custom_id, request, getattr(asked, "encoding_format", None))
+
+
+def custom_id_of(raw: Raw) -> str:
+    """Of a line that was found good, as JSON text."""
+    number, data = raw
+    return _custom_id(number, _object(number, data))
+
+
+def _object(number: int, data: bytes | None) -> dict[str, Any]:
+    if data is None:
+        raise BadLine([LineError("invalid_request", "This line is too long.", None, number)])
+    try:
+        value = reading.value_of(data.decode("utf-8"), number)
+    except UnicodeDecodeError as exc:
+        raise BadLine([_not_json(number, f"It is not valid UTF-8 at byte {exc.start}.")]) from None
+    except reading.NotJson as exc:
+        raise BadLine([_not_json(number, f"It {exc.fault.message}.")]) from None
+    except reading.NotTaken as exc:
+        raise BadLine([LineError("invalid_request", str(exc.fault), None, number)]) from None
+    if not isinstance(value, dict):
+        raise BadLine([LineError("invalid_request", "This line is not a JSON object.", None, number)])
+    return value
+
+
+def _custom_id(number: int, value: dict[str, Any]) -> str:
+    given = value.get("custom_id")
+    if given is None:
+        raise BadLine([_missing(number, "custom_id")])
+    if not isinstance(given, str) or not 0 < len(given) <= CUSTOM_ID_MAX:
+        raise BadLine([_bad(number, "custom_id", f"must be a string of 1 to {CUSTOM_ID_MAX} characters")])
+    return dumps(given)
+
+
+def _envelope(number: int, value: dict[str, Any], url: str) -> Iterator[LineError]:
+    method = value.get("method")
+    if method is None:
+        yield _missing(number, "method")
+    elif method != "POST":
+        yield _bad(number, "method", "must be POST")
+    given = value.get("url")
+    if given is None:
+        yield _missing(number, "url")
+    elif given != url:
+        message = f"The URL of this line is not the endpoint of the batch, {url}."
+        yield LineError("url_mismatch", message, "url", number)
+
+
+def _of_body(exc: ValidationError, endpoint: Endpoint, body: Any, number: int) -> Iterator[LineError]:
+    for fault in faults_of(exc, endpoint.model, body, number):
+        if fault.message == "is missing":
+            yield _missing(number, f"body.{fault.field}")
+        else:
+            yield _faulty(number, fault)
+
+
+def _faulty(number: int, fault: Fault) -> LineError:
+    param = "body" if fault.field == "body" else f"body.{fault.field}"
+    return LineError("invalid_request", f"{param} {fault.message}. {fault.remedy}", param, number)
+
+
+def _unknown(number: int, exc: UnknownModel) -> LineError:
+    meant = f" Did you mean {exc.suggestion}?" if exc.suggestion is not None else ""
+    message = f"The model {exc.name!r} is no route and no target.{meant} GET /v1/models lists them."
+    return LineError("model_not_found", message, "body.model", number)
+
+
+def _missing(number: int, param: str) -> LineError:
+    name = param.removeprefix("body.") if param != "body" else param
+    return LineError("missing_required_parameter", f"Missing required parameter: '{name}'.", param, number)
+
+
+def _bad(number: int, param: str, message: str) -> LineError:
+    return LineError("invalid_request", f"{param} {message}.", param, number)
+
+
+def _not_json(number: int, more: str) -> LineError:
+    return LineError("invalid_json_line", f"This line is not parseable as valid JSON. {more}", None, number)

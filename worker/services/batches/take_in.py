@@ -1,0 +1,104 @@
+"""Make jobs of the lines of a batch's file, page by page. A page is stored with the cursor that says so: whoever goes
+on after a crash begins with the line after the last that is a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from worker import clock
+from worker.domain.batch import BatchStatus, Counts
+from worker.domain.job import NewJob
+from worker.services.batches import lines as reading
+from worker.services.batches.desk import Desk, Lost, Turns
+from worker.services.batches.lines import Line
+from worker.services.batches.validate import raw_lines
+from worker.store import batches, files, jobs, tallies
+from worker.store import lines as stored
+from worker.store.batches import Tended
+
+FIRST: Final = 200  # so that work begins at once
+PAGE: Final = 500  # larger ones hardly cost less, and SQLite lets nobody else write meanwhile
+PAGE_BYTES: Final = 1024 * 1024
+AHEAD: Final = 50_000  # lines of a batch that are jobs and have not ended: at any speed we know, work for ten seconds
+AHEAD_S: Final = 0.5
+
+
+def take_in(desk: Desk, batch: Tended) -> Turns:
+    """Until every line is a job. Raises Lost when it is no longer `in_progress`, or no longer ours."""
+    with desk.deps.database.read() as conn:
+        file = files.input_of(conn, batch.input_file_id)
+    page: list[Line] = []
+    size = 0
+    at = batch
+    for raw in raw_lines(desk.deps, file):
+        if raw[0] <= at.taken_line:
+            continue
+        page.append(reading.read(raw, batch.endpoint, _any))
+        size += len(raw[1] or b"")
+        if len(page) >= (PAGE if at.taken else FIRST) or size >= PAGE_BYTES:
+            at = _store(desk, at, page)
+            page, size = [], 0
+            yield 0.0
+            while at.remaining_s > 0 and _far_ahead(desk, at):
+                yield AHEAD_S
+                at = _look(desk, batch.id)
+            if at.remaining_s <= 0:
+                return
+    if page:
+        _store(desk, at, page)
+
+
+def _store(desk: Desk, at: Tended, page: Sequence[Line]) -> Tended:
+    """The batch after it. Raises Lost: then nothing of the page is stored."""
+    new = [_job(at, line) for line in page]
+    last = page[-1].number
+    with desk.deps.database.write() as conn:
+        if not batches.took(conn, at.id, desk.owner, after=at.taken_line, line=last, n=len(page)):
+            raise Lost
+        jobs.insert(conn, new)
+        ids = zip(page, new, strict=True)
+        stored.insert(conn, at.id, [stored.Line(x.number, job.id, x.custom_id, x.encoding) for x, job in ids])
+    desk.wake()
+    return _look(desk, at.id)
+
+
+def _look(desk: Desk, batch_id: str) -> Tended:
+    found = desk.look(batch_id)
+    if found.status is not BatchStatus.IN_PROGRESS:
+        raise Lost
+    return found
+
+
+def _far_ahead(desk: Desk, at: Tended) -> bool:
+    """Whether work enough waits: the more rows are due, the more it costs to stop them, and to look among them."""
+    if at.taken < AHEAD:
+        return False
+    with desk.deps.database.read() as conn:
+        ended = tallies.of(conn, [at.id]).get(at.id, Counts()).ended
+    return at.taken - ended >= AHEAD
+
+
+def _any(_models: object) -> None:
+    """Every name was judged before; one that has gone since fails its own line, and no other."""
+
+
+def _job(batch: Tended, line: Line) -> NewJob:
+    """It ends with the window of its batch, or by a deadline of its own before that."""
+    request = line.request
+    deadline_s = max(0.0, batch.remaining_s)
+    return NewJob(
+        id=clock.new_id("job"),
+        project_id=batch.project_id,
+        kind=request.kind,
+        lane=request.lane,
+        models=request.models,
+        input=request.input,
+        output_schema=request.output_schema,
+        metadata=request.metadata,
+        deadline_s=deadline_s if request.deadline_s is None else min(deadline_s, request.deadline_s),
+        batch_id=batch.id,
+        max_cost_nano=request.max_cost_nano,
+        key_id=batch.key_id,
+    )
