@@ -41,6 +41,7 @@ _NEW = Rows(
     retry_of=sa.Text,
     max_cost_nano=sa.BigInteger,
     key_id=sa.Text,
+    notify=sa.Integer,
     body=sa.Text,
     metadata=sa.Text,
 )
@@ -66,6 +67,7 @@ def insert(conn: sa.Connection, jobs: Sequence[NewJob]) -> None:
                 j.retry_of,
                 j.max_cost_nano,
                 j.key_id,
+                j.notify,
                 dumps({"input": j.input, "output_schema": j.output_schema}),
                 dumps(dict(j.metadata)),
             )
@@ -103,6 +105,7 @@ def _insert(dialect: str) -> tuple[sa.Insert, sa.Insert]:
         "retry_of": v.c.retry_of,
         "max_cost_nano": v.c.max_cost_nano,
         "key_id": v.c.key_id,
+        "notify": v.c.notify,
     }
     return (
         job.insert().from_select(list(into_job), sa.select(*into_job.values())),
