@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from worker.domain.failure import Lane
 from worker.providers import catalog as catalogs
 from worker.providers.catalog import Catalog
 from worker.settings import Settings
+from worker.settings.address import networks
 from worker.store.database import Database
+from worker.webhooks.address import Rules
+from worker.webhooks.vault import Vault
+
+_THIS_MACHINE: Final = networks(["127.0.0.0/8", "::1/128"])
 
 
 class Hints(Protocol):
@@ -32,6 +37,8 @@ class Deps:
     database: Database
     catalog: Catalog
     hints: Hints
+    vault: Vault | None  # None: no key to encrypt webhook secrets with
+    addresses: Rules
 
 
 def build(
@@ -39,4 +46,14 @@ def build(
 ) -> Deps:
     """Put a process together; opens no connection yet. `pings` as in Database."""
     database = Database(settings.database, connections=connections, pings=pings)
-    return Deps(settings, database, catalogs.build(settings, sandbox_url), hints)
+    vault = Vault(settings.secret_keys) if settings.secret_keys else None
+    return Deps(settings, database, catalogs.build(settings, sandbox_url), hints, vault, reachable(settings))
+
+
+def reachable(settings: Settings) -> Rules:
+    """Which addresses users may have called: the public internet, and what the operator names."""
+    return Rules(
+        private=settings.private_networks or (_THIS_MACHINE if settings.embedded else ()),
+        nat64=settings.nat64,
+        own_names=frozenset(filter(None, [settings.public_domain])),
+    )

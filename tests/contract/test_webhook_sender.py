@@ -15,7 +15,8 @@ import pytest
 from tests.support import certificate
 from tests.support import scripted_provider as script
 from tests.support.scripted_provider import ScriptedProvider
-from worker.webhooks.address import Rules, networks
+from worker.settings.address import networks
+from worker.webhooks.address import Rules
 from worker.webhooks.schedule import Fault
 from worker.webhooks.sender import ANSWER_BYTES, Sender, Try
 

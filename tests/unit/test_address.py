@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.webhooks.address import Refused, Rules, is_public, networks, parse, vet
+from worker.settings.address import networks
+from worker.webhooks.address import Refused, Rules, is_public, parse, vet
 
 LIST = tomllib.loads((Path(__file__).parent / "addresses.toml").read_text(encoding="utf-8"))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from worker import events
-from worker.store import idempotency, jobs, leases, workers
+from worker.store import deliveries, idempotency, jobs, leases, workers
 from worker.store.database import Database
 
 LEASE: Final = "sweep"
@@ -30,6 +30,7 @@ def sweep(database: Database, holder: str, *, lease_s: float, every_s: float, re
         jobs.purge(conn, retention_s)
         idempotency.prune(conn)
         workers.forget(conn, WORKERS_KEPT_S)
+        deliveries.purge(conn, retention_s)
     return True
 
 
@@ -49,3 +50,7 @@ def bury(database: Database, lease_s: float) -> None:
             cancelled=back.cancelled,
             failed=back.failed,
         )
+    with database.write() as conn:
+        again = deliveries.take_back(conn)
+    if again:
+        events.emit("deliveries.taken_back", level="warning", count=again)

@@ -18,7 +18,9 @@ from worker.providers.formats import SLEEPING
 from worker.providers.transport import Transport
 from worker.services import sweep as sweeping
 from worker.services.course import Bench
+from worker.services.deliver import LOOK_S, Deliverer
 from worker.services.run import run
+from worker.services.tell import BLOCK, tell
 from worker.store import jobs, workers
 from worker.store.database import Unavailable
 
@@ -48,6 +50,7 @@ class Worker:
             poll_s=self._settings.poll_s,
             worker_id=lambda: self._id,
         )
+        self._deliverer = Deliverer(deps.database, deps.vault, deps.addresses, lambda: self._id)
 
     @property
     def id(self) -> str:
@@ -65,11 +68,15 @@ class Worker:
                 events.emit("worker.waiting", level="warning", reason=str(exc))
                 self._stopping.wait(1.0)
         self.engine.start(self._open)
-        for name, every_s, work in (
+        look_outs = [
             ("heartbeat", self._settings.heartbeat_s, self._beat),
             ("cancels", CANCEL_LOOK_S, self._look_for_cancels),
             ("sweep", self._sweep_s, self._sweep),
-        ):
+        ]
+        if self._settings.webhooks:
+            self._deliverer.start()
+            look_outs.append(("outbox", LOOK_S, self._tell))
+        for name, every_s, work in look_outs:
             thread = threading.Thread(target=self._every, args=(every_s, work), name=f"completar-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -81,7 +88,11 @@ class Worker:
             return
         events.emit("worker.draining", worker_id=self._id)
         self._stopping.set()
-        self.engine.drain(max(0.0, self._settings.drain_s - 1.0))
+        grace_s = max(0.0, self._settings.drain_s - 1.0)
+        ending = threading.Thread(target=self._deliverer.stop, args=(grace_s,), name="completar-webhooks-end")
+        ending.start()
+        self.engine.drain(grace_s)
+        ending.join()
         self._drained.set()
         for thread in self._threads:
             thread.join(2.0)
@@ -142,6 +153,10 @@ class Worker:
             ids = jobs.cancelling(conn, self._id)
         if ids:
             self.engine.cancel(ids)
+
+    def _tell(self) -> None:
+        while tell(self._deps.database) == BLOCK and not self._stopping.is_set():
+            pass
 
     def _sweep(self) -> None:
         sweeping.sweep(

@@ -168,7 +168,10 @@ def settle(conn: sa.Connection, tries: Sequence[Tried]) -> tuple[set[str], list[
             for t in tries
         ],
     )
-    moved = {row.id: row.due_at for row in conn.execute(_settle(dialect), params)}
+    # Plain columns only: SQLite 3.40 takes a NULL for something in expressions of the RETURNING of an UPDATE FROM.
+    moved = {
+        row.id: row.due_at if row.state == _S.PENDING.value else None for row in conn.execute(_settle(dialect), params)
+    }
     kept = [t for t in tries if t.due.id in moved]
     if kept:
         conn.execute(delivery_attempt.insert(), [_attempt(t, moved[t.due.id]) for t in kept])
@@ -197,7 +200,7 @@ def _settle(dialect: str) -> Any:
             fault=v.c.fault,
             ended_at=sa.case((again, sa.null()), else_=db_now()),
         )
-        .returning(_D.id, sa.case((_D.ended_at.is_(None), _D.due_at), else_=sa.null()).label("due_at"))
+        .returning(_D.id, _D.state, _D.due_at)
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 import idna
@@ -187,17 +187,6 @@ def is_public(address: Address, *, nat64: bool = False) -> bool:
     if nat64 and address in _NAT64:
         return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
     return address in _GLOBAL_V6 and not any(address in network for network in _CLOSED_V6)
-
-
-def networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """An operator's list, `10.1.2.0/24` or `fd12::/16`. Raises ValueError naming the one that is no network."""
-    out: list[Network] = []
-    for text in texts:
-        try:
-            out.append(ip_network(text.strip()))
-        except ValueError as fault:
-            raise ValueError(f"{text!r} is no network such as 10.1.2.0/24: {fault}") from None
-    return tuple(out)
 
 
 def _judge(address: Address, rules: Rules, *, private: bool) -> None:

@@ -47,6 +47,11 @@ def key_of(secret: str) -> bytes:
     return key
 
 
+def hint(secret: str) -> str:
+    """Enough of a secret to tell two apart, and no more: `...wxyz`."""
+    return "..." + secret.rstrip("=")[-4:]
+
+
 def headers(event_id: str, sent_s: int, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
     """What one try carries. `sent_s` is its own time, in whole seconds; `secrets` has the newest first, at most two."""
     return {

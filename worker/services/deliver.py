@@ -1,0 +1,287 @@
+"""Send what is due to be told. A thread and a loop of its own, so that no receiver is ever in a job's way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from worker import clock, events
+from worker.domain.delivery import DeliveryState, Due, Endpoint, Secrets, Tried
+from worker.services.tell import own_event, to_each
+from worker.store import deliveries, outbox, webhook_endpoints
+from worker.store.database import Connection, Database, Unavailable
+from worker.webhooks.address import Rules
+from worker.webhooks.schedule import Fault, Move, verdict
+from worker.webhooks.sender import Sender, Try
+from worker.webhooks.signature import headers as signed
+from worker.webhooks.signature import hint
+from worker.webhooks.vault import Unreadable, Vault
+
+PLACES: Final = 100  # tries in flight of one process
+LOOK_S: Final = 0.2  # between two looks when nothing was found
+GATHER_S: Final = 0.005  # what is over in this time is recorded together
+HELD_BACK_S: Final = 0.05  # when an endpoint's rate is what is waited for
+AWAY_S: Final = 1.0  # the database is away
+USER_AGENT: Final = "Completar/1 (webhooks)"
+_STATES: Final = {
+    Move.DELIVERED: DeliveryState.DELIVERED,
+    Move.AGAIN: DeliveryState.PENDING,
+    Move.EXHAUSTED: DeliveryState.EXHAUSTED,
+    Move.REFUSED: DeliveryState.REFUSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A delivery with all that its try needs. `secrets` are in clear, newest first."""
+
+    due: Due
+    endpoint: Endpoint
+    secrets: tuple[str, ...]
+    headers: dict[str, str]
+
+
+class Deliverer:
+    """`start()`, then `stop()` once, from any thread."""
+
+    def __init__(self, database: Database, vault: Vault | None, rules: Rules, worker_id: Callable[[], str]) -> None:
+        """`worker_id` is asked at each claim: it changes when the worker was declared dead and registered anew."""
+        self._database = database
+        self._vault = vault
+        self._rules = rules
+        self._worker_id = worker_id
+        self._thread = threading.Thread(target=self._main, name="completar-webhooks", daemon=True)
+        self._stopping = threading.Event()
+        self._grace_s = 0.0
+        self._sending: set[asyncio.Task[None]] = set()
+        self._over: list[Tried] = []
+        self._freed: asyncio.Event
+        self._after = ""  # the endpoint after which the next claim looks, so that each has its turn
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, grace_s: float) -> None:
+        """Claim nothing more. Tries in flight may end within `grace_s`; the sweep has the rest sent again."""
+        self._grace_s = grace_s
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(grace_s + 2.0)
+
+    def _main(self) -> None:
+        with ThreadPoolExecutor(2, thread_name_prefix="completar-webhooks-sql") as threads:
+            try:
+                asyncio.run(self._run(threads))
+            except Exception as exc:  # noqa: BLE001 - said; the deliveries wait for another worker
+                events.emit("webhooks.broken", level="error", error=repr(exc)[:300])
+
+    async def _run(self, threads: ThreadPoolExecutor) -> None:
+        asyncio.get_running_loop().set_default_executor(threads)
+        self._freed = asyncio.Event()
+        sender = Sender(self._rules)
+        recording = asyncio.create_task(self._record())
+        try:
+            while not self._stopping.is_set():
+                await self._rest(await self._claim(sender))
+            if self._sending:
+                await asyncio.wait(self._sending, timeout=self._grace_s)
+            for task in self._sending:
+                task.cancel()
+        finally:
+            recording.cancel()
+            await asyncio.gather(recording, *self._sending, return_exceptions=True)
+            await self._flush()
+            await sender.aclose()
+
+    async def _rest(self, seconds: float) -> None:
+        """Until it is worth looking again: after `seconds`, or as soon as a record has freed a place."""
+        self._freed.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._freed.wait(), seconds)
+
+    # -- claim and send ----------------------------------------------------------------------------------------------
+
+    async def _claim(self, sender: Sender) -> float:
+        """Begin as many tries as there is room for. Returns the seconds until it is worth looking again."""
+        room = PLACES - len(self._sending)
+        if room <= 0:
+            await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
+            return 0.0
+        try:
+            letters, held_back = await asyncio.to_thread(self._take, room)
+        except Unavailable as exc:
+            events.emit("webhooks.waiting", level="warning", reason=str(exc))
+            return AWAY_S
+        for letter in letters:
+            task = asyncio.create_task(self._send(sender, letter))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        if letters:
+            return 0.0
+        return HELD_BACK_S if held_back or self._sending else LOOK_S
+
+    def _take(self, room: int) -> tuple[list[_Letter], bool]:
+        with self._database.write() as conn:
+            taken = deliveries.claim(
+                conn, room, after=self._after, worker_id=self._worker_id(), claim_id=clock.new_id("clm")
+            )
+            self._after = taken.due[-1].endpoint_id if taken.due else ""
+            endpoints = webhook_endpoints.many(conn, list({due.endpoint_id for due in taken.due}))
+            shared = {
+                endpoint.project_id: webhook_endpoints.project_secrets(conn, endpoint.project_id)
+                for endpoint in endpoints.values()
+                if endpoint.secrets is None
+            }
+        letters = []
+        for due in taken.due:
+            endpoint = endpoints[due.endpoint_id]
+            letters.append(self._letter(due, endpoint, endpoint.secrets or shared[endpoint.project_id]))
+        return letters, taken.held_back
+
+    def _letter(self, due: Due, endpoint: Endpoint, sealed: Secrets | None) -> _Letter:
+        """With no secrets in it where they cannot be read: the try then fails and says so."""
+        if self._vault is None or sealed is None:
+            return _Letter(due, endpoint, (), {})
+        try:
+            secrets = tuple(self._vault.open(text) for text in (sealed.current, sealed.old) if text is not None)
+            custom = json.loads(self._vault.open(endpoint.headers)) if endpoint.headers is not None else {}
+        except Unreadable as exc:
+            events.emit("webhooks.unreadable", level="error", endpoint_id=endpoint.id, reason=str(exc))
+            return _Letter(due, endpoint, (), {})
+        return _Letter(due, endpoint, secrets, custom)
+
+    async def _send(self, sender: Sender, letter: _Letter) -> None:
+        due, endpoint = letter.due, letter.endpoint
+        body = due.body.encode("ascii")
+        started_at = clock.now()
+        if letter.secrets:
+            fields = {
+                **letter.headers,
+                "content-type": "application/json",
+                "user-agent": USER_AGENT,
+                **_signed(due, started_at.timestamp(), body, letter.secrets),
+            }
+            done = await sender.post(endpoint.id, endpoint.url, fields, body, timeout_s=endpoint.timeout_s)
+        else:
+            done = Try(
+                None, Fault.INTERNAL, "its secret cannot be read: COMPLETAR_SECRET_KEY is missing or was changed"
+            )
+        self._over.append(_tried(due, done, started_at, letter.secrets))
+
+    # -- record ------------------------------------------------------------------------------------------------------
+
+    async def _record(self) -> None:
+        """Write what is over, many at once. A try whose record is lost is made again, under the same id."""
+        while True:  # noqa: ASYNC110 - it gathers what comes in between
+            await asyncio.sleep(GATHER_S if await self._flush() else AWAY_S)
+
+    async def _flush(self) -> bool:
+        over, self._over = self._over, []
+        if not over:
+            return True
+        try:
+            await asyncio.to_thread(self._settle, over)
+        except Unavailable as exc:
+            self._over = over + self._over
+            events.emit("webhooks.waiting", level="warning", reason=str(exc))
+            return False
+        self._freed.set()
+        return True
+
+    def _settle(self, over: Sequence[Tried]) -> None:
+        with self._database.write() as conn:
+            moved, silent = deliveries.settle(conn, over)
+            for tried in over:
+                if tried.due.id not in moved:
+                    continue
+                if tried.disable is not None:
+                    self._disable(conn, tried.due.project_id, tried.due.endpoint_id, tried.disable)
+                if tried.state is DeliveryState.EXHAUSTED and tried.due.trigger != "test":
+                    self._tell(
+                        conn,
+                        tried.due.project_id,
+                        tried.due.endpoint_id,
+                        "webhook_delivery.exhausted",
+                        {"id": tried.due.id, "object": "webhook_delivery", "event_id": tried.due.event_id},
+                    )
+            projects = {tried.due.endpoint_id: tried.due.project_id for tried in over}
+            for endpoint_id in silent:
+                self._disable(conn, projects[endpoint_id], endpoint_id, "nothing but failures for five days")
+        for tried in over:
+            _log(tried, recorded=tried.due.id in moved)
+
+    def _disable(self, conn: Connection, project_id: str, endpoint_id: str, reason: str) -> None:
+        if webhook_endpoints.disable(conn, endpoint_id, reason):
+            events.emit("webhooks.disabled", level="warning", endpoint_id=endpoint_id, reason=reason)
+            data = {"id": endpoint_id, "object": "webhook_endpoint", "reason": reason}
+            self._tell(conn, project_id, endpoint_id, "webhook_endpoint.disabled", data)
+
+    @staticmethod
+    def _tell(conn: Connection, project_id: str, about: str, event_type: str, data: dict[str, str]) -> None:
+        """To the project's other endpoints: the one it is about does not listen."""
+        others = [
+            endpoint
+            for endpoint in webhook_endpoints.standing(conn, [project_id]).get(project_id, [])
+            if endpoint.id != about and endpoint.disabled_at is None and event_type in endpoint.event_types
+        ]
+        if others:
+            event = own_event(project_id, event_type, data["id"], data)
+            outbox.tell(conn, [event], to_each(event, others))
+
+
+def _signed(due: Due, sent_s: float, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
+    return signed(due.event_id, int(sent_s), body, secrets)
+
+
+def _tried(due: Due, done: Try, started_at: datetime, secrets: Sequence[str]) -> Tried:
+    tries = due.tries + (1 if due.trigger == "auto" else 0)
+    found = verdict(
+        status=done.status,
+        fields=done.fields,
+        fault=done.fault,
+        tries=max(1, tries),
+        draw=clock.draw(),
+        now=clock.now(),
+    )
+    final = due.trigger == "test" and found.move is Move.AGAIN
+    return Tried(
+        due,
+        DeliveryState.EXHAUSTED if final else _STATES[found.move],
+        found.wait_s if found.move is Move.AGAIN and not final else None,
+        started_at,
+        " ".join(hint(secret) for secret in secrets),
+        http_status=done.status,
+        fault=done.fault,
+        reason=done.reason,
+        address=done.address,
+        phases={
+            "dns_s": done.dns_s,
+            "connect_s": done.connect_s,
+            "tls_s": done.tls_s,
+            "first_byte_s": done.first_byte_s,
+            "total_s": done.total_s,
+        },
+        answer=done.answer.decode("utf-8", "replace") if done.answer else None,
+        disable="the receiver answered that it wants nothing more" if found.disable else None,
+    )
+
+
+def _log(tried: Tried, *, recorded: bool) -> None:
+    events.emit(
+        "delivery.tried",
+        level="info" if recorded else "warning",
+        delivery_id=tried.due.id,
+        endpoint_id=tried.due.endpoint_id,
+        state=tried.state.value,
+        http_status=tried.http_status,
+        fault=tried.fault,
+        total_s=tried.phases.get("total_s"),
+        recorded=recorded,
+    )

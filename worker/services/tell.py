@@ -1,0 +1,86 @@
+"""From what happened to who is told: notes of the outbox become events and deliveries, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from worker import clock
+from worker.domain.delivery import DeliveryState, Endpoint, NewDelivery, NewEvent, Note
+from worker.domain.job import JobView
+from worker.store import outbox, views, webhook_endpoints
+from worker.store.database import Database
+from worker.webhooks.payload import FULL_BYTES, envelope, job_data, with_output
+
+BLOCK: Final = 200
+
+
+def tell(database: Database) -> int:
+    """Turn one block of notes into deliveries. Returns how many notes there were; BLOCK: there may be more.
+
+    Raises Unavailable; the notes are then still there.
+    """
+    with database.write() as conn:
+        notes = outbox.take(conn, BLOCK)
+        if not notes:
+            return 0
+        jobs: dict[str, JobView] = {}
+        for project_id, ids in _by_project(notes).items():
+            jobs |= views.many(conn, project_id, ids)
+        listening = webhook_endpoints.standing(conn, list(_by_project(notes)))
+        asked = outbox.subscribers(conn, [note.object_id for note in notes])
+        named = webhook_endpoints.many(conn, list({i for ids in asked.values() for i in ids}))
+        events: list[NewEvent] = []
+        deliveries: list[NewDelivery] = []
+        for note in notes:
+            job = jobs.get(note.object_id)
+            if job is None:
+                continue
+            own = [named[i] for i in asked.get(note.object_id, ()) if i in named]
+            everybody = [] if job.batch_id is not None else listening.get(note.project_id, [])
+            to = [endpoint for endpoint in (*own, *everybody) if note.type in endpoint.event_types]
+            if to:
+                event = _event(note, job, full=any(endpoint.payload == "full" for endpoint in to))
+                events.append(event)
+                deliveries += to_each(event, to)
+        outbox.tell(conn, events, deliveries)
+    return len(notes)
+
+
+def to_each(event: NewEvent, endpoints: Iterable[Endpoint]) -> list[NewDelivery]:
+    """One delivery for each endpoint; for a disabled one it is kept as skipped, to be recovered."""
+    return [
+        NewDelivery(
+            clock.new_id("whd"),
+            event.project_id,
+            endpoint.id,
+            event.id,
+            event.object_id,
+            DeliveryState.PENDING if endpoint.disabled_at is None else DeliveryState.SKIPPED,
+        )
+        for endpoint in endpoints
+    ]
+
+
+def own_event(project_id: str, event_type: str, object_id: str, data: Mapping[str, Any]) -> NewEvent:
+    """An event about the webhooks themselves."""
+    event_id = clock.new_id("evt")
+    return NewEvent(event_id, project_id, event_type, object_id, envelope(event_id, event_type, clock.now(), data))
+
+
+def _by_project(notes: Sequence[Note]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for note in notes:
+        found.setdefault(note.project_id, []).append(note.object_id)
+    return found
+
+
+def _event(note: Note, job: JobView, *, full: bool) -> NewEvent:
+    event_id = clock.new_id("evt")
+    status = note.type.partition(".")[2]
+    data = job_data(job, status, note.version)
+    thin = envelope(event_id, note.type, note.at, data)
+    whole = None
+    if full:
+        whole = envelope(event_id, note.type, note.at, with_output(data, job.result, FULL_BYTES - len(thin)))
+    return NewEvent(event_id, note.project_id, note.type, note.object_id, thin, whole)
