@@ -225,7 +225,7 @@ def test_who_asked_for_one_job_hears_of_it_signed_with_the_projects_secret(
     listen(station, receiver, secret=None, fingerprint="f")
     job_id = station.one()
     with station.deps.database.write() as conn:
-        webhook_endpoints.ensure_project_secret(conn, station.project_id, vault.seal(SECRET))
+        webhook_endpoints.ensure_project_secret(conn, station.project_id, lambda: vault.seal(SECRET))
         outbox.subscribe(conn, [(job_id, "we_a")])
         conn.execute(sa.text("UPDATE job SET notify = 1"))
     station.one(prompt="nobody asked for this one")

@@ -396,8 +396,8 @@ def test_an_address_of_a_request_is_one_row_and_no_standing_endpoint(database: D
 
 def test_the_projects_own_secret_is_made_once_and_rotates(database: Database, project: str) -> None:
     with database.write() as conn:
-        assert webhook_endpoints.ensure_project_secret(conn, project, "one")
-        assert not webhook_endpoints.ensure_project_secret(conn, project, "two")
+        assert webhook_endpoints.ensure_project_secret(conn, project, lambda: "one")
+        assert not webhook_endpoints.ensure_project_secret(conn, project, lambda: "two")
         webhook_endpoints.rotate_project_secret(conn, project, "three", 60.0)
         secrets = webhook_endpoints.project_secrets(conn, project)
         assert secrets is not None

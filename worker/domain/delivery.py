@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +25,7 @@ class DeliveryState(StrEnum):
 
 ENDINGS: Final = ("completed", "failed", "cancelled", "expired")
 JOB_EVENTS: Final = tuple(f"job.{status}" for status in ("queued", "in_progress", *ENDINGS))
+JOB_ENDINGS: Final = tuple(f"job.{status}" for status in ENDINGS)
 BATCH_EVENTS: Final = tuple(f"batch.{status}" for status in ("in_progress", "finalizing", *ENDINGS))
 OWN_EVENTS: Final = ("webhook_endpoint.test", "webhook_endpoint.disabled", "webhook_delivery.exhausted")
 EVENT_TYPES: Final = (*JOB_EVENTS, *BATCH_EVENTS, *OWN_EVENTS)
@@ -32,6 +34,20 @@ DEFAULT_EVENTS: Final = (
     "webhook_endpoint.disabled",
     "webhook_delivery.exhausted",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Whom a request wants to be told, of which events of its own job."""
+
+    url: str
+    events: tuple[str, ...] = JOB_ENDINGS
+    payload: Payload = "thin"
+
+
+def notify_of(events: Iterable[str]) -> int:
+    """What a job must note for somebody who listens to these: 1 its end, 2 every move."""
+    return 1 if set(events) <= set(JOB_ENDINGS) else 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,49 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from worker import clock, events
-from worker.domain.delivery import DeliveryState, Due, Endpoint, Secrets, Tried
+from worker.domain.delivery import DeliveryState, Tried
+from worker.services.letter import Letter, post, written
 from worker.services.tell import own_event, to_each
 from worker.store import deliveries, outbox, webhook_endpoints
 from worker.store.database import Connection, Database, Unavailable
 from worker.webhooks.address import Rules
-from worker.webhooks.schedule import Fault, Move, verdict
-from worker.webhooks.sender import Sender, Try
-from worker.webhooks.signature import headers as signed
-from worker.webhooks.signature import hint
-from worker.webhooks.vault import Unreadable, Vault
+from worker.webhooks.sender import Sender
+from worker.webhooks.vault import Vault
 
 PLACES: Final = 100  # tries in flight of one process
 LOOK_S: Final = 0.2  # between two looks when nothing was found
 GATHER_S: Final = 0.005  # what is over in this time is recorded together
 HELD_BACK_S: Final = 0.05  # when an endpoint's rate is what is waited for
 AWAY_S: Final = 1.0  # the database is away
-USER_AGENT: Final = "Completar/1 (webhooks)"
-_STATES: Final = {
-    Move.DELIVERED: DeliveryState.DELIVERED,
-    Move.AGAIN: DeliveryState.PENDING,
-    Move.EXHAUSTED: DeliveryState.EXHAUSTED,
-    Move.REFUSED: DeliveryState.REFUSED,
-}
+UNRECORDED_S: Final = 300.0  # a try whose record the database did not take is made again after this
 
-
-@dataclass(frozen=True, slots=True)
-class _Letter:
-    """A delivery with all that its try needs. `secrets` are in clear, newest first."""
-
-    due: Due
-    endpoint: Endpoint
-    secrets: tuple[str, ...]
-    headers: dict[str, str]
+Result = TypeVar("Result")
 
 
 class Deliverer:
@@ -77,17 +58,20 @@ class Deliverer:
 
     def _main(self) -> None:
         with ThreadPoolExecutor(2, thread_name_prefix="completar-webhooks-sql") as threads:
-            try:
-                asyncio.run(self._run(threads))
-            except Exception as exc:  # noqa: BLE001 - said; the deliveries wait for another worker
-                events.emit("webhooks.broken", level="error", error=repr(exc)[:300])
+            while not self._stopping.is_set():
+                try:
+                    asyncio.run(self._run(threads))
+                except Exception as exc:  # noqa: BLE001 - said, and begun anew: nobody else might be there to send
+                    events.emit("webhooks.broken", level="error", error=type(exc).__name__)
+                    self._stopping.wait(AWAY_S)
 
     async def _run(self, threads: ThreadPoolExecutor) -> None:
-        asyncio.get_running_loop().set_default_executor(threads)
+        self._threads = threads
         self._freed = asyncio.Event()
         sender = Sender(self._rules)
         recording = asyncio.create_task(self._record())
         try:
+            await self._pick_up()
             while not self._stopping.is_set():
                 await self._rest(await self._claim(sender))
             if self._sending:
@@ -106,6 +90,18 @@ class Deliverer:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._freed.wait(), seconds)
 
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def _pick_up(self) -> None:
+        """What this worker was sending when it broke: nobody else would, since it lives."""
+        with suppress(Unavailable):
+            await self._in_thread(self._take_back)
+
+    def _take_back(self) -> None:
+        with self._database.write() as conn:
+            deliveries.take_back(conn, self._worker_id())
+
     # -- claim and send ----------------------------------------------------------------------------------------------
 
     async def _claim(self, sender: Sender) -> float:
@@ -115,7 +111,7 @@ class Deliverer:
             await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
             return 0.0
         try:
-            letters, held_back = await asyncio.to_thread(self._take, room)
+            letters, held_back = await self._in_thread(lambda: self._take(room))
         except Unavailable as exc:
             events.emit("webhooks.waiting", level="warning", reason=str(exc))
             return AWAY_S
@@ -127,7 +123,7 @@ class Deliverer:
             return 0.0
         return HELD_BACK_S if held_back or self._sending else LOOK_S
 
-    def _take(self, room: int) -> tuple[list[_Letter], bool]:
+    def _take(self, room: int) -> tuple[list[Letter], bool]:
         with self._database.write() as conn:
             taken = deliveries.claim(
                 conn, room, after=self._after, worker_id=self._worker_id(), claim_id=clock.new_id("clm")
@@ -142,38 +138,12 @@ class Deliverer:
         letters = []
         for due in taken.due:
             endpoint = endpoints[due.endpoint_id]
-            letters.append(self._letter(due, endpoint, endpoint.secrets or shared[endpoint.project_id]))
+            letters.append(written(self._vault, due, endpoint, endpoint.secrets or shared[endpoint.project_id]))
         return letters, taken.held_back
 
-    def _letter(self, due: Due, endpoint: Endpoint, sealed: Secrets | None) -> _Letter:
-        """With no secrets in it where they cannot be read: the try then fails and says so."""
-        if self._vault is None or sealed is None:
-            return _Letter(due, endpoint, (), {})
-        try:
-            secrets = tuple(self._vault.open(text) for text in (sealed.current, sealed.old) if text is not None)
-            custom = json.loads(self._vault.open(endpoint.headers)) if endpoint.headers is not None else {}
-        except Unreadable as exc:
-            events.emit("webhooks.unreadable", level="error", endpoint_id=endpoint.id, reason=str(exc))
-            return _Letter(due, endpoint, (), {})
-        return _Letter(due, endpoint, secrets, custom)
-
-    async def _send(self, sender: Sender, letter: _Letter) -> None:
-        due, endpoint = letter.due, letter.endpoint
-        body = due.body.encode("ascii")
-        started_at = clock.now()
-        if letter.secrets:
-            fields = {
-                **letter.headers,
-                "content-type": "application/json",
-                "user-agent": USER_AGENT,
-                **_signed(due, started_at.timestamp(), body, letter.secrets),
-            }
-            done = await sender.post(endpoint.id, endpoint.url, fields, body, timeout_s=endpoint.timeout_s)
-        else:
-            done = Try(
-                None, Fault.INTERNAL, "its secret cannot be read: COMPLETAR_SECRET_KEY is missing or was changed"
-            )
-        self._over.append(_tried(due, done, started_at, letter.secrets))
+    async def _send(self, sender: Sender, letter: Letter) -> None:
+        tried = await post(sender, letter)
+        self._over.append(tried)  # apart: what is over by now is another list than before the wait
 
     # -- record ------------------------------------------------------------------------------------------------------
 
@@ -187,13 +157,31 @@ class Deliverer:
         if not over:
             return True
         try:
-            await asyncio.to_thread(self._settle, over)
+            await self._in_thread(lambda: self._settle(over))
         except Unavailable as exc:
             self._over = over + self._over
             events.emit("webhooks.waiting", level="warning", reason=str(exc))
             return False
+        except Exception as exc:  # noqa: BLE001 - one record that cannot be written must not keep the others from it
+            await self._singly(over, exc)
         self._freed.set()
         return True
+
+    async def _singly(self, over: Sequence[Tried], exc: Exception) -> None:
+        if len(over) > 1:
+            for tried in over:
+                self._over.append(tried)
+                while not await self._flush():
+                    await asyncio.sleep(AWAY_S)
+            return
+        (tried,) = over
+        events.emit("webhooks.unrecorded", level="error", delivery_id=tried.due.id, error=type(exc).__name__)
+        with suppress(Unavailable):
+            await self._in_thread(lambda: self._give_back(tried))
+
+    def _give_back(self, tried: Tried) -> None:
+        with self._database.write() as conn:
+            deliveries.give_back(conn, [(tried.due.id, tried.due.claim_id)], UNRECORDED_S)
 
     def _settle(self, over: Sequence[Tried]) -> None:
         with self._database.write() as conn:
@@ -203,7 +191,7 @@ class Deliverer:
                     continue
                 if tried.disable is not None:
                     self._disable(conn, tried.due.project_id, tried.due.endpoint_id, tried.disable)
-                if tried.state is DeliveryState.EXHAUSTED and tried.due.trigger != "test":
+                if tried.state is DeliveryState.EXHAUSTED and tried.due.trigger == "auto":  # who resends looks himself
                     self._tell(
                         conn,
                         tried.due.project_id,
@@ -234,43 +222,6 @@ class Deliverer:
         if others:
             event = own_event(project_id, event_type, data["id"], data)
             outbox.tell(conn, [event], to_each(event, others))
-
-
-def _signed(due: Due, sent_s: float, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
-    return signed(due.event_id, int(sent_s), body, secrets)
-
-
-def _tried(due: Due, done: Try, started_at: datetime, secrets: Sequence[str]) -> Tried:
-    tries = due.tries + (1 if due.trigger == "auto" else 0)
-    found = verdict(
-        status=done.status,
-        fields=done.fields,
-        fault=done.fault,
-        tries=max(1, tries),
-        draw=clock.draw(),
-        now=clock.now(),
-    )
-    final = due.trigger == "test" and found.move is Move.AGAIN
-    return Tried(
-        due,
-        DeliveryState.EXHAUSTED if final else _STATES[found.move],
-        found.wait_s if found.move is Move.AGAIN and not final else None,
-        started_at,
-        " ".join(hint(secret) for secret in secrets),
-        http_status=done.status,
-        fault=done.fault,
-        reason=done.reason,
-        address=done.address,
-        phases={
-            "dns_s": done.dns_s,
-            "connect_s": done.connect_s,
-            "tls_s": done.tls_s,
-            "first_byte_s": done.first_byte_s,
-            "total_s": done.total_s,
-        },
-        answer=done.answer.decode("utf-8", "replace") if done.answer else None,
-        disable="the receiver answered that it wants nothing more" if found.disable else None,
-    )
 
 
 def _log(tried: Tried, *, recorded: bool) -> None:

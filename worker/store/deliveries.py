@@ -246,28 +246,31 @@ def _silent(conn: sa.Connection, endpoint_ids: set[str]) -> list[str]:
 # -- by the sweep ----------------------------------------------------------------------------------------------------
 
 
-def take_back(conn: sa.Connection) -> int:
-    """Free what dead workers were sending. Whether the receiver has it is unknown: it is sent again under its id."""
+def take_back(conn: sa.Connection, worker_id: str | None = None) -> int:
+    """Free what dead workers were sending, or this one. Whether the receiver has it is unknown: it is sent again under
+    its id.
+    """
     dead = (
         sa.select(_D.worker_id)
         .outerjoin(worker, worker.c.id == _D.worker_id)
         .where(_D.state == _S.SENDING.value, sa.or_(worker.c.id.is_(None), worker.c.dead_at.is_not(None)))
         .distinct()
     )
+    whose = _D.worker_id.in_(dead) if worker_id is None else _D.worker_id == worker_id
     return conn.execute(
         delivery.update()
-        .where(_D.state == _S.SENDING.value, _D.worker_id.in_(dead))
+        .where(_D.state == _S.SENDING.value, whose)
         .values(state=_S.PENDING.value, claim_id=None, worker_id=None, due_at=db_now())
     ).rowcount
 
 
-def give_back(conn: sa.Connection, claims: Sequence[tuple[str, str]]) -> None:
-    """(delivery id, claim id): claimed by us and never sent."""
+def give_back(conn: sa.Connection, claims: Sequence[tuple[str, str]], wait_s: float = 0.0) -> None:
+    """(delivery id, claim id): claimed by us, and nothing of it is on record. Due again after `wait_s`."""
     for delivery_id, claim_id in claims:
         conn.execute(
             delivery.update()
             .where(_D.id == delivery_id, _D.claim_id == claim_id, _D.state == _S.SENDING.value)
-            .values(state=_S.PENDING.value, claim_id=None, worker_id=None)
+            .values(state=_S.PENDING.value, claim_id=None, worker_id=None, due_at=later(wait_s))
         )
 
 
@@ -312,3 +315,27 @@ def _wake(conn: sa.Connection, project_id: str, where: sa.ColumnElement[bool], t
         .where(where, _D.project_id == project_id, alive)
         .values(state=_S.PENDING.value, trigger=trigger, due_at=db_now(), ended_at=None)
     ).rowcount
+
+
+def keep_trial(conn: sa.Connection, tried: Tried) -> None:
+    """A try that a person asked for and watched: over before there is a row of it. Its event is stored already."""
+    due = tried.due
+    conn.execute(
+        delivery.insert().values(
+            id=due.id,
+            project_id=due.project_id,
+            endpoint_id=due.endpoint_id,
+            event_id=due.event_id,
+            object_id=due.endpoint_id,
+            state=tried.state.value,
+            tries=0,
+            attempts=1,
+            trigger=due.trigger,
+            due_at=db_now(),
+            http_status=tried.http_status,
+            fault=tried.fault,
+            created_at=db_now(),
+            ended_at=db_now(),
+        )
+    )
+    conn.execute(delivery_attempt.insert(), [_attempt(tried, None)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,12 @@ def listed(
     return [_endpoint(row) for row in rows[:limit]], len(rows) > limit
 
 
+def count(conn: sa.Connection, project_id: str) -> int:
+    """How many standing ones there are."""
+    mine = sa.select(sa.func.count()).where(_E.project_id == project_id, _E.fingerprint.is_(None), _ALIVE)
+    return int(conn.execute(mine).scalar_one())
+
+
 def update(conn: sa.Connection, project_id: str, endpoint_id: str, changes: Mapping[str, Any]) -> bool:
     """Change columns by name; False where there is no such endpoint."""
     values = dict(changes)
@@ -139,8 +145,10 @@ def disable(conn: sa.Connection, endpoint_id: str, reason: str) -> bool:
 
 
 def enable(conn: sa.Connection, project_id: str, endpoint_id: str) -> bool:
+    """Of a job's own address too: there is no other way back for it."""
     values = {"disabled_at": None, "disabled_reason": None, "failing_since_at": None}
-    return _changed(conn, _mine(project_id, endpoint_id), values)
+    where = sa.and_(_E.id == endpoint_id, _E.project_id == project_id, _E.disabled_at.is_not(None), _ALIVE)
+    return _changed(conn, where, values)
 
 
 def project_secrets(conn: sa.Connection, project_id: str) -> Secrets | None:
@@ -148,13 +156,13 @@ def project_secrets(conn: sa.Connection, project_id: str) -> Secrets | None:
     return Secrets(row.secret, row.old_secret) if row is not None else None
 
 
-def ensure_project_secret(conn: sa.Connection, project_id: str, secret: str) -> bool:
+def ensure_project_secret(conn: sa.Connection, project_id: str, secret: Callable[[], str]) -> bool:
     """Give the project this secret unless it has one; True where it was given."""
     if project_secrets(conn, project_id) is not None:
         return False
     try:
         with conn.begin_nested():
-            conn.execute(webhook_secret.insert().values(project_id=project_id, secret=secret))
+            conn.execute(webhook_secret.insert().values(project_id=project_id, secret=secret()))
     except IntegrityError:
         return False
     return True
@@ -162,7 +170,7 @@ def ensure_project_secret(conn: sa.Connection, project_id: str, secret: str) -> 
 
 def rotate_project_secret(conn: sa.Connection, project_id: str, secret: str, keep_old_s: float) -> None:
     """As `rotate`, for the project's own secret; it is made where there was none."""
-    if ensure_project_secret(conn, project_id, secret):
+    if ensure_project_secret(conn, project_id, lambda: secret):
         return
     conn.execute(
         webhook_secret.update()

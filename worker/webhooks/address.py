@@ -122,6 +122,13 @@ class Url:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _own_port(self.scheme) else f"{host}:{self.port}"
 
+    @property
+    def look_up(self) -> str:
+        """What a resolver is asked. With a dot at the end no search domain is tried; private names may stand in the
+        hosts file, which has none.
+        """
+        return self.host if self.private else self.host + "."
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.path}"
 

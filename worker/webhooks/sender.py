@@ -8,11 +8,9 @@ neither), no connection is shared between endpoints, nothing is decompressed, an
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +19,7 @@ import httpcore
 
 from worker.clock import monotonic_s
 from worker.webhooks.address import Address, Refused, Rules, Url, parse, vet
+from worker.webhooks.lookup import Lookups
 from worker.webhooks.schedule import Fault
 
 ANSWER_BYTES: Final = 8192
@@ -29,7 +28,6 @@ DIALS: Final = 3  # addresses of one name that are tried
 KEEPALIVE_S: Final = 5.0
 POOLS: Final = 256  # endpoints whose connections are kept
 BODY_S: Final = 1.0  # the status has told everything; the answer's text is only for people
-_RESOLVERS: Final = 8  # threads: a resolver that hangs holds one
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -84,7 +82,7 @@ class Sender:
     def __init__(self, rules: Rules, *, tls: ssl.SSLContext | None = None, resolve: Resolve | None = None) -> None:
         self._rules = rules
         self._tls = ssl.create_default_context() if tls is None else tls
-        self._threads = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="completar-dns")
+        self._lookups = Lookups()
         self._resolve: Resolve = self._by_system if resolve is None else resolve
         self._pools: OrderedDict[str, httpcore.AsyncConnectionPool] = OrderedDict()
 
@@ -152,7 +150,6 @@ class Sender:
         for pool in self._pools.values():
             await pool.aclose()
         self._pools.clear()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _pool(self, endpoint_id: str, url: Url) -> httpcore.AsyncConnectionPool:
         """Connections of this endpoint to this URL, and of nobody else."""
@@ -175,9 +172,7 @@ class Sender:
         return pool
 
     async def _by_system(self, host: str, port: int) -> Sequence[str]:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, _getaddrinfo, host, port)
-        return [str(entry[4][0]) for entry in found]
+        return await asyncio.wrap_future(self._lookups.ask(host, port))
 
 
 class _Pinned(httpcore.AsyncNetworkBackend):
@@ -213,11 +208,9 @@ class _Pinned(httpcore.AsyncNetworkBackend):
     async def _addresses(self) -> list[Address]:
         if self._url.literal is not None:
             return vet(self._url, [str(self._url.literal)], self._rules)
-        # With a dot at the end no search domain is tried; private names may stand in the hosts file, which has none.
-        name = self._url.host if self._url.private else self._url.host + "."
         try:
             async with asyncio.timeout(DNS_S):
-                found = await self._resolve(name, self._url.port)
+                found = await self._resolve(self._url.look_up, self._url.port)
         except TimeoutError:
             raise _Unresolved("its name could not be resolved in time") from None
         except OSError:
@@ -232,10 +225,6 @@ class _Pinned(httpcore.AsyncNetworkBackend):
 
 class _Unresolved(Exception):
     """The message is for people and names nobody."""
-
-
-def _getaddrinfo(host: str, port: int) -> list[Any]:
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 def _idle(pool: httpcore.AsyncConnectionPool) -> bool:

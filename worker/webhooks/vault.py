@@ -18,6 +18,10 @@ class Unreadable(Exception):
     """Encrypted with a key that is not at hand."""
 
 
+class NoKey(Exception):
+    """There is no key to encrypt a webhook secret with: COMPLETAR_SECRET_KEY is not set."""
+
+
 class Vault:
     def __init__(self, keys: Sequence[str]) -> None:
         """`keys`, newest first: the first encrypts, all of them decrypt."""
