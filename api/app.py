@@ -18,9 +18,11 @@ from api.routes.job_events import job_events
 from api.routes.jobs import jobs
 from api.routes.operation import operation
 from api.routes.usage import usage
+from api.routes.webhook_deliveries import webhook_deliveries
+from api.routes.webhook_endpoints import webhook_endpoints
 from worker.deps import Deps
 
-_WORK: Final = tuple(chain(jobs, job_events, chat, completar, operation, usage))
+_WORK: Final = tuple(chain(jobs, job_events, chat, completar, operation, usage, webhook_endpoints, webhook_deliveries))
 OPERATIONS: Final[tuple[Operation, ...]] = (*_WORK, *documentation(_WORK))
 
 # Where OpenAI's clients look, whether or not there is anything: they read errors of one shape only.

@@ -92,3 +92,12 @@ MaxCost = Annotated[
 ]
 # Of a query.
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
+
+
+def _digits(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
+        raise fault("must be a whole number", "Send digits only.")
+    return value
+
+
+PageLimit = Annotated[int, Field(ge=1, le=100), BeforeValidator(_digits)]

@@ -10,7 +10,7 @@ from worker.domain.failure import Lane
 from worker.providers import catalog as catalogs
 from worker.providers.catalog import Catalog
 from worker.settings import Settings
-from worker.settings.address import networks
+from worker.settings.address import is_loopback, networks
 from worker.store.database import Database
 from worker.webhooks.address import Rules
 from worker.webhooks.vault import Vault
@@ -51,9 +51,13 @@ def build(
 
 
 def reachable(settings: Settings) -> Rules:
-    """Which addresses users may have called: the public internet, and what the operator names."""
+    """Which addresses users may have called: the public internet, and what the operator names.
+
+    On a machine whose server nobody else can reach, and whose data is a file on it, this machine itself too.
+    """
+    own = settings.database_url is None and is_loopback(settings.host)
     return Rules(
-        private=settings.private_networks or (_THIS_MACHINE if settings.embedded else ()),
+        private=settings.private_networks or (_THIS_MACHINE if own else ()),
         nat64=settings.nat64,
         own_names=frozenset(filter(None, [settings.public_domain])),
     )

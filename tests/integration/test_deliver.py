@@ -30,6 +30,7 @@ from worker.webhooks.signature import secret_of
 SECRET = secret_of(b"\xfb" * 32)
 OLD = secret_of(b"\xff" * 32)
 KEY = "k" * 32
+ENV = {"COMPLETAR_SECRET_KEY": KEY, "COMPLETAR_PRIVATE_NETWORKS": "127.0.0.0/8"}
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def receiver() -> Iterator[ScriptedProvider]:
 
 @pytest.fixture
 def station(database_url: str, provider: ScriptedProvider, tmp_path: Path) -> Iterator[Station]:
-    with closing(Station(database_url, provider, tmp_path, COMPLETAR_SECRET_KEY=KEY)) as made:
+    with closing(Station(database_url, provider, tmp_path, **ENV)) as made:
         yield made
 
 
@@ -184,7 +185,10 @@ def test_a_secret_that_cannot_be_read_fails_the_try_and_loses_nothing(
     station: Station, receiver: ScriptedProvider, database_url: str, provider: ScriptedProvider, tmp_path: Path
 ) -> None:
     listen(station, receiver)
-    with closing(Station(database_url, provider, tmp_path, COMPLETAR_SECRET_KEY="z" * 32)) as other, other.worker():
+    with (
+        closing(Station(database_url, provider, tmp_path, **{**ENV, "COMPLETAR_SECRET_KEY": "z" * 32})) as other,
+        other.worker(),
+    ):
         other.run()
         wait_until(lambda: states(other) == ["pending"], "the failed try")
     assert receiver.connections == 0

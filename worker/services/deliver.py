@@ -157,26 +157,27 @@ class Deliverer:
         if not over:
             return True
         try:
-            await self._in_thread(lambda: self._settle(over))
+            await self._write(over)
         except Unavailable as exc:
             self._over = over + self._over
             events.emit("webhooks.waiting", level="warning", reason=str(exc))
             return False
-        except Exception as exc:  # noqa: BLE001 - one record that cannot be written must not keep the others from it
-            await self._singly(over, exc)
         self._freed.set()
         return True
 
-    async def _singly(self, over: Sequence[Tried], exc: Exception) -> None:
-        if len(over) > 1:
-            for tried in over:
-                self._over.append(tried)
-                while not await self._flush():
-                    await asyncio.sleep(AWAY_S)
-            return
-        (tried,) = over
-        events.emit("webhooks.unrecorded", level="error", delivery_id=tried.due.id, error=type(exc).__name__)
-        with suppress(Unavailable):
+    async def _write(self, over: Sequence[Tried]) -> None:
+        """Record them; one that the database does not take must not keep the others from it. Raises Unavailable."""
+        try:
+            await self._in_thread(lambda: self._settle(over))
+        except Unavailable:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is one record's
+            if len(over) > 1:
+                for tried in over:
+                    await self._write([tried])
+                return
+            (tried,) = over
+            events.emit("webhooks.unrecorded", level="error", delivery_id=tried.due.id, error=type(exc).__name__)
             await self._in_thread(lambda: self._give_back(tried))
 
     def _give_back(self, tried: Tried) -> None:

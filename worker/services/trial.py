@@ -29,7 +29,7 @@ def try_out(deps: Deps, endpoint: Endpoint) -> str:
     """
     vault = vault_of(deps)
     with deps.database.write() as conn:
-        if not leases.take(conn, f"trial:{endpoint.project_id}", clock.new_id("try"), EVERY_S):
+        if not leases.take(conn, "trial:" + endpoint.project_id.partition("_")[2], clock.new_id("try"), EVERY_S):
             raise TooSoon
         shared = webhook_endpoints.project_secrets(conn, endpoint.project_id)
     data = {"id": endpoint.id, "object": "webhook_endpoint"}

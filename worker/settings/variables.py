@@ -188,8 +188,8 @@ class Settings(BaseModel):
         tuple[Network, ...],
         Variable(
             "COMPLETAR_PRIVATE_NETWORKS",
-            "Networks that webhooks may reach although they are private, such as 10.1.2.0/24,fd12::/16. Embedded: this"
-            " machine itself.",
+            "Networks that webhooks may reach although they are private, such as 10.1.2.0/24,fd12::/16. Without"
+            " `DATABASE_URL`, and where only this machine can reach the server: this machine itself.",
         ),
         BeforeValidator(_networks),
     ] = ()
