@@ -62,6 +62,7 @@ def run(site: Web, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "DATABASE_URL": sqlite_url,
             "COMPLETAR_DATA_DIR": str(tmp_path),
             "COMPLETAR_SECRET_KEY": OLD,
+            "STUB_KEY": "stub",
         }.items():
             monkeypatch.setenv(name, value)
 
