@@ -21,6 +21,7 @@ from worker.domain.answer import Json
 from worker.domain.failure import FailureKind
 from worker.providers.catalog import UnknownModel
 from worker.services.endpoints import Forgotten
+from worker.services.pictures import ForbiddenPicture
 from worker.services.retry import NotRetriable
 from worker.services.schema import BadSchema
 from worker.services.submit import KeyReused
@@ -280,6 +281,9 @@ def of(exc: BaseException, request_id: str) -> Problem:
         case KeyReused():
             remedy = "Use a new key for a new request; the same key repeats the same request for 24 hours."
             return invalid(Fault("Idempotency-Key", "was used with another request", remedy), sort=KEY_REUSED)
+        case ForbiddenPicture():
+            remedy = "Use an address on the public internet, or send the image as data:."
+            return invalid(Fault(exc.field, exc.why, remedy, None if exc.n is None else exc.n + 1))
         case NoKey():
             detail = (
                 "Webhooks need COMPLETAR_SECRET_KEY, which encrypts their secrets: set it, the same for web and worker,"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import ssl
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +98,7 @@ def test_a_kept_connection_that_was_closed_is_not_used(receiver: ScriptedProvide
         script.raw(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
         script.raw(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"),
         script.raw(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\ncut"),
+        script.raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nlonger"),
         script.raw(b"HTTP/1.0 200 OK\r\n\r\nold"),
         script.reply(200, body=b"x" * 40, drip=(1, 0.2)),
         script.reply(200, body=b"x" * 65536, endless=True),
@@ -102,7 +106,20 @@ def test_a_kept_connection_that_was_closed_is_not_used(receiver: ScriptedProvide
         script.reply(200, body=b"y" * 10_000_000),
         script.reply(200, headers={f"x-{n}": "v" for n in range(1000)}),
     ],
-    ids=["204", "299", "early-hints", "continue", "short", "http10", "drip", "endless", "bomb", "10MB", "1000-headers"],
+    ids=[
+        "204",
+        "299",
+        "early-hints",
+        "continue",
+        "short",
+        "long",
+        "http10",
+        "drip",
+        "endless",
+        "bomb",
+        "10MB",
+        "1000-headers",
+    ],
 )
 def test_a_status_of_2xx_is_success_whatever_follows(receiver: ScriptedProvider, answer: script.Script) -> None:
     receiver.always(answer)
@@ -152,6 +169,45 @@ def test_a_receiver_that_does_not_answer(receiver: ScriptedProvider, answer: scr
     assert (done.status, done.fault) == (None, fault)
     assert done.reason
     assert done.total_s < 1.5
+
+
+def test_a_bomb_costs_no_memory(receiver: ScriptedProvider) -> None:
+    for answer in (
+        script.reply(200, body=gzip.compress(b"0" * 50_000_000), headers={"content-encoding": "gzip"}),
+        script.reply(200, body=b"y" * 65_536, endless=True),
+        script.raw(b"HTTP/1.1 200 OK\r\n" + b"x: " + b"a" * 5_000_000 + b"\r\n\r\n"),
+    ):
+        receiver.always(answer)
+        post(receiver.url)  # what is made once is made
+        tracemalloc.start()
+        post(receiver.url)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 3_000_000, "with a TLS context, and what the receiver itself holds in this process"
+
+
+def test_a_black_hole_takes_no_longer_than_the_deadline() -> None:
+    with socket.socket() as deaf, ExitStack() as full:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        port = deaf.getsockname()[1]
+        for _ in range(4):  # the queue is full: further connections are neither taken nor refused
+            waiting = full.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        done = post(f"http://127.0.0.1:{port}/", timeout_s=0.5)
+    assert done.fault is Fault.TIMEOUT
+    assert done.total_s < 1.0
+
+
+def test_a_name_that_fails_and_recovers() -> None:
+    with ScriptedProvider() as receiver:
+        receiver.always(script.reply(204))
+        answers: list[Sequence[str]] = [[], ["127.0.0.1"]]
+        port = receiver.url.rpartition(":")[2]
+        url = f"http://hooks.internal:{port}/"
+        assert post(url, names=lambda _: answers[0]).fault is Fault.DNS
+        assert post(url, url, names=lambda _: answers.pop(0)).fault is None
 
 
 def test_the_deadline_is_for_everything(receiver: ScriptedProvider) -> None:

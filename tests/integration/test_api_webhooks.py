@@ -436,3 +436,30 @@ def test_the_same_idempotency_key_tells_once(local: Web, receiver: ScriptedProvi
         local.post("/v1/jobs", {**body, "metadata": {"last": "1"}})
         wait_until(lambda: _states(local) == ["delivered"] * 2, "two deliveries")
     assert len(receiver.requests) == 2
+
+
+# -- images by URL ----------------------------------------------------------------------------------------------------
+
+
+def _with_picture(url: str) -> Json:
+    return {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://169.254.169.254/latest/", "https://2130706433/x.png", "http://postgres.railway.internal/a", "http://a@b/"],
+)
+def test_an_image_that_lies_inside_is_never_handed_to_a_provider(site: Web, url: str) -> None:
+    where = "messages[0].content[0].image_url"
+    assert faults(site.post("/v1/jobs", {"input": _with_picture(url)}))[0][0] == where
+    assert faults(site.post("/v1/jobs/bulk", {"jobs": [{"input": _with_picture(url)}]}))[0][0] == where
+    chat = site.post("/v1/chat/completions", {"model": "default", **_with_picture(url)})
+    assert (chat.status_code, chat.json["error"]["param"]) == (400, where)
+    assert site.get("/v1/jobs").json["data"] == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://hooks.example.com:8080/cat.png", "data:image/png;base64,AA", "gs://bucket/cat"]
+)
+def test_other_images_are_the_providers_business(site: Web, url: str) -> None:
+    assert site.post("/v1/jobs", {"input": _with_picture(url)}).status_code == 202

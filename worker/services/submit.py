@@ -14,7 +14,7 @@ from worker.domain.answer import Json, Kind
 from worker.domain.delivery import Webhook, notify_of
 from worker.domain.failure import Lane
 from worker.domain.job import NewJob, OnInterruption
-from worker.services import listeners
+from worker.services import listeners, pictures
 from worker.services.listeners import vault_of
 from worker.store import idempotency, jobs
 from worker.store.database import Connection
@@ -76,11 +76,12 @@ def submit(
 ) -> Submitted:
     """Store jobs and tell the workers. The rows are committed when this returns. `key_id`: the caller's API key.
 
-    Raises UnknownModel (nothing is stored), KeyReused, NoKey (a webhook is asked for, and there is nothing to encrypt
+    Raises UnknownModel, ForbiddenPicture, KeyReused, NoKey (a webhook is asked for, and there is nothing to encrypt
     its secret with), Unavailable (database away; nothing is stored).
     """
-    for request in requests:
+    for n, request in enumerate(requests):
         deps.catalog.resolve(request.models)
+        pictures.check(n if len(requests) > 1 else None, request.input, deps.addresses)
     if idempotent is not None:
         known = earlier(deps, project_id, idempotent)
         if known is not None:

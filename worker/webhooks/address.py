@@ -85,6 +85,7 @@ class Rules:
     private    networks that may be called although they are not public; within them any port and plain http
     ports      for public addresses
     plain      http:// to public addresses too
+    any_port   whatever port public addresses are called at
     nat64      the machine reaches IPv4 through NAT64, so 64:ff9b::/96 is judged by the IPv4 address in it
     own_names  names of this very service: calling itself is a loop
     """
@@ -92,6 +93,7 @@ class Rules:
     private: tuple[Network, ...] = ()
     ports: frozenset[int] = frozenset({443, 8443})
     plain: bool = False
+    any_port: bool = False
     nat64: bool = False
     own_names: frozenset[str] = frozenset()
 
@@ -153,7 +155,8 @@ def parse(text: str, rules: Rules = PUBLIC_ONLY) -> Url:
     host, port = _host_and_port(authority, scheme)
     name = host if host.startswith("[") else _ascii(host)
     literal = _literal(name)
-    unusual = port not in rules.ports if scheme == "https" else not (rules.plain and port in rules.ports | {80})
+    usual = rules.any_port or port in (rules.ports if scheme == "https" else rules.ports | {80})
+    unusual = not usual or (scheme == "http" and not rules.plain)
     if unusual and not rules.private:
         if scheme == "http" and not rules.plain:
             raise Refused("must begin with https://")
