@@ -29,6 +29,8 @@ CANCEL_LOOK_S: Final = 0.5
 SWEEP_S: Final = 3.0
 # The loop's thread competes with the database threads for the interpreter; the default of 5 ms is a long wait for it.
 SWITCH_S: Final = 0.001
+BUSY: Final = 100  # calls in flight with which webhooks give way to jobs
+YIELD: Final = 8.0  # telling then rests so many times as long as a block of notes took
 
 
 class Worker:
@@ -50,7 +52,7 @@ class Worker:
             poll_s=self._settings.poll_s,
             worker_id=lambda: self._id,
         )
-        self._deliverer = Deliverer(deps.database, deps.vault, deps.addresses, lambda: self._id)
+        self._deliverer = Deliverer(deps.database, deps.vault, deps.addresses, lambda: self._id, self._busy)
 
     @property
     def id(self) -> str:
@@ -154,9 +156,17 @@ class Worker:
         if ids:
             self.engine.cancel(ids)
 
+    def _busy(self) -> bool:
+        return sum(self.engine.report()["in_flight"].values()) >= BUSY
+
     def _tell(self) -> None:
-        while tell(self._deps.database) == BLOCK and not self._stopping.is_set():
-            pass
+        """All notes; slowly while many calls are in flight, since jobs come first and the notes are safe."""
+        while not self._stopping.is_set():
+            begun_s = clock.monotonic_s()
+            if tell(self._deps.database) < BLOCK:
+                return
+            if self._busy():
+                self._stopping.wait(YIELD * (clock.monotonic_s() - begun_s))
 
     def _sweep(self) -> None:
         sweeping.sweep(
