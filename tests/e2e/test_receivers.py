@@ -1,5 +1,5 @@
-"""The receivers that docs/webhooks.md shows, as they stand there, against the real sender: they verify, act once on each
-event, and let nothing through that was not signed.
+"""The receivers that docs/webhooks.md shows, as they stand there, against the real sender: they verify, act once on
+each event, and let nothing through that was not signed.
 
 Express itself is not installed for this: a stand-in of a few lines has the calls that the page uses.
 """

@@ -42,8 +42,8 @@ class Deliverer:
         worker_id: Callable[[], str],
         busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`worker_id` is asked at each claim: it changes when the worker was declared dead and registered anew. While the
-        process is `busy` with jobs, deliveries give way to them.
+        """`worker_id` is asked at each claim: it changes when the worker was declared dead and registered anew. While
+        the process is `busy` with jobs, deliveries give way to them.
         """
         self._busy = busy
         self._database = database

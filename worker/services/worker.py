@@ -157,7 +157,7 @@ class Worker:
             self.engine.cancel(ids)
 
     def _busy(self) -> bool:
-        return sum(self.engine.report()["in_flight"].values()) >= BUSY
+        return bool(sum(self.engine.report()["in_flight"].values()) >= BUSY)
 
     def _tell(self) -> None:
         """All notes; slowly while many calls are in flight, since jobs come first and the notes are safe."""
