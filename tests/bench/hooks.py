@@ -67,7 +67,7 @@ def deliveries(ground: Ground, count: int, endpoints: int, max_rps: float = 1000
 
 
 def jobs(ground: Ground, count: int, hooks: str) -> Rate:
-    """Many rows; `hooks`: none, noted (this worker sends none), taken (by a fast receiver), hanging (it never answers)."""
+    """Many rows; `hooks`: none, noted (nobody sends them), taken (by a fast receiver), hanging (it never answers)."""
     hanging = hooks == "hanging"
     with (
         _receiver(ground, *["--hang"] * hanging) as url,

@@ -15,7 +15,7 @@ of the sender
 12 the job is purged before its delivery                 here
 13 10,000 jobs end at once                               here with 200; in full: python3 run.py bench
 14 one slow endpoint among fifty                         here
-15 a payload that is no JSON, too long, not Unicode      tests/unit/test_webhook_payload.py, test_deliver
+15 a payload that is no JSON, too long, not Unicode      here; tests/unit/test_webhook_payload.py, test_deliver
 of the receiver
 16 refused, reset, half-open, black hole                 tests/contract/test_webhook_sender.py
 17 TLS                                                   tests/contract/test_webhook_sender.py
@@ -57,7 +57,7 @@ from worker.celery_app import make_celery
 from worker.domain.delivery import DEFAULT_EVENTS
 from worker.domain.failure import Lane
 from worker.services import deliver, tell
-from worker.store import delivery_views, jobs, webhook_endpoints
+from worker.store import delivery_views, jobs, outbox, webhook_endpoints
 from worker.store.delivery_views import Filter
 from worker.store.moment import later
 from worker.store.tables import delivery, event, job, webhook_endpoint
@@ -305,6 +305,36 @@ def test_29_a_receiver_may_end_one_delivery_or_all(station: Station, receiver: S
         ended(station, prompt="third")
         wait_until(lambda: states(station) == ["delivered", "exhausted", "skipped"], "the third")
     assert len(receiver.requests) == 2
+
+
+def test_15_what_cannot_be_told_in_full_is_told_in_short_and_holds_up_nobody(
+    station: Station, receiver: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, left = tell.job_data, [1]
+
+    def broken(*args: object) -> object:
+        if left[0]:
+            left[0] -= 1
+            raise TypeError("not serialisable")
+        return whole(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tell, "job_data", broken)
+    listen(station, receiver)
+    first, second = ended(station), ended(station, prompt="second")
+    with station.worker():
+        requests = receiver.wait_for(2)
+    data = {request.json["data"]["id"]: request.json["data"] for request in requests}
+    assert data[first] == {"id": first, "object": "job", "version": 2}
+    assert data[second]["status"] == "cancelled"
+
+
+def test_who_listened_to_a_job_is_forgotten_with_it(station: Station) -> None:
+    job_id = ended(station)
+    with station.deps.database.write() as conn:
+        outbox.subscribe(conn, [(job_id, "we_a"), ("job_other", "we_a")])
+        conn.execute(job.update().values(ended_at=later(-86_400)))
+        jobs.purge(conn, 3600)
+        assert outbox.subscribers(conn, [job_id, "job_other"]) == {"job_other": ["we_a"]}
 
 
 def test_a_record_the_database_does_not_take_keeps_no_other_from_it(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from worker import clock
+from worker import clock, events
 from worker.domain.delivery import DeliveryState, Endpoint, NewDelivery, NewEvent, Note
 from worker.domain.job import JobView
 from worker.store import outbox, views, webhook_endpoints
@@ -30,10 +30,10 @@ def tell(database: Database) -> int:
         listening = webhook_endpoints.standing(conn, list(_by_project(notes)))
         asked = outbox.subscribers(conn, [note.object_id for note in notes])
         named = webhook_endpoints.many(conn, list({i for ids in asked.values() for i in ids}))
-        events: list[NewEvent] = []
+        told: list[NewEvent] = []
         deliveries: list[NewDelivery] = []
         for note in notes:
-            job = jobs.get(note.object_id)
+            job = jobs.get(note.object_id)  # of a batch: its row is to be looked up here, once there are batches
             if job is None:
                 continue
             own = [named[i] for i in asked.get(note.object_id, ()) if i in named]
@@ -41,9 +41,9 @@ def tell(database: Database) -> int:
             to = [endpoint for endpoint in (*own, *everybody) if note.type in endpoint.event_types]
             if to:
                 event = _event(note, job, full=any(endpoint.payload == "full" for endpoint in to))
-                events.append(event)
+                told.append(event)
                 deliveries += to_each(event, to)
-        outbox.tell(conn, events, deliveries)
+        outbox.tell(conn, told, deliveries)
     return len(notes)
 
 
@@ -76,6 +76,19 @@ def _by_project(notes: Sequence[Note]) -> dict[str, list[str]]:
 
 
 def _event(note: Note, job: JobView, *, full: bool) -> NewEvent:
+    """What cannot be told in full is told in short: one job must never hold up the news of all others."""
+    try:
+        return _whole_event(note, job, full=full)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it would come again with every look at the outbox
+        events.emit("webhooks.untold", level="error", object_id=note.object_id, error=type(exc).__name__)
+        event_id = clock.new_id("evt")
+        data = {"id": note.object_id, "object": note.object, "version": note.version}
+        return NewEvent(
+            event_id, note.project_id, note.type, note.object_id, envelope(event_id, note.type, note.at, data)
+        )
+
+
+def _whole_event(note: Note, job: JobView, *, full: bool) -> NewEvent:
     event_id = clock.new_id("evt")
     status = note.type.partition(".")[2]
     data = job_data(job, status, note.version)

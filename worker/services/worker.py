@@ -77,6 +77,9 @@ class Worker:
         ]
         if self._settings.webhooks:
             self._deliverer.start()
+            if self._deps.addresses.private:
+                networks = [str(network) for network in self._deps.addresses.private]
+                events.emit("webhooks.private_networks", networks=networks)
             look_outs.append(("outbox", LOOK_S, self._tell))
         for name, every_s, work in look_outs:
             thread = threading.Thread(target=self._every, args=(every_s, work), name=f"completar-{name}", daemon=True)

@@ -18,7 +18,7 @@ from worker.domain.state import AttemptState, JobStatus
 from worker.store import budgets
 from worker.store.moment import db_now, later, seconds_until
 from worker.store.rows import Rows
-from worker.store.tables import api_key, attempt, job, job_input, job_result
+from worker.store.tables import api_key, attempt, job, job_input, job_result, subscription
 from worker.store.text import clean, dumps
 
 _S = JobStatus
@@ -602,5 +602,6 @@ def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
     if ids:
         for table in (job_input, job_result, attempt):
             conn.execute(table.delete().where(table.c.job_id.in_(ids)))
+        conn.execute(subscription.delete().where(subscription.c.object_id.in_(ids)))
         conn.execute(job.update().where(job.c.id.in_(ids)).values(purged_at=db_now(), version=job.c.version + 1))
     return len(ids)
