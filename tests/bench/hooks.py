@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +18,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from tests.bench import jobs as work
-from tests.bench.ground import Ground
+from tests.bench.ground import Ground, pid_of
 from tests.bench.usage import cpu_s
 from tests.support.processes import Process
 from worker import clock
@@ -39,15 +39,17 @@ KEPT: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_P
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`per_s` of the middle, between 15 % and 85 % of them; `cpu_ms` of the worker, for each."""
+    """`per_s` of the middle, between 15 % and 85 % of them; CPU of the worker and of Postgres, for each."""
 
     name: str
     count: int
     per_s: float
     cpu_ms: float
+    postgres_ms: float
 
     def line(self) -> str:
-        return f"| {self.name:<48} | {self.count:>6,} | {self.per_s:>7,.0f} | {self.cpu_ms:>6.2f} |"
+        figures = f"{self.count:>6,} | {self.per_s:>7,.0f} | {self.cpu_ms:>6.2f} | {self.postgres_ms:>6.3f}"
+        return f"| {self.name:<48} | {figures} |"
 
 
 def deliveries(ground: Ground, count: int, endpoints: int, max_rps: float = 1000.0) -> Rate:
@@ -60,10 +62,10 @@ def deliveries(ground: Ground, count: int, endpoints: int, max_rps: float = 1000
                 for job_id in ids[start : start + 1000]:
                     job_moves.cancel(conn, projects.ensure(conn), job_id)
         worker = _worker(ground, database_url)
-        at, cost = _watched(worker, lambda: _delivered(database), count)
+        at, cost = _watched([worker.pid, pid_of(ground.postgres)], worker, lambda: _delivered(database), count)
         worker.kill()
     name = f"deliveries, {endpoints} endpoint{'s' * (endpoints > 1)}"
-    return Rate(f"{name}, at most {max_rps * endpoints:,.0f}/s", count, at, 1000 * cost / count)
+    return Rate(f"{name}, at most {max_rps * endpoints:,.0f}/s", count, at, *cost)
 
 
 def jobs(ground: Ground, count: int, hooks: str) -> Rate:
@@ -78,9 +80,11 @@ def jobs(ground: Ground, count: int, hooks: str) -> Rate:
             _listen(database, [url], 1000.0)
         work.fill(database, Lane.BATCH, count)
         worker = _worker(ground, database_url, COMPLETAR_WEBHOOKS="off" if hooks == "noted" else "on")
-        at, cost = _watched(worker, lambda: count - work.unfinished(database), count)
+        at, cost = _watched(
+            [worker.pid, pid_of(ground.postgres)], worker, lambda: count - work.unfinished(database), count
+        )
         worker.kill()
-    return Rate(f"jobs, webhooks {hooks}", count, at, 1000 * cost / count)
+    return Rate(f"jobs, webhooks {hooks}", count, at, *cost)
 
 
 def _worker(ground: Ground, database_url: str, **more: str) -> Process:
@@ -95,11 +99,11 @@ def _worker(ground: Ground, database_url: str, **more: str) -> Process:
     return ground.processes.from_procfile("worker", env)
 
 
-def _watched(worker: Process, done: Callable[[], int], count: int) -> tuple[float, float]:
-    """Rate of the middle, and CPU seconds of the worker."""
+def _watched(pids: Sequence[int], worker: Process, done: Callable[[], int], count: int) -> tuple[float, list[float]]:
+    """Rate of the middle, and the CPU that each process took for each, in milliseconds."""
     low: tuple[float, int] | None = None
     high: tuple[float, int] | None = None
-    begun = cpu_s(worker.pid)
+    begun = [cpu_s(pid) for pid in pids]
     while (n := done()) < count:
         now = time.monotonic()
         if low is None and n >= 0.15 * count:
@@ -108,7 +112,7 @@ def _watched(worker: Process, done: Callable[[], int], count: int) -> tuple[floa
             high = now, n
         assert worker.running, worker.tail()
         time.sleep(0.05)
-    cost = cpu_s(worker.pid) - begun
+    cost = [1000 * (cpu_s(pid) - before) / count for pid, before in zip(pids, begun, strict=True)]
     if low is None or high is None or high[0] <= low[0]:
         return float("nan"), cost
     return (high[1] - low[1]) / (high[0] - low[0]), cost
@@ -189,7 +193,7 @@ def main() -> None:
     for name in set(os.environ) - set(KEPT):
         del os.environ[name]
     size = 1 if options.quick else 3
-    print("| case | count | per s | CPU ms each |\n| --- | ---: | ---: | ---: |", flush=True)
+    print("| case | count | per s | CPU ms each | Postgres |\n| --- | ---: | ---: | ---: | ---: |", flush=True)
     with Ground(0.0) as ground:
         if not options.jobs:
             print(deliveries(ground, 4_000 * size, 1).line(), flush=True)
