@@ -354,9 +354,22 @@ def test_a_record_the_database_does_not_take_keeps_no_other_from_it(
         for n in range(5):
             ended(station, prompt=str(n))
         wait_until(lambda: states(station) == ["delivered"] * 4 + ["pending"], "the others on record")
-    with station.deps.database.read() as conn:
-        (due_at,) = conn.execute(sa.select(delivery.c.due_at).where(delivery.c.state == "pending")).one()
-    assert (due_at - clock.now()).total_seconds() > 200, "and it is not sent again and again"
+    assert _due_in_s(station) > 200, "and it is not sent again and again"
+
+
+def test_a_try_that_breaks_in_our_own_code_goes_back(
+    station: Station, receiver: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen(station, receiver)
+
+    async def broken(*_args: object) -> object:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(deliver, "post", broken)
+    with station.worker():
+        ended(station)
+        wait_until(lambda: states(station) == ["pending"] and _due_in_s(station) > 200, "the delivery to be back")
+    assert receiver.connections == 0
 
 
 def test_a_sender_that_breaks_begins_anew_and_picks_up_what_it_had(
@@ -403,6 +416,12 @@ def test_no_secret_no_prompt_and_no_custom_header_is_in_any_log_line(
 def _notes(station: Station) -> int:
     with station.deps.database.read() as conn:
         return int(conn.execute(sa.text("SELECT count(*) FROM outbox")).scalar_one())
+
+
+def _due_in_s(station: Station) -> float:
+    with station.deps.database.read() as conn:
+        (due_at,) = conn.execute(sa.select(delivery.c.due_at).where(delivery.c.state == "pending")).one()
+    return float((due_at - clock.now()).total_seconds())
 
 
 def _of(station: Station, state: str) -> int:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from worker import clock, events
-from worker.domain.delivery import DeliveryState, Tried
+from worker.domain.delivery import DeliveryState, Due, Tried
 from worker.services.letter import Letter, post, written
 from worker.services.tell import own_event, to_each
 from worker.store import deliveries, outbox, webhook_endpoints
@@ -157,7 +157,13 @@ class Deliverer:
         return letters, taken.held_back
 
     async def _send(self, sender: Sender, letter: Letter) -> None:
-        tried = await post(sender, letter)
+        try:
+            tried = await post(sender, letter)
+        except Exception as exc:  # noqa: BLE001 - a fault of ours; the delivery must not stay with us for ever
+            events.emit("webhooks.unsent", level="error", delivery_id=letter.due.id, error=type(exc).__name__)
+            with suppress(Unavailable):
+                await self._in_thread(lambda: self._give_back(letter.due))
+            return
         self._over.append(tried)  # apart: what is over by now is another list than before the wait
 
     # -- record ------------------------------------------------------------------------------------------------------
@@ -193,11 +199,11 @@ class Deliverer:
                 return
             (tried,) = over
             events.emit("webhooks.unrecorded", level="error", delivery_id=tried.due.id, error=type(exc).__name__)
-            await self._in_thread(lambda: self._give_back(tried))
+            await self._in_thread(lambda: self._give_back(tried.due))
 
-    def _give_back(self, tried: Tried) -> None:
+    def _give_back(self, due: Due) -> None:
         with self._database.write() as conn:
-            deliveries.give_back(conn, [(tried.due.id, tried.due.claim_id)], UNRECORDED_S)
+            deliveries.give_back(conn, [(due.id, due.claim_id)], UNRECORDED_S)
 
     def _settle(self, over: Sequence[Tried]) -> None:
         with self._database.write() as conn:
