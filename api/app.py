@@ -24,10 +24,15 @@ from api.routes.pauses import pausing
 from api.routes.queue import queue
 from api.routes.uploads import uploads
 from api.routes.usage import usage
+from api.routes.webhook_deliveries import webhook_deliveries
+from api.routes.webhook_endpoints import webhook_endpoints
 from worker.deps import Deps
 
 _WORK: Final = tuple(
-    chain(jobs, job_events, dead_letters, chat, files, uploads, batches, completar, operation, pausing, queue, usage)
+    chain(
+        *(jobs, job_events, dead_letters, chat, files, uploads, batches, completar),
+        *(webhook_endpoints, webhook_deliveries, operation, pausing, queue, usage),
+    )
 )
 OPERATIONS: Final[tuple[Operation, ...]] = (*_WORK, *documentation(_WORK))
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from worker import clock
+
 _LOCKED_BYTE: Final = 1 << 30  # far behind the text: on Windows nobody else may read a locked byte
 
 
@@ -36,6 +38,7 @@ class DataFolder:
     def __init__(self, path: Path) -> None:
         self.path: Final = path
         self._key_file: Final = path / "api_key"
+        self._secret_file: Final = path / "secret_key"
         self._lock_file: Final = path / "up.lock"
 
     def make(self) -> None:
@@ -50,11 +53,21 @@ class DataFolder:
 
     def keep_key(self, secret: str) -> str:
         """Keep a key here, readable by its owner only."""
+        return self._keep(self._key_file, secret)
+
+    def secret_key(self) -> str:
+        """What webhook secrets are encrypted with, made at the first call."""
+        try:
+            return self._secret_file.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return self._keep(self._secret_file, clock.new_secret(48))
+
+    def _keep(self, path: Path, secret: str) -> str:
         self.make()
-        fresh = self.path / f"api_key.{os.getpid()}"
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
             file.write(secret + "\n")
-        fresh.replace(self._key_file)  # whoever reads it meanwhile finds the old one or the new one, never half
+        fresh.replace(path)  # whoever reads it meanwhile finds the old one or the new one, never half
         return secret
 
     @contextlib.contextmanager

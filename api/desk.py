@@ -8,6 +8,7 @@ from api.auth import Keys
 from api.readiness import Readiness
 from api.waiting import Waiting
 from worker.deps import Deps
+from worker.webhooks.guard import Guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Desk:
     keys: Keys
     waiting: Waiting
     readiness: Readiness
+    guard: Guard
 
     @classmethod
     def of(cls, deps: Deps) -> Desk:
@@ -25,4 +27,5 @@ class Desk:
             Keys(deps.database, deps.settings.api_key),
             Waiting(deps.database, deps.settings.waiters),
             Readiness(deps),
+            Guard(deps.addresses),
         )

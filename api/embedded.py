@@ -13,6 +13,7 @@ import threading
 from types import TracebackType
 from typing import Any, Final, Self
 
+from pydantic import SecretStr
 from waitress.server import create_server
 
 from api.app import create_app
@@ -84,8 +85,9 @@ class Embedded:
         listener = _listener(self._settings.host, self._settings.port)
         try:
             hints = LocalHints()
+            settings = _with_secret_key(self._settings)
             self._deps = build(
-                discovered(self._settings) if self._work else self._settings,
+                discovered(settings) if self._work else settings,
                 hints if self._work else NoHints(),
                 connections=CONNECTIONS,
                 sandbox_url=self._start_sandbox(),
@@ -179,6 +181,13 @@ class _Web:
         for channel in list(self._server.active_channels.values()):
             channel.will_close = True
         self._server.close()
+
+
+def _with_secret_key(settings: Settings) -> Settings:
+    if settings.secret_key is not None:
+        return settings
+    kept = DataFolder(settings.data_dir).secret_key()
+    return settings.model_copy(update={"secret_key": SecretStr(kept)})
 
 
 def _listener(host: str, port: int) -> socket.socket:

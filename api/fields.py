@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final
 
-from pydantic import AwareDatetime, BeforeValidator
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from worker.services.openai.fields import (
     AS_GIVEN,
@@ -46,6 +46,8 @@ def _digits(value: Any) -> Any:
 DIGITS: Final = BeforeValidator(_digits)
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 
+PageLimit = Annotated[int, Field(ge=1, le=100), DIGITS]
+
 __all__ = [
     "AS_GIVEN",
     "DIGITS",
@@ -58,6 +60,7 @@ __all__ = [
     "ModelNames",
     "Moment",
     "OutputSchema",
+    "PageLimit",
     "Strict",
     "Text",
     "checked_schema",

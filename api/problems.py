@@ -7,6 +7,7 @@ completar  as native, `detail` in Spanish and English
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,17 @@ from worker import events
 from worker.domain.answer import Json
 from worker.domain.failure import FailureKind
 from worker.providers.catalog import UnknownModel
+from worker.services.endpoints import Forgotten
 from worker.services.openai.failures import WIRE
 from worker.services.openai.faults import Fault as Fault  # noqa: PLC0414 - part of what is told here
+from worker.services.pictures import ForbiddenPicture
 from worker.services.retry import NotRetriable
 from worker.services.schema import BadSchema
 from worker.services.submit import KeyReused
+from worker.services.trial import EVERY_S, TooSoon
 from worker.store.database import Unavailable
 from worker.store.intake import QueueFull
+from worker.webhooks.vault import NoKey
 
 Face = Literal["native", "openai", "completar"]
 PROBLEM_TYPE: Final = "application/problem+json"
@@ -81,6 +86,16 @@ KEY_REUSED: Final = Sort(
 )
 QUEUE_FULL: Final = Sort(
     "queue-full", 429, "The project's queue is full", "La cola del proyecto está llena", (429, "requests", "queue_full")
+)
+NO_SECRET_KEY: Final = Sort(
+    "webhooks-not-set-up",
+    501,
+    "COMPLETAR_SECRET_KEY is not set",
+    "Falta COMPLETAR_SECRET_KEY",
+    (501, _SERVER, "webhooks_not_set_up"),
+)
+TOO_SOON: Final = Sort(
+    "too-soon", 429, "Another test was just sent", "Se acaba de enviar otra prueba", (429, "requests", "too_soon")
 )
 NO_STREAM: Final = Sort(
     "no-streaming", 400, "Answers are not streamed", "No hay streaming", (400, _INVALID, "streaming_not_supported")
@@ -201,7 +216,7 @@ FAILED: Final[Mapping[FailureKind, Sort]] = MappingProxyType(
 # Every sort there is, for the documentation.
 SORTS: Final = (
     *(NOT_JSON, BAD_REQUEST, NO_STREAM, NO_KEY, NO_SCOPE, NOT_FOUND, NOT_ALLOWED, CONFLICT, GONE, TOO_LARGE, BAD_TYPE),
-    *(INVALID, UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL, INTERNAL, UNAVAILABLE, BUSY, NOT_YET),
+    *(INVALID, UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL, NO_SECRET_KEY, TOO_SOON, INTERNAL, UNAVAILABLE, BUSY, NOT_YET),
     *(sort for sort in dict.fromkeys(FAILED.values()) if sort is not INTERNAL),
 )
 
@@ -263,6 +278,21 @@ def of(exc: BaseException, request_id: str) -> Problem:
             members: dict[str, Json] = {"lane": exc.lane.value, "retry_after_s": exc.full.after_s}
             headers = {"Retry-After": str(exc.full.after_s)}
             return Problem(QUEUE_FULL, detail, headers=headers, members=members)
+        case ForbiddenPicture():
+            remedy = "Use an address on the public internet, or send the image as data:."
+            return invalid(Fault(exc.field, exc.why, remedy, None if exc.n is None else exc.n + 1))
+        case NoKey():
+            detail = (
+                "Webhooks need COMPLETAR_SECRET_KEY, which encrypts their secrets: set it, the same for web and worker,"
+                " to a random text of 32 characters or more."
+            )
+            return Problem(NO_SECRET_KEY, detail, headers={"x-should-retry": "false"})
+        case TooSoon():
+            seconds = math.ceil(EVERY_S)
+            detail = f"A project may send one test every {seconds} seconds."
+            return Problem(TOO_SOON, detail, headers={"Retry-After": str(seconds)})
+        case Forgotten():
+            return Problem(CONFLICT, "What this Idempotency-Key made was deleted since. Use a new key.")
         case BadSchema():
             return invalid(Fault("output_schema", str(exc).removeprefix("output_schema "), "Send a JSON Schema."))
         case NotRetriable():

@@ -41,3 +41,8 @@ def encode32(number: int, width: int) -> str:
 def new_secret(n_bytes: int = 32) -> str:
     """A URL-safe random string for keys."""
     return secrets.token_urlsafe(n_bytes)
+
+
+def new_bytes(n: int) -> bytes:
+    """Random bytes to sign with."""
+    return secrets.token_bytes(n)

@@ -73,6 +73,9 @@ class Client:
     def post(self, path: str, body: Any = None) -> httpx.Response:
         return self.send(self._http.build_request("POST", path, json=body), 0.0)
 
+    def delete(self, path: str) -> httpx.Response:
+        return self.send(self._http.build_request("DELETE", path), 0.0)
+
     def post_lines(self, path: str, text: str, idempotency_key: str, *, patience_s: float) -> httpx.Response:
         """JSON lines. With patience they may arrive twice: the key makes that harmless."""
         sent = {"Content-Type": "application/x-ndjson", "Idempotency-Key": idempotency_key}

@@ -14,7 +14,7 @@ from worker.domain.answer import Json
 # What stands beside `input` in a job; every other field of a plain line belongs to the request itself.
 _OF_THE_JOB: Final = frozenset(
     {"kind", "model", "models", "output_schema", "metadata", "priority"}
-    | {"deadline_s", "max_attempts", "on_interruption"}
+    | {"deadline_s", "max_attempts", "on_interruption", "webhook"}
 )
 _URLS: Final[Mapping[str, str]] = {"/v1/chat/completions": "completion", "/v1/embeddings": "embedding"}
 _FORMS: Final = "a line has `prompt`, `messages` or `input`, or is a line of an OpenAI batch"

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("api.cli.run:run", "One request: waits, and prints the answer."),
     "batch": ("api.cli.batch:batch", "Many requests from a file."),
     "jobs": ("api.cli.jobs:jobs", "Look at jobs, wait for them, cancel or retry them."),
+    "webhooks": ("api.cli.webhooks:webhooks", "Tell programs of yours what becomes of jobs."),
     "dead-letters": ("api.cli.dead_letters:dead_letters", "Jobs that killed their workers or broke: look, run again."),
     "usage": ("api.cli.usage:usage", "Calls, tokens and cost."),
     "keys": ("api.cli.keys:keys", "Keys of the API."),

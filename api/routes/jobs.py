@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final, Literal, Self
@@ -54,6 +54,7 @@ from api.problems import (
     GONE,
     INVALID,
     KEY_REUSED,
+    NO_SECRET_KEY,
     NOT_FOUND,
     QUEUE_FULL,
     UNKNOWN_MODEL,
@@ -62,6 +63,7 @@ from api.problems import (
     invalid,
     unknown_model,
 )
+from api.webhook_fields import JobWebhook, refusal
 from worker.domain.failure import Lane
 from worker.domain.job import JobView
 from worker.domain.money import nano_of
@@ -97,6 +99,7 @@ class _JobFields(Strict):
     max_attempts: Annotated[int, Field(ge=1, le=100), WHOLE] | None = None
     max_cost: MaxCost | None = None
     on_interruption: Literal["retry", "fail"] = "retry"
+    webhook: JobWebhook | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -155,7 +158,15 @@ def _request(job: CompletionJob | EmbeddingJob, lane: Lane) -> JobRequest:
         max_attempts=job.max_attempts,
         on_interruption=job.on_interruption,
         max_cost_nano=None if job.max_cost is None else nano_of(job.max_cost),
+        webhook=None if job.webhook is None else job.webhook.value,
     )
+
+
+def _guarded(desk: Desk, requests: Iterable[tuple[int | None, JobRequest]]) -> list[Fault]:
+    """The webhooks that may not be called, judged together: looking up their names takes no longer than one would."""
+    wanted = [(line, request.webhook.url) for line, request in requests if request.webhook is not None]
+    refused = desk.guard.refused(url for _, url in wanted) if wanted else {}
+    return [refusal(refused[url], "webhook.url", line) for line, url in wanted if url in refused]
 
 
 # -- making them --------------------------------------------------------------------------------------------------
@@ -180,12 +191,14 @@ JOB_MADE: Final = (LOCATION, RETRY_AFTER, ETAG, preference.APPLIED, preference.R
         200: Answer("The job ended while the request waited.", JobBody, JOB_MADE),
         202: Answer("The job is stored, and will run.", JobBody, JOB_MADE),
     },
-    problems=(UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL),
+    problems=(UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL, NO_SECRET_KEY),
 )
 def create(desk: Desk, call: Call) -> Reply:
     """The job is committed before the answer. A caller who goes away cancels nothing."""
     key = preference.idempotency_key(call, "jobs.create", call.given)
     requests = [_request(call.body, Lane.INTERACTIVE)]
+    if faults := _guarded(desk, [(None, requests[0])]):
+        raise invalid(*faults)
     return made(desk, call, lambda: submit(desk.deps, call.project_id, requests, key, key_id=call.key_id))
 
 
@@ -211,6 +224,7 @@ def _read_bulk(desk: Desk, request: flask.Request) -> tuple[list[JobRequest], li
     text = bodies.read(request, (*bodies.JSON_TYPES, *bodies.LINES_TYPES))
     faults: list[Fault] = []
     requests: list[JobRequest] = []
+    lines: list[int] = []
     given: list[Any] = []
     for line, read in _entries(request, text):
         if len(given) == MAX_BULK:
@@ -230,7 +244,9 @@ def _read_bulk(desk: Desk, request: flask.Request) -> tuple[list[JobRequest], li
             given.append(None)
         else:
             requests.append(made_request)
+            lines.append(line)
             given.append(entry)
+    faults += _guarded(desk, zip(lines, requests, strict=True))
     if faults:
         raise Problem(INVALID, f"{len({f.line for f in faults})} jobs are faulty; nothing was stored.", faults=faults)
     if not requests:
@@ -263,7 +279,7 @@ def _same(entry: Any) -> Any:
     body=Body(NewJobs, (*bodies.JSON_TYPES, *bodies.LINES_TYPES), _read_bulk),
     headers=(preference.IDEMPOTENCY_KEY,),
     answers={202: Answer("All are stored, and will run.", MadeListBody, (preference.REPLAYED,))},
-    problems=(KEY_REUSED, QUEUE_FULL),
+    problems=(KEY_REUSED, QUEUE_FULL, NO_SECRET_KEY),
 )
 def create_bulk(desk: Desk, call: Call) -> Reply:
     """Up to 1,000 jobs in one transaction: all are stored, or none, and then every faulty one is named.

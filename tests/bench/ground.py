@@ -146,8 +146,8 @@ class Ground:
         return Watch(
             {
                 "worker": [process.pid for process in workers],
-                "postgres": [_pid(self.postgres)],
-                "redis": [_pid(self.redis)],
+                "postgres": [pid_of(self.postgres)],
+                "redis": [pid_of(self.redis)],
                 "provider": [self.mock.pid],
             },
             lightly=lightly,
@@ -213,6 +213,6 @@ def _migrate(url: str) -> None:
         upgrade(database)
 
 
-def _pid(server: Postgres | Redis) -> int:
+def pid_of(server: Postgres | Redis) -> int:
     assert server._server is not None
     return server._server.pid

@@ -101,7 +101,7 @@ BODIES: list[tuple[str, Json, str]] = [
     ("a tool choice", {"input": {"prompt": "x", "tool_choice": 1}}, "input.tool_choice"),
     ("streaming", {"input": {"prompt": "x", "stream": True}}, "input.stream"),
     ("unknown field", {**OK, "modle": CANARY}, "modle"),
-    ("a webhook, which is not there yet", {**OK, "webhook": {"url": CANARY}}, "webhook"),
+    ("a webhook that is no address", {**OK, "webhook": {"url": CANARY}}, "webhook.url"),
     ("model and models", {**OK, "model": "default", "models": ["default"]}, "models"),
     ("no models", {**OK, "models": []}, "models"),
     ("model of another type", {**OK, "model": 3}, "model"),
@@ -158,7 +158,7 @@ def test_a_bad_job_is_named_with_field_and_remedy(site: Web, body: Json, field: 
     [
         ({**OK, "modle": "x"}, "Did you mean model?"),
         ({"input": {"prompt": "x", "temprature": 1}}, "Did you mean temperature?"),
-        ({**OK, "webhook": {}}, "/v1/jobs/{id}/events"),
+        ({**OK, "stream": True}, "/v1/jobs/{id}/events"),
         ({**OK, "zzz": 1}, "known here: deadline_s"),
         ({**OK, "model": "stub2"}, "Did you mean stub?"),
     ],

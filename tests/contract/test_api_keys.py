@@ -39,6 +39,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def _ask(site: Web, operation: Operation, secret: str | None) -> TestResponse:
     path = operation.path.replace("{job_id}", NOBODY).replace("{model}", "no/model")
+    path = path.replace("{endpoint_id}", "we_" + "0" * 26).replace("{delivery_id}", "whd_" + "0" * 26)
     headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
     # No body: a caller who may go on is told so by another status than 401 and 403.
     return site.client.open(path, method=operation.method, headers=headers)

@@ -40,7 +40,7 @@ def site(sqlite_url: str, tmp_path: Path) -> Iterator[Web]:
     """With a worker and a provider that always answers."""
     with (
         ScriptedProvider() as provider,
-        web(sqlite_url, tmp_path, provider, COMPLETAR_LOG_LEVEL="error") as made,
+        web(sqlite_url, tmp_path, provider, COMPLETAR_LOG_LEVEL="error", COMPLETAR_SECRET_KEY="k" * 32) as made,
         made.working(),
     ):
         provider.always(_answer)
@@ -76,7 +76,13 @@ def _name_what_exists(body: Json) -> None:
             body[name] = "stub"
         elif name == "output_schema":
             body[name] = None
-        elif name == "jobs":
+        elif name == "url":  # no schema can say what may be called; a literal asks no resolver
+            body[name] = "https://1.1.1.1/"
+        elif name == "headers":
+            body[name] = {"X-Known": "value"}
+        elif name in {"since", "until"}:
+            body[name] = "2026-01-31T12:00:00Z"
+        elif name in {"webhook", "jobs"}:
             _name_what_exists(value)
 
 

@@ -34,7 +34,8 @@ ENGLISH_ONLY: Final = {"docs/architecture.md", "docs/performance.md"}
 TYPED: Final = {"sh", "python", "powershell"}
 MARKS: Final = {
     "sh": {"", "not run", "serves", "twin", "refused"},
-    "python": {""},
+    "python": {"", "receiver"},
+    "js": {"receiver", "file"},
     "powershell": {"twin"},
     "json": {"", "answers", "file"},
     "toml": {"file"},
@@ -188,7 +189,7 @@ def test_the_newest_change_is_this_version() -> None:
 def test_every_block_is_run_or_says_why_not(read: Page) -> None:
     for block in read.blocks:
         assert block.mark in MARKS[block.language], block.where
-        if block.mark in {"not run", "file", "twin"}:
+        if block.mark in {"not run", "file", "twin", "receiver"}:
             assert block.said, f"{block.where}: the mark says too little"
         if block.language == "json":
             for text in block.text.splitlines() if block.mark == "file" else [block.text]:

@@ -64,7 +64,7 @@ class Session:
         for word, real in self._put.items():
             text = text.replace(word, real)
         match block.mark, block.language:
-            case ("not run", _) | (_, "toml" | "ini") if block.mark != "file":
+            case ("not run" | "receiver", _) | (_, "toml" | "ini") if block.mark != "file":
                 pass
             case "file", _:
                 (self._folder / block.said).write_text(block.text, encoding="utf-8")

@@ -8,6 +8,7 @@ A mark is an HTML comment on the line above a block; readers never see it.
     <!-- prints -->         the block shows what the one before printed
     <!-- answers -->        the block is JSON: a part of what the one before printed
     <!-- file: NAME -->     the block is the content of a file that later ones use
+    <!-- receiver: NAME --> the block receives webhooks; tests/e2e/test_receivers.py runs it
     <!-- twin: NAME -->     blocks of one name say the same in two languages of shells
 """
 
@@ -25,7 +26,7 @@ from tests.support.processes import ROOT
 Language = Literal["en", "es"]
 
 # Pages that people who run or use Completar read; the rest of docs/ is for those who change it.
-_NAMES: Final = ("api", "batches", "providers", "errors", "deploy-railway", "guarantees")
+_NAMES: Final = ("api", "batches", "providers", "errors", "webhooks", "deploy-railway", "guarantees")
 PAGES: Final = ("README.md", *(f"docs/{name}.md" for name in _NAMES))
 
 _FENCE: Final = re.compile(r"^```(\S*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -34,7 +35,7 @@ _HEADING: Final = re.compile(r"^(#{1,6}) (.+)$", re.MULTILINE)
 _LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 _COMMENT: Final = {
     language: re.compile(r"(?m)(^|[ \t]+)# .*$") for language in ("sh", "python", "powershell", "toml", "ini")
-}
+} | {"js": re.compile(r"(?m)(^|[ \t]+)// .*$")}
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class NewJob:
     retry_of: str | None = None
     max_cost_nano: int | None = None
     key_id: str | None = None  # the API key that made it
+    notify: int = 0  # whether webhooks hear of it although no standing endpoint does: 1 of its end, 2 of every move
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
+from worker.domain.http_field import http_date, number
 from worker.providers.error_body import ErrorBody
 
 MAX_WAIT_S: Final = 86_400.0  # the longest windows (requests or tokens a day) end within one
@@ -62,7 +62,7 @@ class Counter:
 
 def wait_of(headers: Mapping[str, str], error: ErrorBody, now: datetime) -> tuple[float, str] | tuple[None, None]:
     """Seconds and where they were read, of an error reply; `now` is used where the reply has no `date` of its own."""
-    if wait := _positive(_number(headers.get("retry-after-ms")), 1e-3):
+    if wait := _positive(number(headers.get("retry-after-ms")), 1e-3):
         return wait, "retry-after-ms"
     if wait := _retry_after(headers.get("retry-after"), headers, now):
         return wait, "retry-after"
@@ -120,11 +120,11 @@ def counters(headers: Mapping[str, str], now: datetime) -> list[Counter]:
 def _retry_after(value: str | None, headers: Mapping[str, str], now: datetime) -> float | None:
     if value is None:
         return None
-    seconds = _number(value)
+    seconds = number(value)
     if seconds is None:
         seconds = duration_s(value)
     if seconds is None:
-        moment = _http_date(value)
+        moment = http_date(value)
         seconds = None if moment is None else (moment - _now(headers, now)).total_seconds()
     return _positive(seconds)
 
@@ -133,31 +133,23 @@ def _reset_s(value: str | None, headers: Mapping[str, str], now: datetime) -> fl
     """A reset in any of the notations in use: Go duration, seconds, moment (RFC 3339, or a Unix time)."""
     if value is None:
         return None
-    number = _number(value)
-    if number is None:
+    told = number(value)
+    if told is None:
         seconds = duration_s(value)
         if seconds is None and (moment := _instant(value)) is not None:
             seconds = (moment - _now(headers, now)).total_seconds()
         return _positive(seconds)
-    if number > 1e12:
-        number /= 1000  # milliseconds of Unix time
-    if number > 1e9:
-        number -= _now(headers, now).timestamp()
-    return _positive(number)
+    if told > 1e12:
+        told /= 1000  # milliseconds of Unix time
+    if told > 1e9:
+        told -= _now(headers, now).timestamp()
+    return _positive(told)
 
 
 def _now(headers: Mapping[str, str], now: datetime) -> datetime:
     """The provider's clock where it shows one: its moments were written by that clock."""
-    shown = _http_date(headers.get("date", ""))
+    shown = http_date(headers.get("date", ""))
     return now if shown is None else shown
-
-
-def _http_date(value: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(value[:64])
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _instant(value: str) -> datetime | None:
@@ -168,17 +160,9 @@ def _instant(value: str) -> datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _number(value: str | None) -> float | None:
-    try:
-        number = float(value.strip()[:64]) if value is not None else None
-    except ValueError:
-        return None
-    return number if number is not None and math.isfinite(number) else None
-
-
 def _whole(value: str | None) -> int | None:
-    number = _number(value)
-    return int(number) if number is not None and 0 <= number < 1e15 else None
+    told = number(value)
+    return int(told) if told is not None and 0 <= told < 1e15 else None
 
 
 def _positive(seconds: float | None, unit_s: float = 1.0) -> float | None:

@@ -6,15 +6,20 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worker import clock, events
 from worker.deps import Deps
 from worker.domain.answer import Json, Kind
+from worker.domain.delivery import Webhook, notify_of
 from worker.domain.failure import Lane
 from worker.domain.job import NewJob, OnInterruption
+from worker.services import listeners, pictures
+from worker.services.listeners import vault_of
 from worker.store import idempotency, jobs
+from worker.store.database import Connection
+from worker.webhooks.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class JobRequest:
     on_interruption: OnInterruption = "retry"
     retry_of: str | None = None
     max_cost_nano: int | None = None
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +77,18 @@ def submit(
 ) -> Submitted:
     """Store jobs and tell the workers. The rows are committed when this returns. `key_id`: the caller's API key.
 
-    Raises, with nothing stored: UnknownModel, KeyReused, QueueFull, Unavailable (database away).
+    Raises, with nothing stored: UnknownModel, ForbiddenPicture, KeyReused, QueueFull, NoKey (a webhook is asked for,
+    and there is nothing to encrypt its secret with), Unavailable (database away).
     """
-    for request in requests:
+    for n, request in enumerate(requests):
         deps.catalog.resolve(request.models)
+        pictures.check(n if len(requests) > 1 else None, request.input, deps.addresses)
     if idempotent is not None:
-        earlier = _earlier(deps, project_id, idempotent)
-        if earlier is not None:
-            return earlier
+        known = earlier(deps, project_id, idempotent)
+        if known is not None:
+            return known
     deps.intake.admit(project_id, Counter(request.lane for request in requests))
+    vault = vault_of(deps) if any(request.webhook for request in requests) else None
     new = [_new_job(deps, project_id, key_id, request) for request in requests]
     ids = tuple(job.id for job in new)
     try:
@@ -87,14 +96,27 @@ def submit(
             if idempotent is not None and not idempotency.remember(
                 conn, project_id, idempotent.route, idempotent.key, idempotent.fingerprint, ids
             ):
-                raise _TooLate  # noqa: TRY301 - it rolls the transaction back
+                raise TooLate  # noqa: TRY301 - it rolls the transaction back
+            _listen(conn, vault, project_id, requests, new)
             jobs.insert(conn, new)
-    except _TooLate:  # the same key in parallel: the other one made the job
-        earlier = _earlier(deps, project_id, idempotent) if idempotent is not None else None
-        assert earlier is not None
-        return earlier
+    except TooLate:  # the same key in parallel: the other one made the job
+        known = earlier(deps, project_id, idempotent) if idempotent is not None else None
+        assert known is not None
+        return known
     hint(deps, [job.id for job in new if job.lane is Lane.INTERACTIVE], {job.lane for job in new})
     return Submitted(ids)
+
+
+def _listen(
+    conn: Connection, vault: Vault | None, project_id: str, requests: Sequence[JobRequest], new: list[NewJob]
+) -> None:
+    """Who is to be told, noted on the jobs before they are stored: already that a job is queued may be told."""
+    if vault is not None:
+        wanted = [(job.id, request.webhook) for job, request in zip(new, requests, strict=True) if request.webhook]
+        listeners.subscribe(conn, vault, project_id, wanted)
+    for n, job in enumerate(new):
+        if job.retry_of is not None:
+            new[n] = replace(job, notify=listeners.inherit(conn, job.id, job.retry_of))
 
 
 def hint(deps: Deps, interactive: Sequence[str], lanes: set[Lane]) -> None:
@@ -108,11 +130,12 @@ def hint(deps: Deps, interactive: Sequence[str], lanes: set[Lane]) -> None:
         events.emit("hint.lost", level="warning", error=type(exc).__name__)
 
 
-class _TooLate(Exception):
-    pass
+class TooLate(Exception):
+    """The same key in parallel: the other one was first. Rolls the transaction back."""
 
 
-def _earlier(deps: Deps, project_id: str, idempotent: IdempotencyKey) -> Submitted | None:
+def earlier(deps: Deps, project_id: str, idempotent: IdempotencyKey) -> Submitted | None:
+    """What a request with this key made before. Raises KeyReused."""
     with deps.database.read() as conn:
         known = idempotency.find(conn, project_id, idempotent.route, idempotent.key)
     if known is None:
@@ -139,4 +162,5 @@ def _new_job(deps: Deps, project_id: str, key_id: str | None, request: JobReques
         retry_of=request.retry_of,
         max_cost_nano=request.max_cost_nano,
         key_id=key_id,
+        notify=0 if request.webhook is None else notify_of(request.webhook.events),
     )

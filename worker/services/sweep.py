@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from worker import events
-from worker.store import batches, files, idempotency, jobs, leases, pauses, uploads, workers
+from worker.store import batches, deliveries, files, idempotency, jobs, leases, pauses, uploads, workers
 from worker.store.database import Database
 
 LEASE: Final = "sweep"
@@ -39,6 +39,8 @@ def sweep(
         uploads.prune(conn)
     with database.write() as conn:
         files.prune(conn)
+    with database.write() as conn:
+        deliveries.purge(conn, retention_s)
     return True
 
 
@@ -70,3 +72,7 @@ def bury(database: Database, lease_s: float | None) -> None:
             cancelled=back.cancelled,
             failed=back.failed,
         )
+    with database.write() as conn:
+        again = deliveries.take_back(conn)
+    if again:
+        events.emit("deliveries.taken_back", level="warning", count=again)

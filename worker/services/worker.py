@@ -21,12 +21,14 @@ from worker.engine.spool import Spool
 from worker.limits.gate import Gate, Rates, Shared
 from worker.providers.formats import SLEEPING
 from worker.providers.transport import Transport
+from worker.services import deliver, watchdog
 from worker.services import sweep as sweeping
-from worker.services import watchdog
 from worker.services.batches.keeper import Keeper
 from worker.services.course import Bench
+from worker.services.deliver import Deliverer
 from worker.services.pauses import LOOK_S, PauseWatch
 from worker.services.run import run
+from worker.services.tell import BLOCK, tell
 from worker.services.watchdog import Watchdog
 from worker.store import jobs, notices, workers
 from worker.store.database import Unavailable
@@ -38,6 +40,8 @@ RECORD_S: Final = 1.0  # at the end of a drain, for the writes of the calls that
 FRESH: Final = 2 / 3  # of the lease: a call that begins so soon after a beat begins before its job can be taken back
 # The loop's thread competes with the database threads for the interpreter; the default of 5 ms is a long wait for it.
 SWITCH_S: Final = 0.001
+BUSY: Final = 100  # calls in flight with which webhooks give way to jobs
+YIELD: Final = 8.0  # telling then rests so many times as long as a block of notes took
 
 
 class Outage:
@@ -100,6 +104,7 @@ class Worker:
         self._keeper: Keeper | None = None
         if Lane.BATCH in self._settings.lanes:
             self._keeper = Keeper(deps, lambda: self.engine.wake(Lane.BATCH))
+        self._deliverer = Deliverer(deps.database, deps.vault, deps.addresses, lambda: self._id, self._busy)
 
     @property
     def id(self) -> str:
@@ -122,7 +127,7 @@ class Worker:
         self._try_replay()  # before a sweep gives back what it is about
         self.engine.start(self._open)
         dog = Watchdog(self.engine, self._deps.database, poll_s=self._settings.poll_s)
-        for name, every_s, work, called in (
+        look_outs: list[tuple[str, float, Callable[[], None], threading.Event | None]] = [
             ("heartbeat", self._settings.heartbeat_s, self._beat, None),
             ("cancels", CANCEL_LOOK_S, self._look_for_cancels, None),
             ("sweep", self._sweep_s, self._sweep, None),
@@ -130,7 +135,14 @@ class Worker:
             ("pauses", LOOK_S, self._look_at_pauses, self._pauses.stirred),
             ("loop", watchdog.LOOK_S, self._unless_stopping(dog.look_at_loop), None),
             ("lanes", watchdog.LOOK_S, self._unless_stopping(dog.look_at_lanes), None),
-        ):
+        ]
+        if self._settings.webhooks:
+            self._deliverer.start()
+            if self._deps.addresses.private:
+                networks = [str(network) for network in self._deps.addresses.private]
+                events.emit("webhooks.private_networks", networks=networks)
+            look_outs.append(("outbox", deliver.LOOK_S, self._tell, None))
+        for name, every_s, work, called in look_outs:
             thread = threading.Thread(
                 target=self._every, args=(every_s, work, called), name=f"completar-{name}", daemon=True
             )
@@ -155,7 +167,11 @@ class Worker:
         self._stopping.set()
         if self._keeper is not None:
             self._keeper.stop()
-        self.engine.drain(self._settings.drain_s - min(RECORD_S, self._settings.drain_s / 3))
+        grace_s = self._settings.drain_s - min(RECORD_S, self._settings.drain_s / 3)
+        ending = threading.Thread(target=self._deliverer.stop, args=(grace_s,), name="completar-webhooks-end")
+        ending.start()
+        self.engine.drain(grace_s)
+        ending.join()
         self._drained.set()
         self._pauses.stirred.set()
         self._try_replay()
@@ -267,6 +283,18 @@ class Worker:
             ids = jobs.cancelling(conn, self._id)
         if ids:
             self.engine.cancel(ids)
+
+    def _busy(self) -> bool:
+        return bool(sum(self.engine.report()["in_flight"].values()) >= BUSY)
+
+    def _tell(self) -> None:
+        """All notes; slowly while many calls are in flight, since jobs come first and the notes are safe."""
+        while not self._stopping.is_set():
+            begun_s = clock.monotonic_s()
+            if tell(self._deps.database) < BLOCK:
+                return
+            if self._busy():
+                self._stopping.wait(YIELD * (clock.monotonic_s() - begun_s))
 
     def _sweep(self) -> None:
         sweeping.sweep(

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _POSTGRES: Final = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 _REDIS: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
@@ -53,6 +56,17 @@ def base_url(text: str) -> str:
         if url.endswith(ending):
             raise ValueError(f"must end before {ending}")
     return url
+
+
+def networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Such as `10.1.2.0/24` or `fd12::/16`; names the one that is no network."""
+    found: list[Network] = []
+    for text in texts:
+        try:
+            found.append(ipaddress.ip_network(text.strip()))
+        except ValueError as fault:
+            raise ValueError(f"{text!r} is no network such as 10.1.2.0/24 ({fault})") from None
+    return tuple(found)
 
 
 def web_url(text: str) -> str:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from worker.domain.answer import Json
 from worker.domain.failure import Lane
 from worker.settings import address
+from worker.settings.address import Network
 from worker.settings.file import ProviderConfig, RouteConfig
 
 SandboxMode = Literal["auto", "on", "off"]
@@ -91,6 +92,10 @@ def _words(value: Any) -> Any:
     return [word.strip().lower() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
 
+def _networks(value: Any) -> Any:
+    return address.networks(_words(value)) if isinstance(value, str) else value
+
+
 def _checked_database(value: SecretStr) -> SecretStr:
     return SecretStr(address.database_url(value.get_secret_value()))
 
@@ -108,8 +113,8 @@ def no_blanks(value: SecretStr) -> SecretStr:
 
 
 def _long(value: SecretStr) -> SecretStr:
-    if len(value) < 32:
-        raise ValueError("must have 32 characters or more")
+    if any(len(key) < 32 for key in value.get_secret_value().split(",")):
+        raise ValueError("must have 32 characters or more; several, the newest first, are separated by commas")
     return value
 
 
@@ -185,7 +190,30 @@ class Settings(BaseModel):
     ] = None
     secret_key: Annotated[
         SecretKey | None,
-        Variable("COMPLETAR_SECRET_KEY", "Encrypts webhook secrets in the database; 32 characters or more."),
+        Variable(
+            "COMPLETAR_SECRET_KEY",
+            "Encrypts webhook secrets in the database; 32 characters or more. Before it is changed, the new one is put"
+            " in front of the old one, with a comma between.",
+        ),
+    ] = None
+    webhooks: Annotated[bool, Variable("COMPLETAR_WEBHOOKS", "Whether this worker sends webhooks.", shown="on")] = True
+    private_networks: Annotated[
+        tuple[Network, ...],
+        Variable(
+            "COMPLETAR_PRIVATE_NETWORKS",
+            "Networks that webhooks may reach although they are private, such as 10.1.2.0/24,fd12::/16. Without"
+            " `DATABASE_URL`, and where only this machine can reach the server: this machine itself.",
+        ),
+        BeforeValidator(_networks),
+    ] = ()
+    nat64: Annotated[
+        bool,
+        Variable("COMPLETAR_NAT64", "Whether this machine reaches IPv4 through NAT64 (64:ff9b::/96).", shown="off"),
+    ] = False
+    public_domain: Annotated[
+        str | None,
+        Variable("RAILWAY_PUBLIC_DOMAIN", "Name of this very service on the internet: no webhook may call it."),
+        BeforeValidator(_lowered),
     ] = None
     drain_s: Annotated[
         float,
@@ -302,6 +330,11 @@ class Settings(BaseModel):
         return self.redis_url is None
 
     @property
+    def secret_keys(self) -> list[str]:
+        """Newest first."""
+        return [] if self.secret_key is None else self.secret_key.get_secret_value().split(",")
+
+    @property
     def database(self) -> str:
         """SQLAlchemy's URL, a file in the data folder where none was named. It may hold a password."""
         if self.database_url is not None:
@@ -360,6 +393,8 @@ def extent(field: str) -> str:
 def _plain(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
     if isinstance(value, frozenset):
         return ",".join(lane for lane in Lane if lane in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -368,6 +403,6 @@ def _plain(value: Any) -> str:
 def _shown(value: Any) -> Json:
     if isinstance(value, SecretStr):
         return _MASK
-    if isinstance(value, frozenset):
+    if isinstance(value, frozenset | tuple):
         return _plain(value)
     return str(value) if isinstance(value, Path) else value

@@ -20,6 +20,7 @@ _PG_OPTIONS: Final = (
 )
 
 
+Connection = sa.Connection
 _NO_TABLE: Final = "42P01"
 
 

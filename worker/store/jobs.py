@@ -21,7 +21,7 @@ from worker.store import budgets, deaths, tallies
 from worker.store.database import Unavailable
 from worker.store.moment import begun, db_now, later, seconds_until
 from worker.store.rows import Rows
-from worker.store.tables import api_key, attempt, death, job, job_input, job_result
+from worker.store.tables import api_key, attempt, death, job, job_input, job_result, subscription
 from worker.store.text import clean, dumps
 from worker.store.usage import unknown_cost
 
@@ -50,6 +50,7 @@ _NEW = Rows(
     retry_of=sa.Text,
     max_cost_nano=sa.BigInteger,
     key_id=sa.Text,
+    notify=sa.Integer,
 )
 _INPUT = Rows(job_id=sa.Text, body=sa.Text, metadata=sa.Text)
 _MANY: Final = 50  # from so many on, Postgres takes the inputs by COPY: quoting them all in an array costs more
@@ -75,6 +76,7 @@ def insert(conn: sa.Connection, jobs: Sequence[NewJob]) -> None:
                 j.retry_of,
                 j.max_cost_nano,
                 j.key_id,
+                j.notify,
             )
             for j in jobs
         ],
@@ -134,6 +136,7 @@ def _insert(dialect: str) -> sa.Insert:
         "max_cost_nano": v.c.max_cost_nano,
         "key_id": v.c.key_id,
         "format": sa.literal(FORMAT),
+        "notify": v.c.notify,
     }
     return job.insert().from_select(list(into_job), sa.select(*into_job.values()))
 
@@ -829,4 +832,5 @@ def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
     if ids:
         for table in (job_input, job_result, attempt, death):
             conn.execute(table.delete().where(table.c.job_id.in_(ids)))
+        conn.execute(subscription.delete().where(subscription.c.object_id.in_(ids)))
     return len(ids)

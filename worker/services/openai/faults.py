@@ -42,7 +42,7 @@ _NAME_CUT: Final = 60
 _REMARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "stream": "Leave it out; follow the job at /v1/jobs/{id}/events instead.",
-        "webhook": "Leave it out; poll the job, or follow it at /v1/jobs/{id}/events.",
+        "webhook": "Leave it out; POST /v1/jobs takes it, and /v1/webhook_endpoints hear of every job.",
     }
 )
 _REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
