@@ -41,7 +41,7 @@ FRESH: Final = 2 / 3  # of the lease: a call that begins so soon after a beat be
 # The loop's thread competes with the database threads for the interpreter; the default of 5 ms is a long wait for it.
 SWITCH_S: Final = 0.001
 BUSY: Final = 100  # calls in flight with which webhooks give way to jobs
-YIELD: Final = 8.0  # telling then rests so many times as long as a block of notes took
+YIELD: Final = 16.0  # telling then rests so many times as long as a block of notes took
 
 
 class Outage:
