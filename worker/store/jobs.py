@@ -363,10 +363,13 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
 def adopt(conn: sa.Connection, move: Settle) -> bool:
     """End a job with a good answer whose claim has passed on, while no newer claim has a call open: it was paid for.
 
-    True: the job is completed by it. A newer claim that marks its call at this very moment still makes it; its answer
-    is then the superseded one.
+    True: the job is completed by it. A newer claim that marks its call at this very moment is waited for.
     """
     if not isinstance(move.to, Ending) or move.to.status is not JobStatus.COMPLETED:
+        return False
+    # Locked first: a statement that waited for a mark would still not see the call, which came after its snapshot.
+    mine = sa.and_(job.c.id == move.job_id, job.c.status.in_([_S.QUEUED.value, _S.IN_PROGRESS.value]))
+    if conn.execute(sa.select(job.c.id).where(mine).with_for_update()).first() is None:
         return False
     params = _SETTLE.params(conn.dialect.name, [_settle_row(move)])
     if conn.execute(_adopt(conn.dialect.name), params).first() is None:
@@ -516,6 +519,7 @@ def disown(conn: sa.Connection, worker_id: str, claims: Sequence[str]) -> int:
             claim_id=None,
             worker_id=None,
             ended_at=sa.case((stopping, db_now()), else_=sa.null()),
+            error_kind=sa.case((stopping, FailureKind.CANCELLED.value), else_=job.c.error_kind),
         )
     ).rowcount
 
