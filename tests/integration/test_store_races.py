@@ -620,7 +620,7 @@ _MOVES: Final = {
     projects: {"ensure": make_project},
     budgets: {"book": hold, "charge_lost": charge_lost},
     attempts: {"close": answer, "begin": mark, "recorded": answer},
-    **dict.fromkeys((backlog, deaths, notices, usage, views), {}),
+    **{module: {} for module in (backlog, deaths, notices, usage, views)},
 }
 # Functions of the store that race with nobody, and why.
 _ALONE: Final = {
