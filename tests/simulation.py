@@ -212,6 +212,7 @@ class World:
                 (events, "emit", _say_nothing),
                 (gates, "TICK_S", LOOK_S),
                 (watching, "HEARD_S", HEARD_S),
+                (watching, "YIELD_S", 2.5 * LOOK_S),
                 (watching, "pauses", self.pauses),
                 (watching, "parked", self.pauses),
                 (watching, "attempts", self.pauses),
@@ -281,7 +282,7 @@ class World:
             return
         engine: Any = SimpleNamespace(
             on_loop=lambda call, *args: call(*args),
-            adopt=lambda held: self._begin(worker, held.job),
+            adopt=lambda held: self._adopted(worker, held.job),
             wake=lambda _lane: self.by(worker, 0.0, partial(self._claim, worker)),
         )
         database: Any = Connections(worker)
@@ -430,13 +431,19 @@ class World:
         if due:
             worker.suspect = self._take(worker, min(due, key=lambda job: job.run_at))
 
-    def _take_parked(self, worker: Worker, job: Job) -> bool:
-        """For a probe; suspects go their own way."""
-        if job.deaths >= SUSPECT_FROM:
-            return False
+    def _take_parked(self, worker: Worker, job: Job) -> None:
+        """For a probe."""
         job.move(S.IN_PROGRESS)
         job.claim, job.worker = next(self._numbers), worker.id
-        return True
+
+    def _adopted(self, worker: Worker, job: Job) -> None:
+        if job.deaths < SUSPECT_FROM:
+            self._begin(worker, job)
+        elif worker.suspect is None:
+            worker.suspect = self._begin(worker, job)
+        else:  # one at a time
+            job.move(S.QUEUED)
+            job.run_at = self.now
 
     def _take(self, worker: Worker, job: Job) -> Course:
         job.move(S.IN_PROGRESS)
@@ -626,7 +633,9 @@ class World:
         failed = replace(row, state=A.FAILED, kind=outcome.kind, retry_after_s=outcome.wait_s, reason=outcome.message)
         course.done.append(failed)
         course.walk.failed(ask.target.name, row.key_name, outcome, at_s=self.now, draw=draw)
-        if not course.open:
+        if course.open:
+            self._write(course, late=course.job.claim != course.claim)
+        else:
             self._go_on(worker, course)
 
     # -- the auditor ---------------------------------------------------------------------------------------------

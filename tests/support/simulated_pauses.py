@@ -47,7 +47,7 @@ class PauseRows:
         self.rows: dict[Scope, Row] = {}
         self._now = now
         self._waiting = waiting
-        self.claim: Callable[[Any, Any], bool]  # a job for a worker; False: it is not to be had
+        self.claim: Callable[[Any, Any], None]  # a job for a worker
 
     # -- store.pauses ---------------------------------------------------------------------------------------------
 
@@ -110,8 +110,8 @@ class PauseRows:
         for job in self._waiting():
             if job.parked_for in marks and job.lane in lanes:
                 job.parked_for, job.run_at = None, self._now()
-                if self.claim(conn, job):
-                    return job
+                self.claim(conn, job)
+                return job
         return None
 
     # -- store.attempts, the database -----------------------------------------------------------------------------

@@ -120,11 +120,16 @@ _IDS = Rows(id=sa.Text)
 _GROUPS = Rows(project_id=sa.Text, priority=sa.Integer, quota=sa.Integer)
 
 
-def claim(conn: sa.Connection, ids: Sequence[str], *, worker_id: str, claim_id: str) -> list[Claimed]:
-    """Take these jobs if they are still queued and due, and no suspects. A row that does not come back is not ours."""
+def claim(
+    conn: sa.Connection, ids: Sequence[str], *, worker_id: str, claim_id: str, suspects: bool = False
+) -> list[Claimed]:
+    """Take these jobs if they are still queued and due, and no suspects (or: none but suspects).
+
+    A row that does not come back is not ours.
+    """
     dialect = conn.dialect.name
     params = _IDS.params(dialect, [(i,) for i in ids]) | {"worker": worker_id, "claim": claim_id, "known": FORMAT}
-    return [_claimed(row, claim_id) for row in conn.execute(_claim(dialect), params)]
+    return [_claimed(row, claim_id) for row in conn.execute(_claim(dialect, suspects=suspects), params)]
 
 
 def claim_block(
@@ -178,9 +183,7 @@ def claim_suspect(conn: sa.Connection, lanes: Sequence[Lane], *, worker_id: str,
     ).scalar_one_or_none()
     if found is None:
         return None
-    params = _IDS.params(dialect, [(found,)]) | {"worker": worker_id, "claim": claim_id, "known": FORMAT}
-    row = conn.execute(_claim(dialect, suspects=True), params).one_or_none()
-    return _claimed(row, claim_id) if row is not None else None
+    return next(iter(claim(conn, [found], worker_id=worker_id, claim_id=claim_id, suspects=True)), None)
 
 
 @cache
