@@ -117,7 +117,7 @@ class Worker:
     frozen_until: float = 0.0
     busy: int = 0
     floors: dict[tuple[str, str], float] = field(default_factory=dict)  # target and key -> not before
-    calls: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # by provider
+    calls: defaultdict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))  # by account
 
 
 class World:
@@ -648,7 +648,8 @@ class World:
             self._audit_pauses(worker, ask)
         rpm = self.rates[ask.target.provider].rpm
         if self.gated and rpm is not None and self.now > worker.frozen_until + 60.0:  # its gate was not frozen with it
-            calls = worker.calls[ask.target.provider]
+            account = ask.key.account if ask.key is not None else ""
+            calls = worker.calls[ask.target.provider, account]
             calls.append(self.now)
             lately = sum(at > self.now - 60.0 for at in calls)
             if lately > rpm * 66 / 60 + 1:
