@@ -370,8 +370,6 @@ class World:
         if worker.suspect is course:
             worker.suspect = None
         if adopts:
-            if job.status is S.QUEUED:
-                job.move(S.IN_PROGRESS)  # which the statement that adopts skips
             job.adopted = True
             job.move(S.COMPLETED)
         elif held:
