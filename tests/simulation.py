@@ -196,12 +196,13 @@ class World:
             self._ended.set_exception(exc)
 
     def _all_ended(self) -> bool:
-        stuck = [(job.id, job.status.value) for job in self.jobs.values() if job.status not in FINAL]
-        if not stuck:
+        if all(job.status in FINAL for job in self.jobs.values()):
             self._audit_end()
-        elif self._events > EVENTS_MAX:
+            return True
+        if self._events > EVENTS_MAX:
+            stuck = [(job.id, job.status.value) for job in self.jobs.values() if job.status not in FINAL]
             raise Broken(f"after {self.now:.0f} s not ended: {stuck}")
-        return not stuck
+        return False
 
     def run(self) -> None:
         """Until every job has ended. Raises Broken."""
