@@ -3,38 +3,55 @@
     python -m tests.simulation --seeds 10000
     python -m tests.simulation --seed 4711        # one again, the one that failed
 
-What is real: the walk, the retry delays, the gate with its breakers, rests and rates, the fair shares, the state
-machine. What is made up obeys the rules that the store's own tests prove: moves are guarded, a mark is committed before
-its call. Workers die and freeze, hints are lost, doubled and late, providers fail. An auditor looks at every step.
+What is real: the walk, the retry delays, the gate with its lines, breakers, rests, rates and budgets for asking again,
+the watch over pauses, the fair shares, the state machine. What is made up obeys the rules that the store's own tests
+prove: moves are guarded, a mark is committed before its call. Workers die and freeze, jobs kill them, calls are joined
+by a second one, hints are lost, doubled and late, providers fail. An auditor looks at every step.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
+import asyncio
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from random import Random
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final
+from unittest.mock import patch
 
+from tests.support.simulated_pauses import Connections, PauseRows
+from tests.support.virtual_loop import VirtualLoop
+from worker import clock, events
 from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.failure import FailureKind, Lane, rule_for
 from worker.domain.fairness import shares
-from worker.domain.job import STARTS_MAX, AttemptRow
+from worker.domain.job import STARTS_MAX, SUSPECT_FROM, AttemptRow
+from worker.domain.pause import scopes_over
 from worker.domain.retry import IN_PLACE_S
 from worker.domain.route import Key, Needs, Route, Target
 from worker.domain.state import FINAL, MOVES, AttemptState, JobStatus
-from worker.domain.walk import Ask, Park, Stop, Walk, always_open
-from worker.limits.gate import Gate, Rates
+from worker.domain.walk import Ask, Closed, Park, Stop, Walk, always_open
+from worker.limits import gate as gates
+from worker.limits.gate import LINE_S, Gate, Rates, Size, Ticket
+from worker.services import course as courses
+from worker.services import pauses as watching
+from worker.services.pauses import PauseWatch
+from worker.store.attempts import Attempt
 
 S, A, K = JobStatus, AttemptState, FailureKind
 LEASE_S: Final = 15.0
 HEALED_S: Final = 300.0  # from then on every provider answers, so every job must end
-EVENTS_MAX: Final = 20_000
+EVENTS_MAX: Final = 60_000
+LOOK_S: Final = 2.0  # of a worker at the pauses
+HEARD_S: Final = 3.0
 NEEDS: Final = Needs(frozenset({"completion"}), 100)
 # Waits that jitter does not carry over a route's `max_wait_s`: a rebuilt walk draws anew.
 HINTS: Final = (None, 0.5, 3.0, 8.0, 40.0, 300.0)
@@ -54,12 +71,17 @@ class Job:
     fails_when_lost: bool
     run_at: float = 0.0
     deadline: float | None = None
+    deadly: bool = False  # each call of it kills its worker
     status: JobStatus = S.QUEUED
     claim: int | None = None
     worker: str | None = None
-    losses: int = 0
-    rows: list[tuple[AttemptRow, float]] = field(default_factory=list)  # with the time of their end
+    deaths: int = 0
+    parked_for: str | None = None
+    rows: list[tuple[AttemptRow, float, float]] = field(default_factory=list)  # with the times they were sent and ended
     ends: int = 0
+    convicted: bool = False
+    adopted: bool = False
+    hedged: bool = False
     late: set[str] = field(default_factory=set)  # calls whose end was told when the claim had passed on
 
     def move(self, to: JobStatus) -> None:
@@ -67,6 +89,7 @@ class Job:
             raise Broken(f"{self.id}: {self.status} -> {to}")
         self.status = to
         self.ends += to in FINAL
+        self.parked_for = None
         if to not in {S.IN_PROGRESS, S.CANCELLING}:
             self.claim = self.worker = None
 
@@ -78,7 +101,7 @@ class Course:
     job: Job
     claim: int
     walk: Walk
-    open: AttemptRow | None = None
+    open: dict[str, tuple[Ask, AttemptRow, Ticket | None]] = field(default_factory=dict)
     done: list[AttemptRow] = field(default_factory=list)
     skips: list[AttemptRow] = field(default_factory=list)
 
@@ -87,38 +110,44 @@ class Course:
 class Worker:
     id: str
     gate: Gate
+    watch: PauseWatch | None = None
+    heard: float = -1.0  # of the pauses
+    suspect: Course | None = None
     alive: bool = True
     frozen_until: float = 0.0
     busy: int = 0
     floors: dict[tuple[str, str], float] = field(default_factory=dict)  # target and key -> not before
-    calls: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # by provider
+    calls: defaultdict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))  # by account
 
 
 class World:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
-        self.now = 0.0
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self.loop = VirtualLoop()
+        self._events = 0
+        self._ended: asyncio.Future[None] | None = None
+        self.pauses = PauseRows(lambda: self.now, lambda: (job for job in self.jobs.values() if job.status is S.QUEUED))
+        self.pauses.claim = self._take_parked
         self._numbers = count(1)
         self.jobs: dict[str, Job] = {}
         self.workers: dict[str, Worker] = {}
+        self.started: list[Worker] = []
         draw = self.random
         self.gated = draw.random() < 0.6  # without, a walk and its rows say the same to the letter
-        self.places = draw.choice((1, 3, 10))
+        self.places = draw.choice((1, 3, 10, 10, 60))
         self.loss = draw.choice((0.0, 0.3, 1.0))  # of hints
         targets = []
         for n in range(draw.randint(1, 3)):
-            keys = tuple(Key(f"K{n}{k}", f"acc{draw.randint(0, 1)}") for k in range(draw.randint(0, 2)))
+            keys = tuple(Key(f"K{n}{k}", f"acc{draw.randint(0, 1)}", "secret") for k in range(draw.randint(0, 2)))
             targets.append(Target(f"p{n}", "m", f"P{n}", keys, window=draw.choice((None, None, 50, 1000))))
-        self.route = Route("default", tuple(targets), max_wait_s=10.0, cold_start_s=60.0)
+        hedge_after_s = draw.choice((None, 2.0, 8.0))
+        self.route = Route("default", tuple(targets), max_wait_s=10.0, cold_start_s=60.0, hedge_after_s=hedge_after_s)
         self.rates = {t.provider: Rates(rpm=draw.choice((None, 30, 300))) for t in targets}
         kinds = [kind for kind in K if kind not in {K.BUDGET, K.DEADLINE, K.CANCELLED, K.INTERRUPTED}]
         self.moods = {
             t.name: (draw.choice((0.0, 0.2, 0.6, 1.0)), draw.sample(kinds, draw.randint(1, 4))) for t in targets
         }
-        for _ in range(3):
-            self._start_worker()
-        for n in range(draw.randint(3, 25)):
+        for n in range(draw.randint(3, 25) if self.places < 60 else draw.randint(60, 120)):
             self._submit(n)
         for _ in range(draw.randint(0, 6)):
             self.at(draw.uniform(0, 150), self._trouble)
@@ -127,8 +156,12 @@ class World:
 
     # -- the clock -----------------------------------------------------------------------------------------------
 
+    @property
+    def now(self) -> float:
+        return self.loop.time()
+
     def at(self, when: float, deed: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (when, next(self._numbers), deed))
+        self.loop.call_at(when, self._do, deed)
 
     def after(self, seconds: float, deed: Callable[[], None]) -> None:
         self.at(self.now + seconds, deed)
@@ -151,16 +184,54 @@ class World:
 
         self.after(seconds, due)
 
+    def _do(self, deed: Callable[[], None]) -> None:
+        if self._ended is None or self._ended.done():
+            return
+        self._events += 1
+        try:
+            deed()
+            if self._all_ended():
+                self._ended.set_result(None)
+        except Exception as exc:  # noqa: BLE001 - raised by `run`
+            self._ended.set_exception(exc)
+
+    def _all_ended(self) -> bool:
+        if all(job.status in FINAL for job in self.jobs.values()):
+            self._audit_end()
+            return True
+        if self._events > EVENTS_MAX:
+            stuck = [(job.id, job.status.value) for job in self.jobs.values() if job.status not in FINAL]
+            raise Broken(f"after {self.now:.0f} s not ended: {stuck}")
+        return False
+
     def run(self) -> None:
         """Until every job has ended. Raises Broken."""
-        for _ in range(EVENTS_MAX):
-            if all(job.status in FINAL for job in self.jobs.values()):
-                self._audit_end()
-                return
-            self.now, _, deed = heapq.heappop(self._events)
-            deed()
-        stuck = [(job.id, job.status.value) for job in self.jobs.values() if job.status not in FINAL]
-        raise Broken(f"after {self.now:.0f} s not ended: {stuck}")
+        with ExitStack() as patches:
+            for where, name, instead in (
+                (clock, "monotonic_s", self.loop.time),
+                (clock, "draw", self.random.random),
+                (events, "emit", _say_nothing),
+                (gates, "TICK_S", LOOK_S),
+                (watching, "HEARD_S", HEARD_S),
+                (watching, "YIELD_S", 2.5 * LOOK_S),
+                (watching, "pauses", self.pauses),
+                (watching, "parked", self.pauses),
+                (watching, "attempts", self.pauses),
+            ):
+                patches.enter_context(patch.object(where, name, instead))
+            patches.callback(self.loop.close)
+            self.loop.run_until_complete(self._run())
+
+    async def _run(self) -> None:
+        self._ended = self.loop.create_future()
+        for _ in range(3):
+            self._start_worker()
+        everybody = self.started
+        try:
+            await self._ended
+        finally:
+            for worker in everybody:
+                await worker.gate.close()
 
     # -- intake, the bus, people ---------------------------------------------------------------------------------
 
@@ -173,6 +244,7 @@ class World:
             draw.choice(list(Lane)),
             draw.randint(1, 6),
             draw.random() < 0.2,
+            deadly=draw.random() < 0.03,
         )
 
         def stored() -> None:
@@ -191,8 +263,7 @@ class World:
         draw, worker = self.random, self._some_worker()
         match draw.randint(0, 2):
             case 0:
-                worker.alive = False
-                self.after(draw.uniform(0, 30), self._start_worker)
+                self._dies(worker)
             case 1:
                 worker.frozen_until = self.now + draw.uniform(1, 60)
             case _:
@@ -205,8 +276,34 @@ class World:
             job.move(S.CANCELLING)
 
     def _start_worker(self) -> None:
-        worker = Worker(f"w{next(self._numbers)}", Gate(self.rates))
+        worker = Worker(f"w{next(self._numbers)}", Gate(self.rates, slots=self.places))
         self.workers[worker.id] = worker
+        self.started.append(worker)
+        if not self.gated:
+            return
+        engine: Any = SimpleNamespace(
+            on_loop=lambda call, *args: call(*args),
+            adopt=lambda held: self._adopted(worker, held.job),
+            wake=lambda _lane: self.by(worker, 0.0, partial(self._claim, worker)),
+        )
+        database: Any = Connections(worker)
+        worker.watch = watch = PauseWatch(database, engine, list(Lane), lambda: worker.id, {})
+        watch.load()
+        watch.connect(worker.gate)
+        worker.gate.pauses.stir = lambda: self.by(worker, self.random.uniform(0.0, 0.2), partial(self._look, worker))
+        self.loop.create_task(worker.gate.start())
+
+        def look() -> None:
+            self._look(worker)
+            self.by(worker, LOOK_S, look)
+
+        self.by(worker, self.random.uniform(0.0, LOOK_S), look)
+
+    def _look(self, worker: Worker) -> None:
+        """At the pauses of the fleet. One that was declared dead meanwhile finds out, and works under another name."""
+        assert worker.watch is not None
+        worker.watch.turn(probes=worker.id in self.workers)
+        worker.heard = self.now
 
     def _some_worker(self) -> Worker:
         if not self.workers:
@@ -216,6 +313,7 @@ class World:
     def _poll(self) -> None:
         for worker in list(self.workers.values()):
             self._claim(worker)
+            self._claim_suspect(worker)
 
     # -- the store, as its own tests prove it --------------------------------------------------------------------
 
@@ -225,24 +323,33 @@ class World:
             if self.workers[worker_id].alive:  # it will find itself declared dead and come back under another name
                 self._start_worker()
             del self.workers[worker_id]
+        for worker_id in gone:
+            held = [job for job in self.jobs.values() if job.worker == worker_id]
+            convicted = [job for job in held if self._take_back(job)]
+            if len(convicted) > 1:
+                raise Broken(f"{worker_id} died once and convicted {[job.id for job in convicted]}")
         for job in self.jobs.values():
-            if job.worker in gone:
-                self._take_back(job)
             if job.status is S.QUEUED and job.deadline is not None and job.deadline <= self.now:
                 job.move(S.EXPIRED)
 
-    def _take_back(self, job: Job) -> None:
-        lost = [n for n, (row, _) in enumerate(job.rows) if row.state is A.SENT]
+    def _take_back(self, job: Job) -> bool:
+        """True when the death convicts the job."""
+        lost = [n for n, (row, *_) in enumerate(job.rows) if row.state is A.SENT]
         for n in lost:
-            job.rows[n] = (replace(job.rows[n][0], state=A.LOST, kind=K.INTERRUPTED), self.now)
-        job.losses += len(lost)
+            row, sent, _ = job.rows[n]
+            job.rows[n] = (replace(row, state=A.LOST, kind=K.INTERRUPTED), sent, self.now)
+        job.deaths += 1
         if job.status is S.CANCELLING:
             job.move(S.CANCELLED)
-        elif lost and (job.fails_when_lost or job.losses >= STARTS_MAX):
+        elif job.deaths >= STARTS_MAX:
+            job.convicted = True
+            job.move(S.FAILED)
+        elif lost and job.fails_when_lost:
             job.move(S.FAILED)
         else:
             job.move(S.QUEUED)
             job.run_at = self.now
+        return job.convicted
 
     def _mark(self, course: Course, row: AttemptRow) -> bool:
         job = course.job
@@ -251,28 +358,42 @@ class World:
             return False
         if job.status in FINAL:
             raise Broken(f"{job.id}: a call after the end")
-        job.rows.append((row, 0.0))
+        job.rows.append((row, self.now, 0.0))
         return True
 
-    def _settle(self, worker: Worker, course: Course, to: JobStatus, wait_s: float = 0.0) -> None:
+    def _settle(
+        self, worker: Worker, course: Course, to: JobStatus, wait_s: float = 0.0, mark: str | None = None
+    ) -> None:
         job, held = course.job, course.job.claim == course.claim and course.job.status not in FINAL
-        self._write(course, late=not held)
+        adopts = not held and to is S.COMPLETED and self._adoptable(course)
+        self._write(course, late=not held and not adopts)
         worker.busy -= 1
-        if held:
+        if worker.suspect is course:
+            worker.suspect = None
+        if adopts:
+            job.adopted = True
+            job.move(S.COMPLETED)
+        elif held:
             stopping = job.status is S.CANCELLING
             job.move(S.CANCELLED if stopping else to)
             job.run_at = self.now + wait_s
+            job.parked_for = None if stopping else mark
         self._claim(worker)
+
+    def _adoptable(self, course: Course) -> bool:
+        """A good answer whose claim has passed on ends the job where nobody asks just now."""
+        asking = any(row.state is A.SENT and row.claim_id != str(course.claim) for row, *_ in course.job.rows)
+        return course.job.status is S.QUEUED or (course.job.status is S.IN_PROGRESS and not asking)
 
     def _write(self, course: Course, *, late: bool = False) -> None:
         for row in course.done:
-            place = next(n for n, (found, _) in enumerate(course.job.rows) if found.id == row.id)
+            place = next(n for n, (found, *_) in enumerate(course.job.rows) if found.id == row.id)
             if late and row.state is A.ANSWERED:
                 row = replace(row, state=A.SUPERSEDED)  # noqa: PLW2901
-            course.job.rows[place] = (row, self.now)
+            course.job.rows[place] = (row, course.job.rows[place][1], self.now)
             if late:
                 course.job.late.add(row.id)
-        course.job.rows += [(skip, self.now) for skip in course.skips]
+        course.job.rows += [(skip, self.now, self.now) for skip in course.skips]
         course.done, course.skips = [], []
 
     # -- a worker ------------------------------------------------------------------------------------------------
@@ -283,7 +404,7 @@ class World:
         room = self.places - worker.busy
         due: defaultdict[tuple[str, int], list[Job]] = defaultdict(list)
         for job in self.jobs.values():
-            if job.status is S.QUEUED and job.run_at <= self.now:
+            if job.status is S.QUEUED and job.run_at <= self.now and job.deaths < SUSPECT_FROM:
                 due[job.project, job.priority].append(job)
         if room <= 0 or not due:
             return
@@ -298,31 +419,62 @@ class World:
             if taken[project] < min(n, room // len(by_project)):
                 raise Broken(f"{project} had {n} due and got {taken[project]} of {room} places")
 
-    def _take(self, worker: Worker, job: Job) -> None:
+    def _claim_suspect(self, worker: Worker) -> None:
+        if not worker.alive or worker.frozen_until > self.now or worker.id not in self.workers or worker.suspect:
+            return
+        due = [
+            job
+            for job in self.jobs.values()
+            if job.status is S.QUEUED and job.run_at <= self.now and job.deaths >= SUSPECT_FROM
+        ]
+        if due:
+            worker.suspect = self._take(worker, min(due, key=lambda job: job.run_at))
+
+    def _take_parked(self, worker: Worker, job: Job) -> None:
+        """For a probe."""
         job.move(S.IN_PROGRESS)
         job.claim, job.worker = next(self._numbers), worker.id
+
+    def _adopted(self, worker: Worker, job: Job) -> None:
+        if job.deaths < SUSPECT_FROM:
+            self._begin(worker, job)
+        elif worker.suspect is None:
+            worker.suspect = self._begin(worker, job)
+        else:  # one at a time
+            job.move(S.QUEUED)
+            job.run_at = self.now
+
+    def _take(self, worker: Worker, job: Job) -> Course:
+        job.move(S.IN_PROGRESS)
+        job.claim, job.worker = next(self._numbers), worker.id
+        return self._begin(worker, job)
+
+    def _begin(self, worker: Worker, job: Job) -> Course:
+        assert job.claim is not None
         worker.busy += 1
         course = Course(job, job.claim, self._rebuilt(job))
         self.by(worker, self.random.uniform(0, 0.05), lambda: self._go_on(worker, course))
+        return course
 
     def _rebuilt(self, job: Job) -> Walk:
         """As `services/course` does it."""
         walk = Walk(self.route, job.lane, NEEDS, job.most)
-        for row, ended in job.rows:
-            if row.state is A.SKIPPED:
-                walk.skipped(row.target, row.kind)
-            elif row.state in {A.FAILED, A.LOST} and row.kind is not None:
-                failure = Failure(row.kind, row.reason or row.kind.value, wait_s=row.retry_after_s)
-                walk.failed(row.target, row.key_name, failure, at_s=ended, draw=0.5)
-        walk.resumed(rebuilt=True)
+        if job.rows:
+            courses._replay(walk, [Attempt(row, _time(sent), _time(ended)) for row, sent, ended in job.rows])
         return walk
+
+    def _door(
+        self, worker: Worker, course: Course, target: Target, key: Key | None, *, waited: bool = False
+    ) -> Closed | None:
+        urgent, again = course.job.lane is Lane.INTERACTIVE, course.walk.repeats(target)
+        return worker.gate.look(target, key, self.now, urgent=urgent, again=again, waited=waited)
 
     def _go_on(self, worker: Worker, course: Course) -> None:
         job = course.job
         if job.deadline is not None and job.deadline <= self.now:
             self._settle(worker, course, S.EXPIRED)
             return
-        doors = (lambda t, k: worker.gate.look(t, k, self.now)) if self.gated else always_open
+        doors = partial(self._door, worker, course) if self.gated else always_open
         step = course.walk.next(doors, self.random.random())
         for skip in course.walk.skips:
             course.skips.append(self._row(course, A.SKIPPED, skip.target, None, kind=skip.kind))
@@ -330,6 +482,8 @@ class World:
         match step:
             case Stop():
                 self._settle(worker, course, S.FAILED)
+            case Park() if self.gated and (park := self._parked(worker, course)) is not None:
+                self._settle(worker, course, S.QUEUED, park.wait_s, park.parked_for)
             case Park(wait_s) if wait_s > IN_PLACE_S:
                 self._settle(worker, course, S.QUEUED, wait_s)
                 self._audit_rebuilt(course)
@@ -347,8 +501,40 @@ class World:
                     self._go_on(worker, course)
 
                 self.by(worker, step.wait_s, waited)
+            case Ask() if self.gated:
+                self._line_up(worker, course, step)
             case Ask():
-                self._ask(worker, course, step)
+                self._ask(worker, course, step, None)
+
+    def _parked(self, worker: Worker, course: Course) -> Any:
+        left = None if course.job.deadline is None else course.job.deadline - self.now
+        seen: Any = SimpleNamespace(walk=course.walk, bench=SimpleNamespace(gate=worker.gate), remaining_s=lambda: left)
+        return courses.parked(seen)
+
+    def _line_up(self, worker: Worker, course: Course, ask: Ask) -> None:
+        """As `services/run` does it."""
+        urgent = course.job.lane is Lane.INTERACTIVE
+        ticket = worker.gate.join(ask.target, ask.key, Size(), self.now, urgent=urgent)
+        if ticket.admitted:
+            self._ask(worker, course, ask, ticket)
+            return
+        told = False
+
+        def called() -> None:
+            nonlocal told
+            if told:
+                return
+            told = True
+            if ticket.admitted and self._door(worker, course, ask.target, ask.key, waited=True) is None:
+                self._ask(worker, course, ask, ticket)
+                return
+            worker.gate.quit(ticket)
+            course.walk.again(ask)
+            self._go_on(worker, course)
+
+        assert ticket.coming is not None
+        ticket.coming.add_done_callback(lambda _: self.by(worker, 0.0, called))
+        self.by(worker, IN_PLACE_S if urgent else LINE_S, called)
 
     def _row(
         self, course: Course, state: AttemptState, target: Target, key: Key | None, *, kind: FailureKind | None = None
@@ -366,15 +552,55 @@ class World:
             kind,
         )
 
-    def _ask(self, worker: Worker, course: Course, ask: Ask) -> None:
-        row = self._row(course, A.SENT, ask.target, ask.key)
-        if not self._mark(course, row):
+    def _ask(self, worker: Worker, course: Course, ask: Ask, ticket: Ticket | None) -> None:
+        """`ticket`: None where no gate is kept."""
+        row = self._send(worker, course, ask, ticket)
+        if row is None:
             self._settle(worker, course, S.QUEUED)
-            return
+        elif course.walk.hedges and self.route.hedge_after_s is not None:
+            self.by(worker, self.route.hedge_after_s, lambda: self._hedge(worker, course, ask, row))
+
+    def _send(self, worker: Worker, course: Course, ask: Ask, ticket: Ticket | None) -> AttemptRow | None:
+        """None: it must not be made."""
+        row = self._row(course, A.SENT, ask.target, ask.key)
+        if ticket is not None:
+            worker.gate.enter(ticket, ask.target, ask.key, self.now, again=course.walk.repeats(ask.target))
+        if not self._mark(course, row):
+            if ticket is not None:
+                worker.gate.leave(ticket, ask.target, ask.key, None, self.now)
+            return None
         self._audit_call(worker, ask)
-        worker.gate.enter(ask.target, 0, self.now)
+        course.open[row.id] = (ask, row, ticket)
+        if course.job.deadly:
+            self.by(worker, self.random.uniform(0.0, 0.5), lambda: self._dies(worker))
+            return row
         outcome = self._answer(ask.target)
-        self.by(worker, self.random.uniform(0.05, 20.0), lambda: self._answered(worker, course, ask, row, outcome))
+        self.by(worker, self.random.uniform(0.05, 20.0), lambda: self._answered(worker, course, row.id, outcome))
+        return row
+
+    def _hedge(self, worker: Worker, course: Course, first: Ask, row: AttemptRow) -> None:
+        """As `services/race` does it."""
+        if row.id not in course.open:
+            return
+        ask = course.walk.hedge(first.target, partial(self._door, worker, course) if self.gated else always_open)
+        if ask is None:
+            return
+        ticket = None
+        if self.gated:
+            urgent = course.job.lane is Lane.INTERACTIVE
+            ticket = worker.gate.join(ask.target, ask.key, Size(), self.now, urgent=urgent)
+            if not ticket.admitted:
+                worker.gate.quit(ticket)
+                return
+        if self._send(worker, course, ask, ticket) is not None:
+            if course.job.hedged:
+                raise Broken(f"{course.job.id} is joined by a second call for the second time")
+            course.walk.hedged = course.job.hedged = True
+
+    def _dies(self, worker: Worker) -> None:
+        worker.alive = False
+        self.loop.create_task(worker.gate.close())
+        self.after(self.random.uniform(0, 30), self._start_worker)
 
     def _answer(self, target: Target) -> Outcome:
         chance, kinds = self.moods[target.name]
@@ -384,20 +610,32 @@ class World:
         wait_s = self.random.choice(HINTS) if kind in {K.RATE_LIMIT, K.OVERLOADED, K.LOADING, K.QUOTA} else None
         return Failure(kind, kind.value, wait_s=wait_s)
 
-    def _answered(self, worker: Worker, course: Course, ask: Ask, row: AttemptRow, outcome: Outcome) -> None:
+    def _answered(self, worker: Worker, course: Course, row_id: str, outcome: Outcome) -> None:
+        if row_id not in course.open:
+            return  # hung up
         draw = self.random.random()
-        worker.gate.leave(ask.target, ask.key, outcome, 0, self.now)
+        ask, row, ticket = course.open.pop(row_id)
+        if ticket is not None:
+            worker.gate.leave(ticket, ask.target, ask.key, outcome, self.now)
         if isinstance(outcome, Answer):
             course.done.append(replace(row, state=A.ANSWERED))
+            for other, loser, place in course.open.values():
+                course.done.append(replace(loser, state=A.CANCELLED, kind=K.CANCELLED))
+                if place is not None:
+                    worker.gate.leave(place, other.target, other.key, None, self.now)
+            course.open.clear()
             self._settle(worker, course, S.COMPLETED)
             return
         if outcome.kind is K.RATE_LIMIT and outcome.wait_s is not None:
-            place = (ask.target.name, row.key_name or "")
-            worker.floors[place] = max(worker.floors.get(place, 0.0), self.now + outcome.wait_s)
+            floor = (ask.target.name, row.key_name or "")
+            worker.floors[floor] = max(worker.floors.get(floor, 0.0), self.now + outcome.wait_s)
         failed = replace(row, state=A.FAILED, kind=outcome.kind, retry_after_s=outcome.wait_s, reason=outcome.message)
         course.done.append(failed)
         course.walk.failed(ask.target.name, row.key_name, outcome, at_s=self.now, draw=draw)
-        self._go_on(worker, course)
+        if course.open:
+            self._write(course, late=course.job.claim != course.claim)
+        else:
+            self._go_on(worker, course)
 
     # -- the auditor ---------------------------------------------------------------------------------------------
 
@@ -405,13 +643,26 @@ class World:
         floor = worker.floors.get((ask.target.name, ask.key.name if ask.key is not None else ""), 0.0)
         if self.gated and self.now < floor - 1e-6:
             raise Broken(f"{worker.id} asks {ask.target.name} {floor - self.now:.1f} s before it may")
+        if self.gated:
+            self._audit_pauses(worker, ask)
         rpm = self.rates[ask.target.provider].rpm
-        if self.gated and rpm is not None:
-            calls = worker.calls[ask.target.provider]
+        if self.gated and rpm is not None and self.now > worker.frozen_until + 60.0:  # its gate was not frozen with it
+            account = ask.key.account if ask.key is not None else ""
+            calls = worker.calls[ask.target.provider, account]
             calls.append(self.now)
             lately = sum(at > self.now - 60.0 for at in calls)
             if lately > rpm * 66 / 60 + 1:
                 raise Broken(f"{lately} calls of {ask.target.provider} in a minute, and {rpm} are allowed")
+
+    def _audit_pauses(self, worker: Worker, ask: Ask) -> None:
+        """What a worker has heard is paused it asks by a leave to probe alone, and with each leave once."""
+        for scope in scopes_over(ask.target, ask.key):
+            row = self.pauses.rows.get(scope)
+            if row is None or row.closed is not None or worker.gate.pauses.news or worker.heard < row.since:
+                continue
+            if row.leave != worker.id:
+                raise Broken(f"{worker.id} asks {ask.target.name} although {scope} is paused")
+            row.leave = None
 
     def _audit_rebuilt(self, course: Course) -> None:
         """A parked job's walk in memory and the one made of its rows go on alike."""
@@ -429,14 +680,17 @@ class World:
         for job in self.jobs.values():
             if job.ends != 1:
                 raise Broken(f"{job.id} ended {job.ends} times")
-            states = [row.state for row, _ in job.rows]
+            states = [row.state for row, *_ in job.rows]
             if states.count(A.ANSWERED) != (job.status is S.COMPLETED) and job.status is not S.CANCELLED:
                 raise Broken(f"{job.id} is {job.status} with {states.count(A.ANSWERED)} answers")
-            paid = sum(row.state is A.ANSWERED or self._counts(job, row) for row, _ in job.rows)
+            paid = sum(row.state is A.ANSWERED or self._counts(job, row) for row, *_ in job.rows)
             if paid > job.most:
                 raise Broken(f"{job.id} made {paid} calls, and {job.most} are allowed")
-            if states.count(A.LOST) > STARTS_MAX:
-                raise Broken(f"{job.id} was lost {states.count(A.LOST)} times")
+            claims = {row.claim_id for row, *_ in job.rows if row.state is A.LOST}
+            if max(len(claims), job.deaths) > STARTS_MAX:
+                raise Broken(f"{job.id} had {job.deaths} deaths, {len(claims)} with calls open")
+            if job.deadly and S.COMPLETED is job.status:
+                raise Broken(f"{job.id} kills whoever asks, and is completed")
 
     def _counts(self, job: Job, row: AttemptRow) -> bool:
         if row.id in job.late:
@@ -448,6 +702,14 @@ def _gist(step: Ask | Park | Stop) -> object:
     if isinstance(step, Ask):
         return step.target.name, step.key.name if step.key is not None else None, step.repair
     return type(step), step.failure.kind if isinstance(step, Stop) else None
+
+
+def _time(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
+
+
+def _say_nothing(*_args: Any, **_fields: Any) -> None:
+    return
 
 
 def play(seeds: Iterable[int]) -> list[tuple[int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -25,6 +26,7 @@ from worker.domain.job import STARTS_MAX, AttemptRow, Claimed, JobView, NewJob
 from worker.domain.money import Usage
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine import engine
+from worker.engine.writer import Entry, Spooled, Writer
 from worker.providers.transport import Reply
 from worker.services import call, race
 from worker.services.call import Letter
@@ -227,6 +229,36 @@ def test_the_first_fails_while_the_second_is_open_and_no_third_starts(
     assert job.status is JobStatus.COMPLETED
     assert station.course(job_id)[1] == "second:answered"
     assert len(provider.requests) == 2
+    balanced(station, job)
+
+
+def test_a_failure_that_went_to_disk_leaves_the_open_call_alone(
+    make_one: Make, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database was away for a while: the other call was given up, and its job held by nobody who knew of it."""
+    write, spooled = Writer.write, threading.Event()
+
+    def away(writer: Writer, entry: Entry, *, urgent: bool) -> asyncio.Future[bool]:
+        future = write(writer, entry, urgent=urgent)
+        if entry.close and not entry.begin and entry.settle is None:
+            told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            told.set_exception(Spooled("on disk"))
+            spooled.set()
+            return told
+        return future
+
+    monkeypatch.setattr(Writer, "write", away)
+    hold, first = held(script.error(500, "oops"))
+    answer, second = held(ANSWER)
+    provider.always(by_target(first, second))
+    station = make_one()
+    job_id = station.one()
+    provider.wait_for(2)
+    hold.release()
+    assert spooled.wait(5.0)
+    answer.release()
+    (job,) = station.ended([job_id])
+    assert job.status is JobStatus.COMPLETED
     balanced(station, job)
 
 

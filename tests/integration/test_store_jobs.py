@@ -189,6 +189,13 @@ def test_a_block_is_fair_between_projects_and_goes_by_priority_within_one(databa
         assert jobs.claim_block(conn, Lane.INTERACTIVE, 20, worker_id="w", claim_id="c2") == []
 
 
+def test_a_part_that_a_project_does_not_need_goes_to_the_others(database: Database) -> None:
+    stored(database, 50)
+    stored(database, 2, project_id="proj_b")
+    with database.write() as conn:
+        assert len(jobs.claim_block(conn, Lane.BATCH, 20, worker_id="w", claim_id="c")) == 20
+
+
 def test_blocks_of_two_workers_do_not_overlap(database: Database) -> None:
     stored(database, 200)
     found: list[list[Claimed]] = []

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -34,7 +34,7 @@ from worker.deps import Deps
 from worker.domain.answer import Failure
 from worker.domain.budget import charged, maybe_billed
 from worker.domain.failure import FailureKind, Lane
-from worker.domain.job import STARTS_MAX, AttemptRow, Ending, Return
+from worker.domain.job import STARTS_MAX, SUSPECT_FROM, AttemptRow, Ending, Return
 from worker.domain.money import NO_USAGE, Usage, added
 from worker.domain.state import FINAL, MOVES, AttemptState, JobStatus
 from worker.engine.writer import Entry, OverBudget, store
@@ -42,7 +42,7 @@ from worker.services.cancel import cancel
 from worker.services.retry import RETRIED, NotRetriable, retry
 from worker.services.submit import IdempotencyKey, JobRequest, KeyReused, submit
 from worker.services.sweep import sweep
-from worker.store import attempts, idempotency, jobs, keys, projects, views, workers
+from worker.store import attempts, deaths, idempotency, jobs, keys, parked, projects, views, workers
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import Moment, instant
@@ -58,6 +58,7 @@ RETENTION_S: Final = 350.0
 HELD: Final = frozenset({S.IN_PROGRESS, S.CANCELLING})
 ESTIMATE: Final = 30
 BUDGET: Final = 50  # one call at a time fits
+MARK: Final = "0123456789"  # of a pause
 Draw = st.integers(0, 1_000_000)
 
 
@@ -88,6 +89,8 @@ class Job:
     attempts: int = 0
     rows: int = 0
     losses: int = 0
+    deaths: int = 0
+    parked_for: str | None = None
     usage: Usage = NO_USAGE
     cost: int | None = None
     complete: bool = True
@@ -289,6 +292,57 @@ class StoreMachine(RuleBasedStateMachine):
                 assert len(taken[project, 1]) == len(due.get((project, 1), [])), "the more urgent first"
         self._claimed(found, worker_id, claim_id)
 
+    @precondition(lambda self: any(j.deaths >= SUSPECT_FROM for j in self.jobs.values()))
+    @rule(n=Draw, lane=st.sampled_from(Lane))
+    def claim_a_suspect(self, n: int, lane: Lane) -> None:
+        worker_id, claim_id = self._pick(sorted(self.beats), n), clock.new_id("clm")
+        due = [j.run_at for j in self.jobs.values() if self._due(j, suspects=True) and j.lane is lane]
+        with self.database.write() as conn:
+            found = jobs.claim_suspect(conn, [lane], worker_id=worker_id, claim_id=claim_id)
+        assert (found is not None) is bool(due)
+        if found is not None:
+            assert self.jobs[found.id].run_at == min(due), "the one that has been due longest"
+            self._claimed([found], worker_id, claim_id)
+
+    @precondition(lambda self: any(j.parked_for for j in self.jobs.values()))
+    @rule(n=Draw, lane=st.sampled_from(Lane), most=st.integers(1, 2), out=st.booleans())
+    def a_pause_is_over(self, n: int, lane: Lane, most: int, out: bool) -> None:
+        """Or is looked at with one of the jobs that wait for it."""
+        waiting = sorted(j.id for j in self.jobs.values() if j.parked_for and j.status is S.QUEUED and j.lane is lane)
+        worker_id, claim_id = self._pick(sorted(self.beats), n), clock.new_id("clm")
+        with self.database.write() as conn:
+            assert parked.marks(conn) == sorted(
+                {(j.parked_for, j.lane) for j in self.jobs.values() if j.parked_for and j.status is S.QUEUED}
+            )
+            if not out:
+                assert parked.wake(conn, MARK, lane, most) == len(waiting[:most])
+                for job_id in waiting[:most]:
+                    self._woken(self.jobs[job_id])
+                    self.jobs[job_id].version += 1
+                return
+            found = parked.claim_one(conn, [MARK], [lane], worker_id=worker_id, claim_id=claim_id)
+        assert (found.id if found is not None else None) == (waiting[0] if waiting else None)
+        if found is not None:
+            self._woken(self.jobs[found.id])
+            self._claimed([found], worker_id, claim_id)
+
+    @precondition(lambda self: self._courses(self._unconfirmed))
+    @rule(n=Draw)
+    def disown(self, n: int) -> None:
+        """A claim whose worker does not know whether it was made: none of its jobs was begun."""
+        course = self._pick(self._courses(self._unconfirmed), n)
+        held = [j for j in self.jobs.values() if (j.claim, j.worker) == (course.claim, course.worker)]
+        with self.database.write() as conn:
+            assert jobs.disown(conn, course.worker, [course.claim]) == len(held)
+        for j in held:
+            if j.status is S.CANCELLING:
+                j.move(S.CANCELLED, self.now)
+                j.error = FailureKind.CANCELLED
+            else:
+                j.move(S.QUEUED, self.now)
+        for other in self.courses:
+            other.over = other.over or other.claim == course.claim
+
     @precondition(lambda self: self._courses(lambda c: c.open is None))
     @rule(n=Draw, skips=st.integers(0, 1))
     def mark(self, n: int, skips: int) -> None:
@@ -345,7 +399,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._settle(course, Return())
 
     @precondition(lambda self: self._courses(lambda c: c.open is None))
-    @rule(n=Draw, how=st.sampled_from(["back", "park", "fail", "expire"]), skips=st.integers(0, 1))
+    @rule(n=Draw, how=st.sampled_from(["back", "park", "pause", "fail", "expire"]), skips=st.integers(0, 1))
     def let_go(self, n: int, how: str, skips: int) -> None:
         course = self._pick(self._courses(lambda c: c.open is None), n)
         for _ in range(skips):
@@ -355,6 +409,8 @@ class StoreMachine(RuleBasedStateMachine):
                 self._settle(course, Return())
             case "park":
                 self._settle(course, Return(1.5 * STEP_S))
+            case "pause":
+                self._settle(course, Return(900.5 * STEP_S, MARK))
             case "fail":
                 self._settle(course, Ending(S.FAILED, error=Failure(FailureKind.NO_TARGET, "nobody")))
             case _:
@@ -434,6 +490,7 @@ class StoreMachine(RuleBasedStateMachine):
             calls: defaultdict[str, dict[str, AttemptRow]] = defaultdict(dict)
             for job_id, found in attempts.of_jobs(conn, list(rows)).items():
                 calls[job_id] = {past.row.id: past.row for past in found}
+            died = deaths.of_jobs(conn, list(rows))
             books = {row.id: row for row in conn.execute(sa.select(api_key))}
             known = conn.execute(sa.select(remembered)).all()
             now = instant(conn)
@@ -442,7 +499,9 @@ class StoreMachine(RuleBasedStateMachine):
             row = rows[job_id]
             seen = (row.status, row.version, row.claim_id, row.worker_id, row.purged_at is not None, row.retry_of)
             assert seen == (j.status, j.version, j.claim, j.worker, j.purged, j.retry_of)
-            assert (row.attempts, row.rows, row.losses) == (j.attempts, j.rows, j.losses)
+            assert (row.attempts, row.rows, row.losses, row.deaths) == (j.attempts, j.rows, j.losses, j.deaths)
+            assert row.parked_for == j.parked_for or j.status is not S.QUEUED
+            assert len(died[job_id]) == (0 if j.purged else j.deaths)
             assert Usage(row.input_tokens, row.output_tokens, row.cached_tokens, row.reasoning_tokens) == j.usage
             assert (row.cost_nano, row.cost_complete) == (j.cost, j.complete)
             assert row.error_kind == (j.error.value if j.error is not None else None)
@@ -491,8 +550,15 @@ class StoreMachine(RuleBasedStateMachine):
     def _courses(self, wanted: Callable[[Course], bool]) -> list[Course]:
         return [c for c in self.courses if not c.over and not c.job.purged and wanted(c)]
 
-    def _due(self, j: Job) -> bool:
-        return j.status is S.QUEUED and j.run_at <= self.now
+    def _due(self, j: Job, *, suspects: bool = False) -> bool:
+        return j.status is S.QUEUED and j.run_at <= self.now and (j.deaths >= SUSPECT_FROM) is suspects
+
+    def _woken(self, j: Job) -> None:
+        j.parked_for, j.run_at = None, self.now
+
+    def _unconfirmed(self, course: Course) -> bool:
+        mine = [other for other in self.courses if other.claim == course.claim]
+        return course.holds and not any(other.calls or other.rows or other.over for other in mine)
 
     def _register(self) -> None:
         worker_id = clock.new_id("wrk")
@@ -508,6 +574,7 @@ class StoreMachine(RuleBasedStateMachine):
         for c in found:
             j = self.jobs[c.id]
             assert (c.attempts, c.rows, c.losses, c.budget_key) == (j.attempts, j.rows, j.losses, j.key)
+            assert c.deaths == j.deaths
             j.move(S.IN_PROGRESS, self.now)
             j.claim, j.worker = claim_id, worker_id
             self.courses.append(Course(j, claim_id, worker_id, c.rows))
@@ -548,11 +615,14 @@ class StoreMachine(RuleBasedStateMachine):
         entry = Entry(j.id, course.claim, begin=course.begun, close=course.done, settle=move, budget_key=j.key)
         (outcome,) = self._store(entry)
         held = course.holds
-        assert outcome is held
+        asked = any(call.row.state is A.SENT for call in j.calls.values())
+        good = isinstance(to, Ending) and to.status is S.COMPLETED
+        adopted = good and not held and (j.status is S.QUEUED or (j.status is S.IN_PROGRESS and not asked))
+        assert outcome is (held or adopted)
         for skip in course.begun:
             j.calls[skip.id] = Call(skip, late=not held)
         for row in course.done:
-            if not held and row.state is A.ANSWERED:
+            if not (held or adopted) and row.state is A.ANSWERED:
                 why = "the answer came after the claim had passed on; it was paid for and is not the result"
                 row = replace(row, state=A.SUPERSEDED, reason=why)  # noqa: PLW2901
             self._closed(course, row, late=not held)
@@ -571,6 +641,11 @@ class StoreMachine(RuleBasedStateMachine):
             else:
                 j.move(S.QUEUED, self.now)
                 j.run_at = self.now + to.wait_s
+                j.parked_for = to.parked_for
+        if adopted:
+            j.move(S.COMPLETED, self.now)
+            j.answered = True
+            j.complete = self._recounted(j)
         course.over = True
 
     def _closed(self, course: Course, row: AttemptRow, *, late: bool) -> None:
@@ -597,24 +672,32 @@ class StoreMachine(RuleBasedStateMachine):
                     purse.held -= call.row.held_nano or 0
                     purse.spent += call.row.held_nano or 0
         if j.calls:
-            made = [call.row for call in j.calls.values() if call.row.state is not A.SKIPPED]
-            j.attempts, j.rows = len(made), len(j.calls)
-            j.usage = sum((row.usage for row in made), NO_USAGE)
-            j.cost = None
-            for row in made:
-                j.cost = added(j.cost, row.cost_nano)
-            j.losses = sum(row.state is A.LOST for row in made)
-            j.complete = j.complete and not any(maybe_billed(row) and row.cost_nano is None for row in made)
-            for call in j.calls.values():
-                call.late = False  # the sums were made anew
+            j.complete = self._recounted(j) and j.complete
+        j.deaths += 1
         if j.status is S.CANCELLING:
             j.move(S.CANCELLED, self.now)
-        elif lost and (j.on_interruption == "fail" or j.losses >= STARTS_MAX):
+        elif j.deaths >= STARTS_MAX:
+            j.move(S.FAILED, self.now)
+            j.error = FailureKind.POISON
+        elif lost and j.on_interruption == "fail":
             j.move(S.FAILED, self.now)
             j.error = FailureKind.INTERRUPTED
         else:
             j.move(S.QUEUED, self.now)
-            j.run_at = self.now
+            self._woken(j)
+
+    def _recounted(self, j: Job) -> bool:
+        """The sums made anew; whether all of the cost is known."""
+        made = [call.row for call in j.calls.values() if call.row.state is not A.SKIPPED]
+        j.attempts, j.rows = len(made), len(j.calls)
+        j.usage = sum((row.usage for row in made), NO_USAGE)
+        j.cost = None
+        for row in made:
+            j.cost = added(j.cost, row.cost_nano)
+        j.losses = len({row.claim_id for row in made if row.state is A.LOST})
+        for call in j.calls.values():
+            call.late = False
+        return not any(maybe_billed(row) and row.cost_nano is None for row in made)
 
 
 class _Plain(sa.types.TypeDecorator[Any]):
@@ -630,26 +713,78 @@ class _Plain(sa.types.TypeDecorator[Any]):
         return sa.Interval() if isinstance(value, timedelta) else sa.BigInteger()
 
 
-def test_the_store_is_as_its_model_after_any_moves(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def bound(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[StoreMachine]]:
     chance = Chance()
     monkeypatch.setattr(clock, "new_id", chance.new_id)
     monkeypatch.setattr(clock, "draw", chance.draw)
     chance.restart()
     nobody: Any = SimpleNamespace(url="http://127.0.0.1:9")
     with closing(Station(str(database.url), nobody, tmp_path)) as station:
-        bound = type("Bound", (StoreMachine,), {"deps": replace(station.deps, database=database), "chance": chance})
-        chosen = settings.default
-        assert chosen is not None
-        patient = chosen.max_examples > 100  # to make a failing run smaller takes minutes
-        run_state_machine_as_test(
-            bound,
-            settings=settings(
-                chosen,
-                max_examples=chosen.max_examples // 5,
-                stateful_step_count=30,
-                suppress_health_check=list(HealthCheck),
-                phases=[Phase.generate, Phase.shrink] if patient else [Phase.generate],
-            ),
+        yield type("Bound", (StoreMachine,), {"deps": replace(station.deps, database=database), "chance": chance})
+
+
+def test_the_model_knows_late_answers_suspects_and_parks(bound: type[StoreMachine]) -> None:
+    """What a short run of the machine may not come to."""
+    machine: Any = bound()
+
+    def dies() -> None:
+        machine.time_passes(steps=4)
+        machine.sweep(holder="one")
+        seen()
+
+    def seen() -> None:
+        machine.the_database_is_as_the_model()
+        machine.a_final_state_never_changes()
+        machine.the_books_balance()
+
+    def submit(n: int) -> list[Job]:
+        machine.submit(
+            project=0, n=n, lane=Lane.BATCH, priority=0, deadline=None, key=0, on_interruption="retry", once=None
         )
+        return list(machine.jobs.values())[-n:]
+
+    (adopted,) = submit(1)
+    machine.claim_a_block(n=0, lane=Lane.BATCH, room=1)
+    machine.mark(n=0, skips=1)
+    dies()
+    machine.call_answers(n=0, known=True)
+    seen()
+    assert (adopted.status, adopted.attempts, adopted.complete) == (S.COMPLETED, 1, True)
+    (deadly,) = submit(1)
+    for _ in range(SUSPECT_FROM):
+        machine.claim_a_block(n=0, lane=Lane.BATCH, room=1)
+        dies()
+    machine.claim_a_block(n=0, lane=Lane.BATCH, room=1)
+    assert deadly.status is S.QUEUED, "suspects are not claimed with others"
+    machine.claim_a_suspect(n=0, lane=Lane.BATCH)
+    dies()
+    assert (deadly.status, deadly.error) == (S.FAILED, FailureKind.POISON)
+    machine.courses.clear()
+    first, second, third = submit(3)
+    machine.claim_a_block(n=0, lane=Lane.BATCH, room=3)
+    for _ in range(3):
+        machine.let_go(n=0, how="pause", skips=0)
+    machine.a_pause_is_over(n=0, lane=Lane.BATCH, most=1, out=True)
+    machine.a_pause_is_over(n=0, lane=Lane.BATCH, most=1, out=False)
+    seen()
+    assert [first.status, second.parked_for, third.parked_for] == [S.IN_PROGRESS, None, MARK]
+    machine.disown(n=0)
+    seen()
+    assert first.status is S.QUEUED
+
+
+def test_the_store_is_as_its_model_after_any_moves(bound: type[StoreMachine]) -> None:
+    chosen = settings.default
+    assert chosen is not None
+    patient = chosen.max_examples > 100  # to make a failing run smaller takes minutes
+    run_state_machine_as_test(
+        bound,
+        settings=settings(
+            chosen,
+            max_examples=chosen.max_examples // 5,
+            stateful_step_count=30,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate, Phase.shrink] if patient else [Phase.generate],
+        ),
+    )

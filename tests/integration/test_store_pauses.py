@@ -9,13 +9,14 @@ import sqlalchemy as sa
 
 from worker import clock
 from worker.domain.failure import Lane
-from worker.domain.job import NewJob, Return
+from worker.domain.job import SUSPECT_FROM, NewJob, Return
 from worker.domain.pause import Cause, Pause, PauseKind, Scope, mark_of
 from worker.domain.state import JobStatus
 from worker.store import jobs, parked, pauses, views
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import db_now, later
+from worker.store.tables import job as job_table
 from worker.store.tables import pause as pause_table
 
 ACME = Scope("account", "p", "acme")
@@ -225,6 +226,16 @@ def test_one_job_is_taken_out_of_its_park_by_one_worker(database: Database) -> N
     with database.write() as conn:
         assert parked.claim_one(conn, [mark], tuple(Lane), worker_id="wrk_9", claim_id="clm_9") is None
         assert parked.claim_one(conn, [], tuple(Lane), worker_id="wrk_9", claim_id="clm_9") is None
+
+
+def test_a_suspect_is_taken_out_of_its_park_by_the_worker_that_may_probe(database: Database) -> None:
+    mark = mark_of([ACME])
+    (job_id,) = stored(database, 1, mark=mark)
+    with database.write() as conn:
+        conn.execute(job_table.update().values(deaths=SUSPECT_FROM))
+        found = parked.claim_one(conn, [mark], tuple(Lane), worker_id="wrk_1", claim_id="clm_1")
+        assert found is not None
+        assert (found.id, found.suspect) == (job_id, True)
 
 
 def test_a_job_of_a_dead_worker_is_parked_no_more(database: Database) -> None:

@@ -22,22 +22,41 @@ from tests.support.wait import wait_until
 from worker import clock
 from worker.domain.budget import Settled
 from worker.domain.failure import FailureKind, Lane
-from worker.domain.job import AttemptRow, Claimed, Ending, NewJob, Return
+from worker.domain.job import SUSPECT_FROM, AttemptRow, Claimed, Ending, NewJob, Return
 from worker.domain.money import Usage
+from worker.domain.pause import Cause, PauseKind, Scope
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine import writer
 from worker.engine.writer import Entry, OverBudget
-from worker.store import attempts, budgets, idempotency, jobs, keys, leases, projects, usage, views, workers
+from worker.store import (
+    attempts,
+    backlog,
+    budgets,
+    deaths,
+    idempotency,
+    jobs,
+    keys,
+    leases,
+    notices,
+    parked,
+    pauses,
+    projects,
+    usage,
+    views,
+    workers,
+)
 from worker.store.database import Database, Unavailable
 from worker.store.jobs import Settle, TakenBack
 from worker.store.moment import later
 from worker.store.tables import api_key, job, worker
+from worker.store.tables import pause as paused
 
 S = JobStatus
 PROJECT = "proj_a"
 WORKER = "wrk_1"
 DONE: Final = Ending(S.COMPLETED, result='{"text":"done"}')
 NOTHING: Final = TakenBack(0, 0, 0)
+SPENT: Final = Scope("account", "a", "acme")
 
 
 @dataclass
@@ -65,6 +84,10 @@ class Ground:
         with self.database.read() as conn:
             return [past.row for past in attempts.of_jobs(conn, [self.job_id])[self.job_id]]
 
+    def pause(self) -> Any:
+        with self.database.read() as conn:
+            return conn.execute(sa.select(paused).where(paused.c.id == SPENT.id)).one()
+
     def key(self) -> Any:
         with self.database.read() as conn:
             return conn.execute(sa.select(api_key).where(api_key.c.id == self.key_id)).one()
@@ -83,6 +106,15 @@ def claim(conn: sa.Connection, g: Ground) -> list[str]:
 
 def claim_block(conn: sa.Connection, g: Ground) -> list[str]:
     return [j.id for j in jobs.claim_block(conn, Lane.BATCH, 10, worker_id="wrk_2", claim_id="clm_2")]
+
+
+def claim_suspect(conn: sa.Connection, g: Ground) -> list[str]:
+    found = jobs.claim_suspect(conn, list(Lane), worker_id="wrk_2", claim_id="clm_2")
+    return [] if found is None else [found.id]
+
+
+def claimable(conn: sa.Connection, g: Ground) -> bool:
+    return jobs.claimable(conn, Lane.BATCH)
 
 
 def complete(conn: sa.Connection, g: Ground) -> set[str]:
@@ -106,6 +138,23 @@ def cancel(conn: sa.Connection, g: Ground) -> JobStatus | None:
 
 def take_back(conn: sa.Connection, g: Ground) -> TakenBack:
     return jobs.take_back(conn, WORKER)
+
+
+def disown(conn: sa.Connection, g: Ground) -> int:
+    return jobs.disown(conn, WORKER, ["clm_1"])
+
+
+def take_over(conn: sa.Connection, g: Ground) -> list[bool | Exception]:
+    """The worker is dead, and another has the job and asks again."""
+    jobs.take_back(conn, WORKER)
+    (again,) = jobs.claim(conn, [g.job_id], worker_id="wrk_2", claim_id="clm_2")
+    row = AttemptRow(clock.new_id("att"), g.job_id, again.claim_id, 2, AttemptState.SENT, "a/m", "a", "m")
+    return writer.store(conn, [Entry(g.job_id, again.claim_id, begin=[row])])
+
+
+def mark_anew(conn: sa.Connection, g: Ground) -> list[bool | Exception]:
+    row = AttemptRow(clock.new_id("att"), g.job_id, "clm_2", 2, AttemptState.SENT, "a/m", "a", "m")
+    return writer.store(conn, [Entry(g.job_id, "clm_2", begin=[row])])
 
 
 def expire(conn: sa.Connection, g: Ground) -> int:
@@ -172,6 +221,47 @@ def revoke(conn: sa.Connection, g: Ground) -> bool:
     return keys.revoke(conn, g.key_id)
 
 
+def wake(conn: sa.Connection, g: Ground) -> int:
+    return parked.wake(conn, SPENT.id, Lane.BATCH, 10)
+
+
+def claim_one(conn: sa.Connection, g: Ground) -> list[str]:
+    found = parked.claim_one(conn, [SPENT.id], list(Lane), worker_id="wrk_2", claim_id="clm_2")
+    return [] if found is None else [found.id]
+
+
+def pause(conn: sa.Connection, g: Ground) -> bool:
+    pauses.begin(conn, Cause(SPENT, PauseKind.QUOTA, "no money", 600.0))
+    return True
+
+
+def probe(conn: sa.Connection, g: Ground) -> bool:
+    (seen,) = g.notes["pauses"]
+    return pauses.take_probe(conn, seen, 600.0)
+
+
+def end_pause(conn: sa.Connection, g: Ground) -> bool:
+    return pauses.end(conn, SPENT)
+
+
+def pause_by_hand(conn: sa.Connection, g: Ground) -> bool:
+    pauses.begin_by(conn, SPENT, "the bank called", "key_1")
+    return True
+
+
+def end_by_hand(conn: sa.Connection, g: Ground) -> bool:
+    pauses.end_by(conn, SPENT, "key_1")
+    return True
+
+
+def end_all_by_hand(conn: sa.Connection, g: Ground) -> int:
+    return pauses.end_all_by(conn, SPENT.provider, "key_1")
+
+
+def forget_pauses(conn: sa.Connection, g: Ground) -> int:
+    return pauses.forget(conn)
+
+
 def make_key(conn: sa.Connection, g: Ground) -> str:
     return keys.create(conn, PROJECT, "one", secret="ck_the_same")[0].id
 
@@ -214,6 +304,54 @@ def calling(database: Database) -> Ground:
     )
     with database.write() as conn:
         assert writer.store(conn, [Entry(g.job_id, g.claim.claim_id, begin=[g.call], budget_key=key.id)]) == [True]
+    return g
+
+
+def buried(database: Database) -> Ground:
+    """The worker of a call is dead, its job taken back."""
+    g = calling(database)
+    with database.write() as conn:
+        assert take_back(conn, g) == TakenBack(1, 0, 0)
+    return g
+
+
+def claimed_anew(database: Database) -> Ground:
+    """And another worker has it, and has not asked yet."""
+    g = buried(database)
+    with database.write() as conn:
+        assert claim(conn, g) == [g.job_id]
+    return g
+
+
+def suspect(database: Database) -> Ground:
+    g = queued(database)
+    with database.write() as conn:
+        conn.execute(job.update().values(deaths=SUSPECT_FROM))
+    return g
+
+
+def waiting(database: Database) -> Ground:
+    """A job that is parked for a spent account."""
+    g = running(database)
+    with database.write() as conn:
+        jobs.settle(conn, [Settle(g.job_id, g.claim.claim_id, Return(600.0, SPENT.id))])
+    return g
+
+
+def spent(database: Database) -> Ground:
+    """An account whose pause is due for a probe."""
+    g = Ground(database)
+    with database.write() as conn:
+        pause(conn, g)
+        conn.execute(paused.update().values(until_at=later(-1.0)))
+        g.notes["pauses"] = pauses.current(conn)
+    return g
+
+
+def over_long_ago(database: Database) -> Ground:
+    g = spent(database)
+    with database.write() as conn:
+        conn.execute(paused.update().values(closed_at=later(-3 * 86_400.0)))
     return g
 
 
@@ -297,10 +435,28 @@ def _sums(g: Ground) -> None:
 
 
 def _late_answer(g: Ground) -> None:
-    """Charged by its cost in place of its hold, kept, and not the result."""
-    assert g.row().status == S.QUEUED
+    """Charged by its cost in place of its hold, kept, and not the result: another call is open."""
+    assert (g.row().status, g.row().claim_id) == (S.IN_PROGRESS, "clm_2")
+    assert [call.state for call in g.attempts()] == [AttemptState.SUPERSEDED, AttemptState.SENT]
+    assert (g.key().held_nano, g.key().spent_nano) == (0, 7)
+
+
+def _kept_with_the_end(g: Ground) -> None:
+    """Paid, kept, and without a say in what has ended otherwise."""
+    assert g.row().status == S.CANCELLED
     assert [call.state for call in g.attempts()] == [AttemptState.SUPERSEDED]
     assert (g.key().held_nano, g.key().spent_nano) == (0, 7)
+
+
+def _paused(kind: PauseKind | None, probes: int = 0) -> Check:
+    """None: it is over."""
+
+    def check(g: Ground) -> None:
+        row = g.pause()
+        assert (row.kind if row.closed_at is None else None) == kind
+        assert row.probes == probes
+
+    return check
 
 
 def _marked_call_is_lost(g: Ground) -> None:
@@ -345,7 +501,26 @@ RACES: Final = (
     Race(running, park, complete, set(), _is(S.QUEUED, 3)),
     Race(running, take_back, complete, set(), _is(S.QUEUED, 3)),
     Race(running, take_back, park, set(), _is(S.QUEUED, 3)),
-    Race(calling, take_back, answer, [False], _late_answer),
+    # a late answer: right where nobody has asked again, kept where somebody has
+    Race(calling, take_back, answer, [True], _sums),
+    Race(calling, take_over, answer, [False], _late_answer),
+    Race(claimed_anew, mark_anew, answer, [False], _late_answer),
+    Race(buried, cancel, answer, [False], _kept_with_the_end),
+    Race(buried, claim, answer, [True], _sums),
+    Race(buried, answer, claim, [], _sums),
+    Race(claimed_anew, answer, mark_anew, [False], _sums),
+    # disown: a claim whose worker does not know of it
+    Race(running, disown, disown, 0, _is(S.QUEUED, 3)),
+    Race(running, disown, still_ours, set(), _is(S.QUEUED, 3)),
+    Race(running, complete, disown, 0, _is(S.COMPLETED, 3)),
+    Race(running, cancel, disown, 1, _is(S.CANCELLED, 4)),
+    Race(running, take_back, disown, 0, _is(S.QUEUED, 3)),
+    # suspects: one at a time, and by this way alone
+    Race(suspect, claim_suspect, claim_suspect, [], _is(S.IN_PROGRESS, 2), waits=False),
+    Race(suspect, claim_suspect, claim, [], _is(S.IN_PROGRESS, 2), waits=False),
+    Race(suspect, cancel, claim_suspect, [], _is(S.CANCELLED, 2), waits=False),
+    Race(suspect, claim_suspect, cancel, S.CANCELLING, _is(S.CANCELLING, 3)),
+    Race(queued, claim, claimable, False, waits=False),
     # still_ours and the mark that stands on it: no call starts once the claim is lost or a stop was asked for
     Race(running, cancel, still_ours, set(), _is(S.CANCELLING, 3)),
     Race(running, take_back, still_ours, set(), _is(S.QUEUED, 3)),
@@ -367,16 +542,38 @@ RACES: Final = (
     Race(running, cancel, take_back, TakenBack(0, 1, 0), _is(S.CANCELLED, 4)),
     Race(called, pass_over, take_back, NOTHING, _counted_once),
     Race(calling, answer, take_back, NOTHING, _sums),
-    # expire: only what still waits
-    Race(late, claim, expire, 0, _is(S.IN_PROGRESS, 2)),
-    Race(late, cancel, expire, 0, _is(S.CANCELLED, 2)),
-    Race(late, expire, expire, 0, _is(S.EXPIRED, 2)),
+    # expire: only what still waits; what is just being claimed ends where it runs
+    Race(late, claim, expire, 0, _is(S.IN_PROGRESS, 2), waits=False),
+    Race(late, cancel, expire, 0, _is(S.CANCELLED, 2), waits=False),
+    Race(late, expire, expire, 0, _is(S.EXPIRED, 2), waits=False),
     # purge
     Race(ended, purge, purge, 0, _is(S.COMPLETED, 4)),
     # workers
     Race(silent, bury, beat, False),
     Race(silent, beat, bury, 0),
     Race(silent, bury, bury, 0),
+    # parked jobs: woken or taken out, once
+    Race(waiting, wake, wake, 0, _is(S.QUEUED, 4), waits=False),
+    Race(waiting, wake, claim_one, [], _is(S.QUEUED, 4), waits=False),
+    Race(waiting, claim_one, claim_one, [], _is(S.IN_PROGRESS, 4), waits=False),
+    Race(waiting, claim_one, wake, 0, _is(S.IN_PROGRESS, 4), waits=False),
+    Race(waiting, cancel, claim_one, [], _is(S.CANCELLED, 4), waits=False),
+    Race(waiting, cancel, wake, 0, _is(S.CANCELLED, 4), waits=False),
+    Race(waiting, wake, cancel, S.CANCELLED, _is(S.CANCELLED, 5)),
+    # pauses: one row for a scope, one probe for all workers, and a person's word above a failure's
+    Race(Ground, pause, pause, True, _paused(PauseKind.QUOTA)),
+    Race(Ground, pause, pause_by_hand, True, _paused(PauseKind.OPERATOR)),
+    Race(Ground, pause_by_hand, pause, True, _paused(PauseKind.OPERATOR)),
+    Race(Ground, pause, end_by_hand, True, _paused(None)),
+    Race(spent, probe, probe, False, _paused(PauseKind.QUOTA, 1)),
+    Race(spent, pause, probe, False, _paused(PauseKind.QUOTA)),
+    Race(spent, end_pause, probe, False, _paused(None)),
+    Race(spent, pause_by_hand, probe, False, _paused(PauseKind.OPERATOR)),
+    Race(spent, end_pause, end_pause, False, _paused(None)),
+    Race(spent, pause_by_hand, end_pause, False, _paused(PauseKind.OPERATOR)),
+    Race(spent, end_pause, end_all_by_hand, 0, _paused(None)),
+    Race(over_long_ago, forget_pauses, pause, True, _paused(PauseKind.QUOTA)),
+    Race(over_long_ago, pause, forget_pauses, 0, _paused(PauseKind.QUOTA)),
     # leases, idempotency keys, API keys, projects
     Race(lease_over, take_lease, take_lease, False),
     Race(with_key, take_lease, take_lease, False),
@@ -395,6 +592,10 @@ _MOVES: Final = {
     jobs: {
         "claim": claim,
         "claim_block": claim_block,
+        "claim_suspect": claim_suspect,
+        "claimable": claimable,
+        "adopt": answer,
+        "disown": disown,
         "settle": complete,
         "still_ours": still_ours,
         "cancel": cancel,
@@ -403,19 +604,38 @@ _MOVES: Final = {
         "purge": purge,
     },
     workers: {"beat": beat, "bury": bury},
+    parked: {"wake": wake, "claim_one": claim_one},
+    pauses: {
+        "begin": pause,
+        "take_probe": probe,
+        "end": end_pause,
+        "begin_by": pause_by_hand,
+        "end_by": end_by_hand,
+        "end_all_by": end_all_by_hand,
+        "forget": forget_pauses,
+    },
     leases: {"take": take_lease},
     idempotency: {"remember": remember},
     keys: {"revoke": revoke, "create": make_key},
     projects: {"ensure": make_project},
     budgets: {"book": hold, "charge_lost": charge_lost},
     attempts: {"close": answer, "begin": mark, "recorded": answer},
-    usage: {},
-    views: {},
+    **{module: {} for module in (backlog, deaths, notices, usage, views)},
 }
 # Functions of the store that race with nobody, and why.
 _ALONE: Final = {
     jobs.insert: "rows that nobody knows of yet",
     jobs.cancelling: "only reads",
+    jobs.recount: "made where the job's row is locked: by take_back, and by an adoption that has moved it",
+    deaths.add: "rows of its own, made by take_back once it holds the jobs",
+    deaths.of_jobs: "only reads",
+    notices.send: "changes nothing, a hint",
+    parked.marks: "only reads",
+    **dict.fromkeys((backlog.look, backlog.ended_per_s, backlog.own_bounds), "only reads"),
+    **dict.fromkeys((pauses.current, pauses.holding), "only reads"),
+    **dict.fromkeys((projects.limit_depth, projects.limit_age), "of two people who say a bound the later one is right"),
+    projects.listed: "only reads",
+    workers.living: "only reads",
     workers.register: "a row that nobody knows of yet",
     workers.leave: "of two that end a worker either may win",
     workers.dead_holders: "only reads; take_back has its own guard",
@@ -429,7 +649,9 @@ _ALONE: Final = {
     projects.names: "only reads",
     attempts.of_jobs: "only reads",
     usage.report: "only reads",
-    **dict.fromkeys((views.get, views.many, views.listed, views.versions, views.request_of), "only reads"),
+    **dict.fromkeys(
+        (views.get, views.many, views.listed, views.versions, views.request_of, views.replays), "only reads"
+    ),
 }
 
 
@@ -450,7 +672,8 @@ def test_every_move_of_the_store_has_a_race_or_a_reason() -> None:
     raced = {race.second for race in RACES}
     found = {info.name for info in pkgutil.iter_modules(worker.store.__path__)}
     known = {module.__name__.rpartition(".")[2] for module in _MOVES}
-    assert found - known == {"database", "migrate", "moment", "rows", "tables", "text"}, "a new module of the store"
+    without = {"database", "intake", "migrate", "moment", "pulse", "rows", "tables", "text"}  # moves of their own
+    assert found - known == without, "a new module of the store"
     for module, moves in _MOVES.items():
         public = dict(_of(module))
         silent_ones = {name for name, member in public.items() if member in _ALONE}

@@ -17,7 +17,9 @@ def test_a_bug_can_be_planted_and_its_test_is_there(bug: Bug) -> None:
     ast.parse(planted)
     file, _, name = bug.test.partition("::")
     tests = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    assert name.partition("[")[0] in {node.name for node in tests.body if isinstance(node, ast.FunctionDef)}
+    assert name.partition("[")[0] in {
+        node.name for node in tests.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
 
 
 def test_names_tell_bugs_apart() -> None:

@@ -2,8 +2,9 @@
 
     queued ──────────▶ in_progress ──▶ completed | failed | cancelled | expired
       ▲  │                │   │
-      │  └▶ cancelled     │   └──────▶ cancelling ──▶ cancelled
-      │     expired       │
+      │  ├▶ cancelled     │   └──────▶ cancelling ──▶ cancelled
+      │  │  expired       │
+      │  └▶ completed     │  by an answer of a worker that was thought dead
       └───────────────────┘  give back, retry later, worker lost
 
 `queued`       stored and waiting; `run_at` says from when it may run
@@ -40,7 +41,7 @@ FINAL: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.EXPIRED})
 
 MOVES: Final[Mapping[JobStatus, frozenset[JobStatus]]] = MappingProxyType(
     {
-        _S.QUEUED: frozenset({_S.IN_PROGRESS, _S.CANCELLED, _S.EXPIRED}),
+        _S.QUEUED: frozenset({_S.IN_PROGRESS, _S.CANCELLED, _S.EXPIRED, _S.COMPLETED}),
         _S.IN_PROGRESS: frozenset({_S.QUEUED, _S.CANCELLING, _S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.EXPIRED}),
         _S.CANCELLING: frozenset({_S.CANCELLED}),
         _S.COMPLETED: frozenset(),

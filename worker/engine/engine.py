@@ -383,10 +383,16 @@ class Engine:
             state.wake.set()
 
     def _adopted(self, held: Held) -> None:
+        if held.job.suspect and not self._suspect:
+            self._suspect = True
+            self._start_suspect(held)
+            return
         state = self._lanes[held.job.lane]
         state.buffer.appendleft(held)
         if self._draining:
             self._give_back(state)
+        elif held.job.suspect:  # one at a time
+            self._give_back(state, {held.job.id})
         state.wake.set()
 
     def urgent(self, lane: Lane) -> bool:

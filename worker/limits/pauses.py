@@ -158,6 +158,10 @@ class Pauses:
             known.until_s = max(known.until_s, until_s)
             self._granted[scope] = until_s
 
+    def may_probe(self, provider: str) -> bool:
+        """Whether this process has a leave to look at something of this provider that no call has used. Any thread."""
+        return any(scope.provider == provider for scope in tuple(self._granted))
+
 
 def _nobody() -> None:
     return

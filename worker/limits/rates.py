@@ -406,13 +406,15 @@ class Line:
         return LONGEST_GAP_S
 
     def _serve_alone(self, now_s: float, n: int) -> float:
-        for ticket in self._first(n):
+        first = self._first(n)
+        for ticket in first:
             wait_s = self._alone_s(ticket.cost, now_s)
             if wait_s > 0.0:
                 return min(LONGEST_GAP_S, max(0.001, wait_s))
             self._take_alone(ticket.cost, now_s)
             self._let_in(ticket, now_s)
-        return 0.001 if n and self.door.room(now_s) >= 1 else LONGEST_GAP_S
+        more = n > 0 and len(first) == n and self.door.room(now_s) >= 1  # not those that are about to leave the line
+        return 0.001 if more else LONGEST_GAP_S
 
     def _alone_s(self, cost: Vector, now_s: float) -> float:
         """Seconds until this process's own share lets such a call through."""

@@ -24,6 +24,7 @@ from worker.store.database import Database
 LOOK_S: Final = 0.6
 HEARD_S: Final = 0.8  # after its end every process has heard of it: jobs that are woken earlier would be parked again
 WOKEN: Final = 2_000  # per mark and round: more than a worker ends meanwhile, and few if the pause comes back
+YIELD_S: Final = 1.5  # two rounds: another worker may have the leave to probe what stands beside a pause
 STRAYS: Final = 50  # rounds from one look for parked jobs that no pause holds to the next
 
 _Marks = Sequence[tuple[str, Lane]]
@@ -92,7 +93,8 @@ class PauseWatch:
         self._wake(found, marks)
         if probes:
             asked = {one.what.scope for one in news if isinstance(one.what, Due)}
-            self._probe(gate, [pause for pause in found if _due(pause, asked, marks, self._lanes)], marks)
+            due = [pause for pause in found if _due(pause, asked, marks, self._lanes)]
+            self._probe(gate, [pause for pause in due if not _yields(pause, found, gate)], marks)
 
     def _write(self, news: Sequence[News]) -> None:
         """In the order of their scopes: of two processes that write the same ones neither waits for the other."""
@@ -157,6 +159,16 @@ class PauseWatch:
 
 def _mirror(gate: Gate, found: Sequence[Pause], number: int) -> None:
     gate.pauses.mirror(found, number, clock.monotonic_s())
+
+
+def _yields(pause: Pause, found: Sequence[Pause], gate: Gate) -> bool:
+    """Whether another worker should go first. Where a key is refused and its account is spent, a call must pass both:
+    whoever may probe the one, and has not, is to probe the other too.
+    """
+    if pause.wait_s <= -YIELD_S or gate.pauses.may_probe(pause.scope.provider):
+        return False
+    beside = (other for other in found if other.over_s is None and other.scope != pause.scope)
+    return any(o.scope.provider == pause.scope.provider and o.probes > 0 and o.wait_s > 0.0 for o in beside)
 
 
 def _due(pause: Pause, asked: Collection[Scope], marks: _Marks, lanes: Collection[Lane]) -> bool:

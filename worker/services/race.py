@@ -7,6 +7,7 @@ A call that fails beside an open one is an attempt like any other: what follows 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +15,7 @@ from worker import clock
 from worker.domain.answer import Answer, Outcome
 from worker.domain.failure import FailureKind
 from worker.engine.entry import Entry
-from worker.engine.writer import Closing, OverBudget
+from worker.engine.writer import Closing, OverBudget, Spooled
 from worker.providers.transport import Reply
 from worker.services.call import (
     Sent,
@@ -163,4 +164,5 @@ async def _on_record(course: Course) -> None:
     job = course.job
     close, course.done = course.done, []
     entry = Entry(job.id, job.claim_id, close=close, budget_key=job.budget_key)
-    await asyncio.shield(course.bench.engine.writer.write(entry, urgent=course.bench.engine.urgent(job.lane)))
+    with suppress(Spooled):  # safe on disk, and the other call goes on
+        await asyncio.shield(course.bench.engine.writer.write(entry, urgent=course.bench.engine.urgent(job.lane)))

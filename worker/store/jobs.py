@@ -147,11 +147,16 @@ _IDS = Rows(id=sa.Text)
 _GROUPS = Rows(project_id=sa.Text, priority=sa.Integer, quota=sa.Integer)
 
 
-def claim(conn: sa.Connection, ids: Sequence[str], *, worker_id: str, claim_id: str) -> list[Claimed]:
-    """Take these jobs if they are still queued and due, and no suspects. A row that does not come back is not ours."""
+def claim(
+    conn: sa.Connection, ids: Sequence[str], *, worker_id: str, claim_id: str, suspects: bool = False
+) -> list[Claimed]:
+    """Take these jobs if they are still queued and due, and no suspects (or: none but suspects).
+
+    A row that does not come back is not ours.
+    """
     dialect = conn.dialect.name
     params = _IDS.params(dialect, [(i,) for i in ids]) | {"worker": worker_id, "claim": claim_id, "known": FORMAT}
-    return [_claimed(row, claim_id) for row in conn.execute(_claim(dialect), params)]
+    return [_claimed(row, claim_id) for row in conn.execute(_claim(dialect, suspects=suspects), params)]
 
 
 def claim_block(
@@ -205,9 +210,7 @@ def claim_suspect(conn: sa.Connection, lanes: Sequence[Lane], *, worker_id: str,
     ).scalar_one_or_none()
     if found is None:
         return None
-    params = _IDS.params(dialect, [(found,)]) | {"worker": worker_id, "claim": claim_id, "known": FORMAT}
-    row = conn.execute(_claim(dialect, suspects=True), params).one_or_none()
-    return _claimed(row, claim_id) if row is not None else None
+    return next(iter(claim(conn, [found], worker_id=worker_id, claim_id=claim_id, suspects=True)), None)
 
 
 @cache
@@ -405,10 +408,13 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
 def adopt(conn: sa.Connection, move: Settle) -> bool:
     """End a job with a good answer whose claim has passed on, while no newer claim has a call open: it was paid for.
 
-    True: the job is completed by it. A newer claim that marks its call at this very moment still makes it; its answer
-    is then the superseded one.
+    True: the job is completed by it. A newer claim that marks its call at this very moment is waited for.
     """
     if not isinstance(move.to, Ending) or move.to.status is not JobStatus.COMPLETED:
+        return False
+    # Locked first: a statement that waited for a mark would still not see the call, which came after its snapshot.
+    mine = sa.and_(job.c.id == move.job_id, job.c.status.in_([_S.QUEUED.value, _S.IN_PROGRESS.value]))
+    if conn.execute(sa.select(job.c.id).where(mine).with_for_update()).first() is None:
         return False
     params = _SETTLE.params(conn.dialect.name, [_settle_row(move)])
     ended = conn.execute(_adopt(conn.dialect.name), params).first()
@@ -565,6 +571,7 @@ def disown(conn: sa.Connection, worker_id: str, claims: Sequence[str]) -> int:
             claim_id=None,
             worker_id=None,
             ended_at=sa.case((stopping, db_now()), else_=sa.null()),
+            error_kind=sa.case((stopping, FailureKind.CANCELLED.value), else_=job.c.error_kind),
         )
     ).rowcount
 

@@ -64,7 +64,9 @@ def _wake(dialect: str) -> Any:
 def claim_one(
     conn: sa.Connection, wanted: Iterable[str], lanes: Collection[Lane], *, worker_id: str, claim_id: str
 ) -> Claimed | None:
-    """Take one job with one of these marks out of its park, at once and for this worker alone."""
+    """Take one job with one of these marks out of its park, at once and for this worker alone. It may be a suspect:
+    another worker that claimed it would not have the leave to probe, and would only park it again.
+    """
     found = list(wanted)
     for lane in lanes:
         ids = list(conn.execute(_first(conn, found, lane, 1)).scalars()) if found else []
@@ -73,9 +75,10 @@ def claim_one(
         conn.execute(
             job.update().where(job.c.id.in_(ids), job.c.status == "queued").values(parked_for=None, run_at=db_now())
         )
-        claimed = jobs.claim(conn, ids, worker_id=worker_id, claim_id=claim_id)
-        if claimed:
-            return claimed[0]
+        for suspects in (False, True):
+            claimed = jobs.claim(conn, ids, worker_id=worker_id, claim_id=claim_id, suspects=suspects)
+            if claimed:
+                return claimed[0]
     return None
 
 
