@@ -176,11 +176,7 @@ class Gate:
         line, door = ticket.line, ticket.line.door
         door.leave(ticket.epoch)
         door.scout_s = None
-        line.over(
-            ticket,
-            outcome.usage if outcome is not None else None,
-            refund=isinstance(outcome, Failure) and outcome.kind is not _K.TIMEOUT,
-        )
+        line.over(ticket, outcome)
         if isinstance(outcome, Answer):
             took_s = now_s - (ticket.entered_s if ticket.entered_s is not None else now_s)
             if line.sleeps:
