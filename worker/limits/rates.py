@@ -85,6 +85,7 @@ class Scope:
     settle: list[float] = field(default_factory=lambda: [0.0] * 4)  # to be given back (negative: taken) in Redis
     buckets: list[Bucket | None] = field(init=False)
     refreshed_s: float = 0.0
+    apart: bool = False  # its own share was lived on: what Redis takes for unused may be used
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one exchange at a time: each tells what is held
 
     def __post_init__(self) -> None:
@@ -225,8 +226,10 @@ class Line:
         expected = max(held, min(60.0, self._next_s - now_s), 0.0) + ahead / rate
         if urgent:
             return expected if expected > IN_PLACE_S else 0.0
-        # A line that is done before a parked job can be back is not full, however many wait in it.
-        if expected <= SOONEST_S or (expected <= LINE_S and ahead < self.door.slots // 2):
+        # A line that is done before a parked job can be back is not full, however many wait in it. Where each worker
+        # has a share of its own, another one may have room sooner.
+        stays_s = LINE_S if self._sharing or self._live() == 1 else SOONEST_S
+        if expected <= SOONEST_S or (expected <= stays_s and ahead < self.door.slots // 2):
             return 0.0
         # Early rather than late: a job that comes too soon is parked again, one that comes too late leaves a gap.
         first = now_s + max(expected, SOONEST_S)
@@ -329,6 +332,7 @@ class Line:
             scope.empty(now_s)
             scope.owe(scope.settle)
             scope.settle = [0.0] * 4
+            scope.apart = True
         if self.scopes:
             self.expel()  # the line is too long for a share: others may have room in theirs
 
@@ -496,6 +500,7 @@ class Line:
                         "places": 0 if scope.rates.concurrency is None else scope.rates.concurrency,
                         "held": scope.held,
                         "settle": scope.settle,
+                        "apart": scope.apart,
                     }
                     for scope in self.scopes
                 ],
@@ -503,6 +508,7 @@ class Line:
             }
             for scope in self.scopes:
                 scope.settle = [0.0] * 4
+                scope.apart = False
                 scope.told, scope.refreshed_s = scope.held, now_s
             reply = await self._shared.run("take", [scope.key for scope in self.scopes], told)
             now_s = clock.monotonic_s()
