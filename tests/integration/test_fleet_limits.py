@@ -114,7 +114,7 @@ async def test_four_workers_use_one_limit_up_and_no_more(redis_server: Redis) ->
     async with fleet(redis_server, 4, Rates(rpm=12_000)) as gates:
         load = Load(gates)
         await load.run(2.5)
-    assert 0.95 * 200 <= load.per_s(1.0)
+    assert load.per_s(1.0) >= 0.95 * 200
     assert load.over(200) <= 1.02
 
 
@@ -175,7 +175,7 @@ async def test_a_dead_redis_leaves_each_worker_its_share(redis_server: Redis) ->
         await load.run(2.0, redis_server.kill, back)
         assert all("Redis" in why for why in whys)
         assert all(gate.report(0.0)["limits"]["shared"] for gate in gates)
-    assert 0.95 * 200 <= load.per_s(1.0)
+    assert load.per_s(1.0) >= 0.95 * 200
     assert load.over(200) <= 1.05
 
 
