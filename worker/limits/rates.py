@@ -84,6 +84,7 @@ class Scope:
     told: int = 0  # places that Redis knows of
     settle: list[float] = field(default_factory=lambda: [0.0] * 4)  # to be given back (negative: taken) in Redis
     buckets: list[Bucket | None] = field(init=False)
+    share: int = 1  # workers that the buckets are divided by
     refreshed_s: float = 0.0
     apart: bool = False  # its own share was lived on: what Redis takes for unused may be used
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one exchange at a time: each tells what is held
@@ -92,6 +93,9 @@ class Scope:
         self.buckets = [None if rate is None else Bucket(TIGHT * rate, BURST_S) for rate in self.rates.per_minute]
 
     def live_on(self, share: int) -> None:
+        if share == self.share:
+            return
+        self.share = share
         for bucket, rate in zip(self.buckets, self.rates.per_minute, strict=True):
             if bucket is not None and rate is not None:
                 bucket.per_minute = TIGHT * rate / share
@@ -218,6 +222,8 @@ class Line:
 
     def full(self, now_s: float, *, urgent: bool) -> float:
         """Seconds to stay away because the line is too long; 0: join it. A batch line's time is booked with that."""
+        if not self._others and not self._hurried and self._next_s <= now_s and self.pace.free(now_s):
+            return 0.0
         rate = self._rate(now_s)
         held = self.pace.wait_s(now_s)
         if rate is None:  # nothing limits it, or nobody knows yet how much: who books on a guess comes back too late
