@@ -288,7 +288,8 @@ class Gate:
     async def _keep_in_step(self, shared: Shared) -> None:
         while True:
             try:
-                await asyncio.wait_for(self._hurry.wait(), TICK_S if shared.up else KNOCK_S)
+                async with asyncio.timeout(TICK_S if shared.up else KNOCK_S):
+                    await self._hurry.wait()
             except TimeoutError:
                 pass
             else:

@@ -190,7 +190,10 @@ class Ticket:
         """True when it was let in."""
         if self.coming is not None and not self.admitted:
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self.coming), seconds)
+                async with asyncio.timeout(
+                    seconds
+                ):  # wait_for may swallow a cancel that comes together with the result
+                    await asyncio.shield(self.coming)
         return self.admitted
 
 
@@ -435,7 +438,8 @@ class Line:
                 if not self._waits():
                     return
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await self._wake.wait()
         except Exception as exc:  # noqa: BLE001 - those that wait look again within seconds, and it is tried anew
             events.emit("limits.fault", level="error", error=repr(exc)[:300])
         finally:
