@@ -41,8 +41,9 @@ def call(
     key: Key | None = K1,
     now_s: float = 0.0,
     took_s: float = 0.0,
+    size: Size = ANY,
 ) -> None:
-    ticket = entered(gate, target, key, now_s)
+    ticket = entered(gate, target, key, now_s, size)
     gate.leave(ticket, target, key, outcome, now_s + took_s)
 
 
@@ -208,6 +209,7 @@ async def test_without_redis_a_limit_is_divided_by_the_workers_that_live() -> No
 async def test_reserved_tokens_come_back_when_fewer_were_used_and_more_are_owed() -> None:
     for used, at_s in ((10, 0.0), (4000, 20.0)):
         gate = Gate({"p": Rates(tpm=6000)})
+        call(gate, Answer(usage=Usage(1, 0)), size=Size(1, 0))
         ticket = entered(gate, size=Size(1000, 0))
         assert let_in(gate, 0.0, 1) == 0
         gate.leave(ticket, T, K1, Answer(usage=Usage(used, 0)), 0.0)
@@ -217,7 +219,9 @@ async def test_reserved_tokens_come_back_when_fewer_were_used_and_more_are_owed(
 @looped
 async def test_a_call_that_failed_before_a_token_was_spent_is_refunded() -> None:
     gate = Gate({"p": Rates(tpm=6000)})
+    call(gate, Answer(usage=Usage(1, 0)), size=Size(1, 0))
     ticket = entered(gate, size=Size(1000, 0))
+    assert let_in(gate, 0.0, 1) == 0
     gate.leave(ticket, T, K1, Failure(K.BAD_REQUEST, "x"), 0.0)
     assert let_in(gate, 0.0, 1) == 1
 
@@ -231,6 +235,56 @@ async def test_estimates_learn_from_what_was_used() -> None:
     _, tokens, _, output = entered(gate, now_s=200.0, size=Size(100, 4000)).cost
     assert 340 < tokens < 360
     assert output == 50
+
+
+@looped
+async def test_until_the_first_answer_one_call_scouts_and_guesses_count_three_times() -> None:
+    gate = Gate({"p": Rates(tpm=60_000)})
+    scout, second = (entered(gate, size=Size(50)) for _ in range(2))
+    assert (scout.cost[1], second.cost[1]) == (0.0, 750.0)
+    waiting = gate.join(T, K1, Size(50), 0.0)
+    assert not waiting.admitted
+    for ticket in (scout, second):
+        gate.leave(ticket, T, K1, Answer(usage=Usage(10, 5)), 0.0)
+    assert await waiting.wait(5.0)
+    assert waiting.cost == (1.0, 15.0, 10.0, 5.0), "while it waited there was something to learn"
+
+
+@looped
+async def test_a_scout_that_comes_back_with_nothing_is_followed_by_another() -> None:
+    gate = Gate({"p": Rates(tpm=60_000)})
+    call(gate, Failure(K.SERVER_ERROR, "x"))
+    assert entered(gate).cost[1] == 0.0
+
+
+@looped
+async def test_a_provider_that_does_not_count_is_taken_to_need_what_was_thought() -> None:
+    gate = Gate({"p": Rates(tpm=60_000)})
+    call(gate, Answer(), size=Size(50))
+    assert entered(gate, size=Size(50)).cost[1] == 250.0
+
+
+@looped
+async def test_a_line_of_small_calls_under_a_token_limit_is_not_full() -> None:
+    for answered in (False, True):
+        gate = Gate({"p": Rates(rpm=3000, tpm=100_000)}, slots=200)
+        if answered:
+            call(gate, Answer(usage=Usage(10, 5)), size=Size(8))
+        waiting = [gate.join(T, K1, Size(8), 0.0, urgent=False) for _ in range(190)]
+        assert gate.look(T, K1, 0.0, urgent=False) is None
+        for ticket in waiting:
+            gate.quit(ticket)
+
+
+@looped
+async def test_a_share_of_its_own_keeps_no_more_than_it_gets_done_while_others_may_have_room() -> None:
+    for live, full in ((1, False), (2, True)):
+        gate = Gate({"p": Rates(rpm=600)}, slots=1000)
+        gate.live = live
+        waiting = [gate.join(T, K1, ANY, 0.0, urgent=False) for _ in range(90)]
+        assert (gate.look(T, K1, 0.0, urgent=False) is not None) is full
+        for ticket in waiting:
+            gate.quit(ticket)
 
 
 @looped

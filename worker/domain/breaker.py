@@ -67,7 +67,8 @@ class Breaker:
             else:
                 self.close()
             return
-        self.share(now_s)  # the last step closes it
+        if self.state == "ramping":
+            self.share(now_s)  # the last step closes it
         self._calls.append((now_s, good))
         horizon = now_s - self.policy.window_s
         if len(self._calls) > 8 * self.policy.volume or not good:

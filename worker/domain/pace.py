@@ -35,8 +35,14 @@ class Pace:
     _hint_until_s: float = 0.0
     _hold_until_s: float = 0.0
 
+    def free(self, now_s: float) -> bool:
+        """Whether there is nothing to mind: what holds for most targets most of the time."""
+        return self.per_s is None and now_s >= self._hint_until_s and now_s >= self._hold_until_s
+
     def wait_s(self, now_s: float) -> float:
         """Seconds until the next call may be made; 0: now."""
+        if self.free(now_s):
+            return 0.0
         held = self._hold_until_s - now_s
         if held > 0.0:
             return held
@@ -51,10 +57,10 @@ class Pace:
         return hint if self.per_s is None else min(hint, self.per_s)
 
     def sent(self, now_s: float) -> None:
-        self._decay(now_s)
+        if self._since_s is None or now_s - self._at_s > LUMP_S:
+            self._decay(now_s)
         self._sent += 1.0
-        limit = self.limit(now_s)
-        if limit is not None:
+        if not self.free(now_s) and (limit := self.limit(now_s)) is not None:
             self._due_s = max(self._due_s, now_s) + 1.0 / limit
 
     def refused(self, now_s: float) -> None:

@@ -8,6 +8,7 @@ places full, with a few claimed jobs in hand so that a place never waits for the
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
@@ -33,6 +34,7 @@ from worker.store.database import Database, Unavailable
 from worker.store.jobs import Settle
 
 BLOCK: Final = 200  # claimed at once
+AHEAD_S: Final = 0.3  # so long do claimed batch jobs wait for a place at most: another worker may have one free
 BURST: Final = 10  # started before the loop gets a turn for other things
 AWAY_S: Final = 1.0  # between claims while the database is away
 CROWD: Final = 16  # interactive jobs at once; beyond that they are claimed in blocks and their writes gather
@@ -75,6 +77,13 @@ class _LaneState:
     claiming: bool = False
     gathering: bool = False
     taken: int = 0
+    started: int = 0  # since the last tick
+    flow: float = 0.0  # the same in each tick, smoothed
+
+    @property
+    def ahead(self) -> int:
+        """Batch jobs to have in hand, so that a place never waits for the database."""
+        return min(BLOCK, math.ceil(self.flow * AHEAD_S / TICK_S)) if self.lane is Lane.BATCH else 0
 
     @property
     def free(self) -> int:
@@ -235,8 +244,7 @@ class Engine:
     def _wanted(self, state: _LaneState) -> bool:
         if state.hinted:
             return state.free > len(state.buffer)
-        ahead = BLOCK // 2 if state.lane is Lane.BATCH else 0  # in hand, so that a place never waits for the database
-        return state.due and len(state.buffer) < min(BLOCK // 2, state.free + ahead)
+        return state.due and len(state.buffer) < min(BLOCK // 2, state.free + (state.ahead + 1) // 2)
 
     async def _claim(self, state: _LaneState) -> None:
         """Claim hinted jobs by id, else a block of whatever is due."""
@@ -247,7 +255,7 @@ class Engine:
                 held = await self.loop.run_in_executor(self._claims, self._claim_ids, ids)
             else:
                 state.due = False
-                room = BLOCK if state.lane is Lane.BATCH else min(BLOCK, free)
+                room = min(BLOCK, free + state.ahead)
                 held = await self.loop.run_in_executor(self._claims, self._claim_block, state.lane, room)
                 state.due = state.due or len(held) >= room
         except Unavailable as exc:
@@ -319,6 +327,7 @@ class Engine:
     def _start(self, state: _LaneState, held: Held) -> None:
         control = Control()
         state.running[held.job.id] = control
+        state.started += 1
         if state.lane is Lane.INTERACTIVE:
             self._seen[held.job.id] = None
             if len(self._seen) > SEEN:
@@ -433,6 +442,8 @@ class Engine:
             hurried = bool(self._lanes[Lane.INTERACTIVE].running) if Lane.INTERACTIVE in self._lanes else False
             for lane, state in self._lanes.items():
                 if lane is Lane.BATCH:
+                    state.flow += 0.1 * (state.started - state.flow)
+                    state.started = 0
                     freed = state.governor.places
                     state.governor.saw(lag, hurried=hurried)
                     if state.governor.places > freed:

@@ -124,25 +124,26 @@ class Gate:
         paused = self.pauses.look(target, key, now_s)
         if paused is not None:
             return paused
-        door = self._doors.get(target.name)
+        target_name = target.name
+        line = self._lines.get((target_name, _account(key)))
+        door = line.door if line is not None else self._doors.get(target_name)
         if door is not None:
             closed = door.closed(now_s)
             if closed is not None:
                 if door.wanted:
                     self._hurry.set()
                 return closed
-            if not door.spares(now_s, again=again):
+            if again and not door.spares(now_s, again=True):
                 wait = 6.0 * (1.0 + clock.draw())
                 return Closed(_K.OVERLOADED, wait, f"{target.name} fails too often to be asked again at once")
         if self._rests:
-            name = (target.name, key.name if key is not None else "")
+            name = (target_name, key.name if key is not None else "")
             rest = self._rests.get(name)
             if rest is not None:
                 if rest.until_s > now_s:
                     return Closed(rest.closed.kind, rest.until_s - now_s, rest.closed.reason)
                 del self._rests[name]
-        line = None if waited else self._lines.get((target.name, _account(key)))
-        if line is not None and (wait := line.full(now_s, urgent=urgent)) > 0.0:
+        if line is not None and not waited and (wait := line.full(now_s, urgent=urgent)) > 0.0:
             return Closed(_K.RATE_LIMIT, wait, f"the limits of {target.provider} are used up")
         return None
 
@@ -176,11 +177,7 @@ class Gate:
         line, door = ticket.line, ticket.line.door
         door.leave(ticket.epoch)
         door.scout_s = None
-        line.over(
-            ticket,
-            outcome.usage if outcome is not None else None,
-            refund=isinstance(outcome, Failure) and outcome.kind is not _K.TIMEOUT,
-        )
+        line.over(ticket, outcome)
         if isinstance(outcome, Answer):
             took_s = now_s - (ticket.entered_s if ticket.entered_s is not None else now_s)
             if line.sleeps:
@@ -291,7 +288,8 @@ class Gate:
     async def _keep_in_step(self, shared: Shared) -> None:
         while True:
             try:
-                await asyncio.wait_for(self._hurry.wait(), TICK_S if shared.up else KNOCK_S)
+                async with asyncio.timeout(TICK_S if shared.up else KNOCK_S):
+                    await self._hurry.wait()
             except TimeoutError:
                 pass
             else:

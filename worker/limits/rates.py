@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from worker import clock, events
+from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.bucket import LATE_S, Bucket
-from worker.domain.money import Usage
+from worker.domain.failure import FailureKind
 from worker.domain.pace import Pace
 from worker.domain.retry import IN_PLACE_S
 from worker.limits.doors import Door
@@ -36,10 +37,13 @@ GAP_S: Final = 0.04  # between two exchanges while a limit is used up: what come
 LONGEST_GAP_S: Final = 0.25
 GUESS_OUTPUT: Final = 200.0
 GUESS_MOST: Final = 1000.0  # a ceiling says little: nobody asks for as much as they allow
+CAUTION: Final = 3.0  # a guess may be so many times too small; reserved until the first answer
+NEWEST: Final = 0.1  # weight of the newest answer in what is learnt, once there are more than a few
 
 Vector = tuple[float, float, float, float]  # requests, tokens, input tokens, output tokens
 UNITS: Final = ("requests", "tokens", "input tokens", "output tokens")
 _NOTHING: Final[Vector] = (0.0, 0.0, 0.0, 0.0)
+_SCOUT: Final[Vector] = (1.0, 0.0, 0.0, 0.0)  # a call that finds out what calls take must not wait for a guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +84,18 @@ class Scope:
     told: int = 0  # places that Redis knows of
     settle: list[float] = field(default_factory=lambda: [0.0] * 4)  # to be given back (negative: taken) in Redis
     buckets: list[Bucket | None] = field(init=False)
+    share: int = 1  # workers that the buckets are divided by
     refreshed_s: float = 0.0
+    apart: bool = False  # its own share was lived on: what Redis takes for unused may be used
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one exchange at a time: each tells what is held
 
     def __post_init__(self) -> None:
         self.buckets = [None if rate is None else Bucket(TIGHT * rate, BURST_S) for rate in self.rates.per_minute]
 
     def live_on(self, share: int) -> None:
+        if share == self.share:
+            return
+        self.share = share
         for bucket, rate in zip(self.buckets, self.rates.per_minute, strict=True):
             if bucket is not None and rate is not None:
                 bucket.per_minute = TIGHT * rate / share
@@ -121,14 +130,52 @@ class Scope:
                 bucket.give(min(0.0, unit))
 
 
+@dataclass(slots=True)
+class Sizes:
+    """What the calls of a line take, learnt from what they took: means over the newest answers."""
+
+    answers: int = 0
+    guessed: float = 0.0  # input tokens as they were estimated ...
+    input: float = 0.0  # ... and as they were
+    output: float = 0.0
+
+    def learn(self, guessed: float, used_in: float, used_out: float) -> None:
+        self.answers += 1
+        weight = max(NEWEST, 1.0 / self.answers)
+        self.guessed += weight * (guessed - self.guessed)
+        self.input += weight * (used_in - self.input)
+        self.output += weight * (used_out - self.output)
+
+    def usual(self, size: Size) -> tuple[float, float]:
+        """Tokens of such a call and its answer."""
+        if self.answers == 0:
+            output = GUESS_OUTPUT if size.ceiling is None else min(size.ceiling, GUESS_MOST)
+            return float(size.input_tokens), output
+        ratio = self.input / self.guessed if self.guessed > 0.0 else 1.0
+        return size.input_tokens * ratio, self.output if size.ceiling is None else min(size.ceiling, self.output)
+
+    def cost(self, size: Size) -> Vector:
+        """What is reserved for it."""
+        tokens, output = self.usual(size)
+        if self.answers == 0:
+            tokens *= CAUTION
+            output *= CAUTION if size.ceiling is None else 1.0
+        return (1.0, tokens + output, tokens, output)
+
+    @property
+    def mean(self) -> Vector:
+        """Of one call; no tokens as long as nobody knows."""
+        return (1.0, self.input + self.output, self.input, self.output)
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """A call on its way: it waits in the line until it is let in, then it is made, then it is over."""
 
     line: Line
     urgent: bool
-    cost: Vector
     size: Size
+    cost: Vector = _NOTHING  # of the moment when it was let in: while it waited there was more to learn
     coming: asyncio.Future[None] | None = None  # done when it was let in
     admitted: bool = False
     epoch: int = 0
@@ -143,7 +190,10 @@ class Ticket:
         """True when it was let in."""
         if self.coming is not None and not self.admitted:
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self.coming), seconds)
+                async with asyncio.timeout(
+                    seconds
+                ):  # wait_for may swallow a cancel that comes together with the result
+                    await asyncio.shield(self.coming)
         return self.admitted
 
 
@@ -168,23 +218,27 @@ class Line:
         self._count = 0  # calls let in since the last look
         self._flow = 0.0  # the same per second, smoothed
         self._counted_s: float | None = None
-        self._input_ratio = 1.0  # real input tokens to the estimate
-        self._output: float | None = None  # mean tokens of an answer
+        self._sizes = Sizes()
+        self._scout: Ticket | None = None
 
     # -- before a call --------------------------------------------------------------------------------------------
 
     def full(self, now_s: float, *, urgent: bool) -> float:
         """Seconds to stay away because the line is too long; 0: join it. A batch line's time is booked with that."""
+        if not self._others and not self._hurried and self._next_s <= now_s and self.pace.free(now_s):
+            return 0.0
         rate = self._rate(now_s)
         held = self.pace.wait_s(now_s)
-        if rate is None:
+        if rate is None:  # nothing limits it, or nobody knows yet how much: who books on a guess comes back too late
             return held if held > (IN_PLACE_S if urgent else LINE_S) else 0.0
         ahead = len(self._hurried) + (0 if urgent else len(self._others))
         expected = max(held, min(60.0, self._next_s - now_s), 0.0) + ahead / rate
         if urgent:
             return expected if expected > IN_PLACE_S else 0.0
-        # A line that is done before a parked job can be back is not full, however many wait in it.
-        if expected <= SOONEST_S or (expected <= LINE_S and ahead < self.door.slots // 2):
+        # A line that is done before a parked job can be back is not full, however many wait in it. Where each worker
+        # has a share of its own, another one may have room sooner.
+        stays_s = LINE_S if self._sharing or self._live() == 1 else SOONEST_S
+        if expected <= SOONEST_S or (expected <= stays_s and ahead < self.door.slots // 2):
             return 0.0
         # Early rather than late: a job that comes too soon is parked again, one that comes too late leaves a gap.
         first = now_s + max(expected, SOONEST_S)
@@ -193,18 +247,20 @@ class Line:
         return (self._booked_s - now_s) * (0.9 + 0.2 * clock.draw())
 
     def join(self, size: Size, now_s: float, *, urgent: bool) -> Ticket:
-        ticket = Ticket(self, urgent, self._cost(size) if self.scopes else _NOTHING, size)
+        ticket = Ticket(self, urgent, size)
         if not self.scopes and not self._hurried and (urgent or not self._others):
             if self.door.room(now_s) > 0 and self.pace.wait_s(now_s) == 0.0:
                 self._admit(ticket, now_s)
                 return ticket
         elif not self._waits() and not self._sharing and self.door.room(now_s) > 0:
+            self._price(ticket)
             if self._alone_s(ticket.cost, now_s) == 0.0:
                 self._take_alone(ticket.cost, now_s)
                 self._admit(ticket, now_s)
                 return ticket
         elif self._hand and not self._waits() and self.door.room(now_s) > 0:
             granted, _ = self._hand.popleft()
+            self._price(ticket)
             self._adjust(granted, ticket.cost)
             self._admit(ticket, now_s)
             self._top_up(now_s)
@@ -220,7 +276,7 @@ class Line:
     def leave(self, ticket: Ticket) -> None:
         """It waits no longer, or was let in and is not made."""
         if ticket.admitted:
-            self._release()
+            self._back(ticket)
             self._give(ticket.cost)
             return
         queue = self._hurried if ticket.urgent else self._others
@@ -228,28 +284,26 @@ class Line:
             queue.remove(ticket)
             self.door.waiting -= 1
 
-    def over(self, ticket: Ticket, usage: Usage | None, *, refund: bool) -> None:
-        """The call was made; `refund`: it failed before a token was spent."""
-        self._release()
+    def over(self, ticket: Ticket, outcome: Outcome | None) -> None:
+        """The call was made; None: nobody knows how it ended."""
+        self._back(ticket)
         if not self.scopes:
             return
-        _, _, reserved_in, reserved_out = ticket.cost
-        used_in = usage.input_tokens if usage is not None else None
-        used_out = usage.output_tokens if usage is not None else None
-        if used_in is None and used_out is None:
-            if refund:
-                self._give((0.0, *ticket.cost[1:]))
+        _, reserved, reserved_in, reserved_out = ticket.cost
+        usage = outcome.usage if outcome is not None else None
+        used_in, used_out = (usage.input_tokens, usage.output_tokens) if usage is not None else (None, None)
+        told = used_in is not None or used_out is not None
+        if not told and isinstance(outcome, Failure) and outcome.kind is not FailureKind.TIMEOUT:
+            self._give((0.0, reserved, reserved_in, reserved_out))  # it failed before a token was spent
             return
-        real_in = reserved_in if used_in is None else float(used_in)
-        real_out = reserved_out if used_out is None else float(used_out)
-        self._give(
-            (0.0, reserved_in + reserved_out - real_in - real_out, reserved_in - real_in, reserved_out - real_out)
-        )
-        if used_in is not None and ticket.size.input_tokens > 0:
-            ratio = min(8.0, max(0.05, used_in / ticket.size.input_tokens))
-            self._input_ratio += 0.1 * (ratio - self._input_ratio)
-        if used_out is not None:
-            self._output = real_out if self._output is None else self._output + 0.1 * (real_out - self._output)
+        usual_in, usual_out = self._sizes.usual(ticket.size)  # where a provider does not say
+        real_in = usual_in if used_in is None else float(used_in)
+        real_out = usual_out if used_out is None else float(used_out)
+        self._give((0.0, reserved - real_in - real_out, reserved_in - real_in, reserved_out - real_out))
+        if told or isinstance(outcome, Answer):
+            self._sizes.learn(ticket.size.input_tokens, real_in, real_out)
+            if self._sizes.answers == 1:
+                self._wake.set()  # those that wait need less than was thought, or more
 
     def woken(self) -> None:
         """There may be room now."""
@@ -287,6 +341,7 @@ class Line:
             scope.empty(now_s)
             scope.owe(scope.settle)
             scope.settle = [0.0] * 4
+            scope.apart = True
         if self.scopes:
             self.expel()  # the line is too long for a share: others may have room in theirs
 
@@ -300,13 +355,14 @@ class Line:
         return len(self._hurried) + len(self._others)
 
     def _rate(self, now_s: float) -> float | None:
-        """Calls a second that the limits let through at best; None: any number."""
+        """Calls a second that the limits let through at best; None: any number, as far as is known."""
         share = 1 if self._sharing else self._live()
+        mean = self._sizes.mean
         found = []
         for scope in self.scopes:
-            for rate, cost in zip(scope.rates.per_minute, self._cost(Size(200)), strict=True):
-                if rate is not None:
-                    found.append(rate / 60.0 / share / max(1.0, cost))
+            for rate, units in zip(scope.rates.per_minute, mean, strict=True):
+                if rate is not None and units > 0.0:
+                    found.append(rate / 60.0 / share / units)
             if scope.rates.concurrency is not None:
                 took = self.door.latency_s if self.door.latency_s is not None else 1.0
                 found.append(max(1, scope.rates.concurrency // share) / max(took, 0.01))
@@ -315,12 +371,11 @@ class Line:
             found.append(paced)
         return min(found, default=None)
 
-    def _cost(self, size: Size) -> Vector:
-        output = GUESS_OUTPUT if self._output is None else self._output
-        if size.ceiling is not None:
-            output = min(size.ceiling, GUESS_MOST if self._output is None else output)
-        tokens = size.input_tokens * self._input_ratio
-        return (1.0, tokens + output, tokens, output)
+    def _price(self, *tickets: Ticket) -> None:
+        scouts = self._sizes.answers == 0 and self._scout is None
+        for ticket in tickets:
+            ticket.cost = _SCOUT if scouts else self._sizes.cost(ticket.size)
+            scouts = False
 
     def _admit(self, ticket: Ticket, now_s: float) -> None:
         ticket.admitted = True
@@ -328,10 +383,14 @@ class Line:
         self.pace.sent(now_s)
         for scope in self.scopes:
             scope.held += 1
+        if self._scout is None and self._sizes.answers == 0:
+            self._scout = ticket
         if ticket.coming is not None and not ticket.coming.done():
             ticket.coming.set_result(None)
 
-    def _release(self) -> None:
+    def _back(self, ticket: Ticket) -> None:
+        if self._scout is ticket:
+            self._scout = None
         for scope in self.scopes:
             scope.held -= 1
         if self._places and self._waits():
@@ -355,7 +414,7 @@ class Line:
                 yield ticket
 
     def _wanted_in_hand(self) -> int:
-        if not self._sharing or self._places or not self.scopes:
+        if not self._sharing or self._places or not self.scopes or self._sizes.answers == 0:
             return 0
         return min(BLOCK // 4, math.ceil(self._flow * AHEAD_S)) if self._flow > 2.0 else 0
 
@@ -379,7 +438,8 @@ class Line:
                 if not self._waits():
                     return
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await self._wake.wait()
         except Exception as exc:  # noqa: BLE001 - those that wait look again within seconds, and it is tried anew
             events.emit("limits.fault", level="error", error=repr(exc)[:300])
         finally:
@@ -408,6 +468,7 @@ class Line:
     def _serve_alone(self, now_s: float, n: int) -> float:
         first = self._first(n)
         for ticket in first:
+            self._price(ticket)
             wait_s = self._alone_s(ticket.cost, now_s)
             if wait_s > 0.0:
                 return min(LONGEST_GAP_S, max(0.001, wait_s))
@@ -436,7 +497,8 @@ class Line:
             now_s = clock.monotonic_s()
             waiting = self._first(n) if self.pace.wait_s(now_s) == 0.0 else []
             spare = max(0, self._wanted_in_hand() - len(self._hand)) if len(waiting) == self._waits() else 0
-            typical = self._cost(Size(200)) if not waiting else waiting[-1].cost
+            self._price(*waiting)
+            typical = self._sizes.mean
             costs = [ticket.cost for ticket in waiting] + [typical] * spare
             settled = [scope.settle for scope in self.scopes]
             told = {
@@ -450,6 +512,7 @@ class Line:
                         "places": 0 if scope.rates.concurrency is None else scope.rates.concurrency,
                         "held": scope.held,
                         "settle": scope.settle,
+                        "apart": scope.apart,
                     }
                     for scope in self.scopes
                 ],
@@ -457,6 +520,7 @@ class Line:
             }
             for scope in self.scopes:
                 scope.settle = [0.0] * 4
+                scope.apart = False
                 scope.told, scope.refreshed_s = scope.held, now_s
             reply = await self._shared.run("take", [scope.key for scope in self.scopes], told)
             now_s = clock.monotonic_s()

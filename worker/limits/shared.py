@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Final
 
@@ -52,6 +53,10 @@ class Shared:
 
     async def knock(self, script: str, keys: Sequence[str], told: Mapping[str, Any]) -> Any:
         """As `run`, whether it was away or not: this finds out that it is back."""
+        if not self.up:  # a connection from before its death looks well until it is used
+            with suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._redis.connection_pool.disconnect(inuse_connections=False)
         reply = await self._run(script, keys, told)
         if reply is not None and not self.up:
             self.up, self.why = True, ""

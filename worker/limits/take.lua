@@ -1,6 +1,7 @@
 -- Grants for calls that wait, as many of them, in order, as every limit lets through now.
 -- KEYS: one hash per scope (an account, perhaps one model of it). ARGV[1]: JSON
---   {worker, lease_ms, burst_ms, late_ms, scopes: [{per_minute: [4 x units, 0: none], places, held, settle: [4 x units]}],
+--   {worker, lease_ms, burst_ms, late_ms,
+--    scopes: [{per_minute: [4 x units, 0: none], places, held, settle: [4 x units], apart: bool}],
 --    costs: [[4 x units], ...]}
 -- Returns {granted, milliseconds until the next one may be worth asking for}.
 local ask = cjson.decode(ARGV[1])
@@ -19,7 +20,9 @@ for i, key in ipairs(KEYS) do
       local each = 60000000 / rate
       scope.each[unit] = each
       scope.room[unit] = math.max(ask.burst_ms * 1000, each + ask.late_ms * 1000)
-      scope.due[unit] = (tonumber(state['due' .. unit]) or now) - told.settle[unit] * each
+      local due = tonumber(state['due' .. unit]) or now
+      if told.apart then due = math.max(due, now + scope.room[unit]) end -- no burst on top of what it used meanwhile
+      scope.due[unit] = due - told.settle[unit] * each
     end
   end
   if told.places > 0 then
