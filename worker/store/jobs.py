@@ -560,7 +560,7 @@ def _still_ours(dialect: str) -> sa.Select[Any]:
 def disown(conn: sa.Connection, worker_id: str, claims: Sequence[str]) -> int:
     """Put back what these claims hold, which their worker does not know of. Returns how many jobs."""
     stopping = job.c.status == _S.CANCELLING.value
-    return conn.execute(
+    moved = conn.execute(
         job.update()
         .where(
             job.c.worker_id == worker_id, job.c.status.in_([s.value for s in _HELD]), job.c.claim_id.in_(list(claims))
@@ -573,7 +573,10 @@ def disown(conn: sa.Connection, worker_id: str, claims: Sequence[str]) -> int:
             ended_at=sa.case((stopping, db_now()), else_=sa.null()),
             error_kind=sa.case((stopping, FailureKind.CANCELLED.value), else_=job.c.error_kind),
         )
-    ).rowcount
+        .returning(job.c.batch_id, job.c.status)
+    ).all()
+    tallies.add(conn, ((row.batch_id, row.status) for row in moved))
+    return len(moved)
 
 
 # -- by people ---------------------------------------------------------------------------------------------------
