@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
 from worker.store import budgets, tallies
 from worker.store.database import Unavailable
-from worker.store.moment import db_now, later, seconds_until
+from worker.store.moment import Moment, db_now, later, seconds_until
 from worker.store.rows import Rows
 from worker.store.tables import api_key, attempt, job, job_input, job_result
 from worker.store.text import clean, dumps
@@ -317,7 +318,7 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     params = _SETTLE.params(dialect, [_settle_row(m) for m in moves])
     rows = conn.execute(_settle(dialect), params).all()
     moved = {row.id: row.status for row in rows}
-    tallies.add(conn, ((row.batch_id, row.status) for row in rows))
+    tallies.add(conn, rows)
     results = [
         (
             m.job_id,
@@ -397,7 +398,7 @@ def _settle(dialect: str) -> Any:
             served_model=v.c.served_model,
             error_kind=v.c.error_kind,
         )
-        .returning(job.c.id, job.c.status, job.c.batch_id)
+        .returning(*tallies.ENDED)
     )
 
 
@@ -439,9 +440,9 @@ def cancel(conn: sa.Connection, project_id: str, job_id: str) -> JobStatus | Non
             ended_at=db_now(),
             error_kind=FailureKind.CANCELLED.value,
         )
-        .returning(job.c.batch_id, job.c.status)
+        .returning(*tallies.ENDED)
     ).all()
-    tallies.add(conn, ((row.batch_id, row.status) for row in stopped))
+    tallies.add(conn, stopped)
     if not stopped:
         conn.execute(
             job.update()
@@ -507,7 +508,7 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     for job_id in called.all():  # calls closed within the dead claim are on record but not yet in the sums
         _recount(conn, job_id)
     moved = conn.execute(_take_back(conn.dialect.name), params | {"worker": worker_id}).all()
-    tallies.add(conn, ((row.batch_id, row.status) for row in moved))
+    tallies.add(conn, moved)
     if lost:
         _give_up_lost(conn, [job_id for job_id in ids if job_id in lost])
     failed = conn.execute(
@@ -537,7 +538,7 @@ def _take_back(dialect: str) -> Any:
             run_at=db_now(),
             ended_at=sa.case((stopping, db_now()), else_=sa.null()),
         )
-        .returning(job.c.id, job.c.status, job.c.batch_id)
+        .returning(*tallies.ENDED)
     )
 
 
@@ -588,9 +589,9 @@ def _give_up_lost(conn: sa.Connection, ids: Sequence[str]) -> None:
             ended_at=db_now(),
             error_kind=FailureKind.INTERRUPTED.value,
         )
-        .returning(job.c.id, job.c.losses, job.c.on_interruption, job.c.batch_id, job.c.status)
+        .returning(*tallies.ENDED, job.c.losses, job.c.on_interruption)
     ).all()
-    tallies.add(conn, ((row.batch_id, row.status) for row in ended))
+    tallies.add(conn, ended)
     for row in ended:
         why = (
             "its worker died with the call open, and on_interruption is `fail`"
@@ -639,14 +640,41 @@ def _end_queued(conn: sa.Connection, chosen: sa.Select[Any], to: JobStatus, why:
         job.update()
         .where(job.c.id.in_(sa.select(once.c.id)), job.c.status == _S.QUEUED.value)
         .values(status=to.value, version=job.c.version + 1, ended_at=db_now(), error_kind=why.kind.value)
-        .returning(job.c.id, job.c.batch_id, job.c.status)
+        .returning(*tallies.ENDED)
     ).all()
     error = _error_json(why)
     if ended:
         rows = [(row.id, None, error) for row in ended]
         conn.execute(_results(conn.dialect.name), _RESULT.params(conn.dialect.name, rows))
-    tallies.add(conn, ((row.batch_id, row.status) for row in ended))
+    tallies.add(conn, ended)
     return len(ended)
+
+
+_FAR: Final = datetime(9999, 1, 1, tzinfo=UTC)  # when lines of a paused batch are due
+
+
+def park_lines(conn: sa.Connection, batch_id: str, most: int) -> int:
+    """Put up to `most` queued lines of a batch out of the reach of any claim. Returns how many."""
+    return _due_at(conn, batch_id, job.c.run_at < sa.literal(_FAR, Moment()), sa.literal(_FAR, Moment()), most)
+
+
+def unpark_lines(conn: sa.Connection, batch_id: str, most: int) -> int:
+    """Make up to `most` of those due again. Returns how many."""
+    return _due_at(conn, batch_id, job.c.run_at >= sa.literal(_FAR, Moment()), db_now(), most)
+
+
+def _due_at(conn: sa.Connection, batch_id: str, which: sa.ColumnElement[bool], moment: Any, most: int) -> int:
+    chosen = (
+        sa.select(job.c.id)
+        .where(job.c.batch_id == batch_id, job.c.status.in_(_OPEN), job.c.status == _S.QUEUED.value, which)
+        .order_by(job.c.id)
+        .limit(most)
+    )
+    if conn.dialect.name != "sqlite":
+        chosen = chosen.with_for_update(skip_locked=True)
+    once = chosen.cte("chosen")
+    moved = job.update().where(job.c.id.in_(sa.select(once.c.id)), job.c.status == _S.QUEUED.value)
+    return conn.execute(moved.values(run_at=moment)).rowcount
 
 
 def stop_lines(conn: sa.Connection, batch_id: str) -> int:
