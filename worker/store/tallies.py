@@ -85,7 +85,9 @@ def of(conn: sa.Connection, batch_ids: Iterable[str]) -> dict[str, Counts]:
         .group_by(batch_tally.c.batch_id)
     )
     return {
-        row.batch_id: Counts(0, *(int(getattr(row, name)) for name in _NAMES[:3]), int(row.cost_nano), int(row.unpriced))
+        row.batch_id: Counts(
+            0, *(int(getattr(row, name)) for name in _NAMES[:3]), int(row.cost_nano), int(row.unpriced)
+        )
         for row in rows
     }
 
