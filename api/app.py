@@ -11,6 +11,8 @@ from werkzeug.routing import BaseConverter
 from api.desk import Desk
 from api.operations import Operation, answer_problem, mount, request_id
 from api.problems import Face
+from api.routes.batch_estimate import batch_estimate
+from api.routes.batch_results import batch_results
 from api.routes.batches import batches
 from api.routes.chat import chat
 from api.routes.completar import completar
@@ -23,7 +25,9 @@ from api.routes.uploads import uploads
 from api.routes.usage import usage
 from worker.deps import Deps
 
-_WORK: Final = tuple(chain(jobs, job_events, chat, files, uploads, batches, completar, operation, usage))
+_WORK: Final = tuple(
+    chain(jobs, job_events, chat, files, uploads, batches, batch_results, batch_estimate, completar, operation, usage)
+)
 OPERATIONS: Final[tuple[Operation, ...]] = (*_WORK, *documentation(_WORK))
 
 # Where OpenAI's clients look, whether or not there is anything: they read errors of one shape only.

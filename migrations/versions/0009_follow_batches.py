@@ -1,6 +1,6 @@
 """Follow batches while they run, retry them, pause them, and stop them at a cost.
 
-Only adds. A release that knows nothing of it ends lines without noting them; whoever tends the batch notes them at last.
+Only adds.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def of(conn: sa.Connection, batch_ids: Iterable[str]) -> dict[str, Counts]:
     )
     return {
         row.batch_id: Counts(
-            0, *(int(getattr(row, name)) for name in _NAMES[:3]), int(row.cost_nano), int(row.unpriced)
+            0, int(row.completed), int(row.failed), int(row.rest), int(row.cost_nano), int(row.unpriced)
         )
         for row in rows
     }

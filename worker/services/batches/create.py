@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 from worker import clock
 from worker.deps import Deps
 from worker.domain.batch import FINAL, BatchView, NewBatch
@@ -86,7 +84,9 @@ def create(
             ):
                 raise _TooLate  # noqa: TRY301 - it rolls the transaction back
             if new.origin_id is not None:
-                _alone(conn, project_id, new.origin_id)
+                for one in batches.family(conn, project_id, new.origin_id, lock=True):
+                    if one.status not in FINAL:
+                        raise StillRunning(f"batch {one.id} runs lines of the same file and is {one.status}")
             batches.insert(conn, new)
             made = batches.get(conn, project_id, new.id)
     except _TooLate:  # the same key in parallel: the other one made the batch
@@ -106,12 +106,6 @@ def cancel(deps: Deps, project_id: str, batch_id: str) -> BatchView | None:
 
 class _TooLate(Exception):
     pass
-
-
-def _alone(conn: sa.Connection, project_id: str, origin_id: str) -> None:
-    for one in batches.family(conn, project_id, origin_id, lock=True):
-        if one.status not in FINAL:
-            raise StillRunning(f"batch {one.id} runs lines of the same file and is {one.status}")
 
 
 def earlier(deps: Deps, project_id: str, idempotent: IdempotencyKey) -> Created | None:
