@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-PATTERN: Final = r"^start$|^([0-9]{1,2}\.[0-9]{1,9}(-[0-9]{1,2}\.[0-9]{1,9}){0,19})?(~[0-9]{1,9}\.[0-9]{1,9})?$"
+_PAIR: Final = r"[0-9]{1,2}\.[0-9]{1,9}"
+_UNRUN: Final = r"~[0-9]{1,9}\.[0-9]{1,9}"
+PATTERN: Final = f"^(start|{_PAIR}(-{_PAIR}){{0,19}}({_UNRUN})?|{_UNRUN})$"
 _SHAPE: Final = re.compile(PATTERN)
 
 

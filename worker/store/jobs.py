@@ -674,7 +674,7 @@ def _due_at(conn: sa.Connection, batch_id: str, which: sa.ColumnElement[bool], m
         chosen = chosen.with_for_update(skip_locked=True)
     once = chosen.cte("chosen")
     moved = job.update().where(job.c.id.in_(sa.select(once.c.id)), job.c.status == _S.QUEUED.value)
-    return conn.execute(moved.values(run_at=moment)).rowcount
+    return len(conn.execute(moved.values(run_at=moment).returning(job.c.id)).all())
 
 
 def stop_lines(conn: sa.Connection, batch_id: str) -> int:
