@@ -47,6 +47,12 @@ class JobConverter(BaseConverter):
     regex = "(?!bulk$)[^/]+"
 
 
+class BatchConverter(BaseConverter):
+    """As of a job."""
+
+    regex = "(?!estimate$)[^/]+"
+
+
 _JSON: Final = frozenset({"application/json", "application/problem+json"})
 
 
@@ -56,6 +62,7 @@ def create_app(deps: Deps) -> flask.Flask:
     app.config["MAX_CONTENT_LENGTH"] = deps.settings.max_body_bytes
     app.url_map.merge_slashes = False  # a redirect would be an answer in HTML, and a POST would lose its body
     app.url_map.converters["job"] = JobConverter
+    app.url_map.converters["batch"] = BatchConverter
     mount(app, Desk.of(deps), OPERATIONS)
     app.register_error_handler(Exception, _problem)
     app.after_request(_sealed)

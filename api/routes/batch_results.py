@@ -93,7 +93,7 @@ class ResultList(Out):
 
 @batch_results.add(
     "GET",
-    "/v1/batches/<batch_id>/results",
+    "/v1/batches/<batch:batch_id>/results",
     "batches.results",
     "Read results while a batch runs",
     scope="jobs:read",

@@ -134,7 +134,7 @@ def list_batches(desk: Desk, call: Call) -> Reply:
 
 @batches.add(
     "GET",
-    "/v1/batches/<batch_id>",
+    "/v1/batches/<batch:batch_id>",
     "batches.retrieve",
     "Look at a batch",
     scope="jobs:read",
@@ -148,7 +148,7 @@ def retrieve_batch(desk: Desk, call: Call) -> Reply:
 
 @batches.add(
     "POST",
-    "/v1/batches/<batch_id>/cancel",
+    "/v1/batches/<batch:batch_id>/cancel",
     "batches.cancel",
     "Stop a batch",
     scope="jobs:write",
@@ -177,7 +177,7 @@ class RetryQuery(BaseModel):
 
 @batches.add(
     "POST",
-    "/v1/batches/<batch_id>/retry",
+    "/v1/batches/<batch:batch_id>/retry",
     "batches.retry",
     "Run what was not answered again",
     scope="jobs:write",
@@ -206,7 +206,7 @@ def retry_batch(desk: Desk, call: Call) -> Reply:
 
 @batches.add(
     "POST",
-    "/v1/batches/<batch_id>/pause",
+    "/v1/batches/<batch:batch_id>/pause",
     "batches.pause",
     "Pause a batch",
     scope="jobs:write",
@@ -220,7 +220,7 @@ def pause_batch(desk: Desk, call: Call) -> Reply:
 
 @batches.add(
     "POST",
-    "/v1/batches/<batch_id>/resume",
+    "/v1/batches/<batch:batch_id>/resume",
     "batches.resume",
     "Go on with a paused batch",
     scope="jobs:write",

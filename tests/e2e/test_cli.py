@@ -133,6 +133,10 @@ def test_help_needs_nothing_heavy() -> None:
     "command",
     ["up", "demo", "run", "batch run", "providers", "routes", "plan", "config check", "doctor", "db upgrade"]
     + [f"jobs {verb}" for verb in ("list", "get", "wait", "cancel", "retry", "attempts")]
+    + [
+        f"batch {verb}"
+        for verb in ("submit", "list", "status", "wait", "results", "retry", "cancel", "pause", "resume", "estimate")
+    ]
     + [f"keys {verb}" for verb in ("create", "list", "revoke")],
 )
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
