@@ -255,6 +255,8 @@ def results(screen: Screen, batch_id: str, follow: bool, after: str | None, targ
                 cursor = page["next"]
                 if page["over"] or (not follow and not page["data"]):
                     break
+                if not page["data"]:  # at once, where too many wait there already
+                    time.sleep(LOOK_S)
         except KeyboardInterrupt:
             screen.warn(f"\nThe rest: completar batch results {batch_id} --follow --after {cursor}")
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ from typing import Any
 import pytest
 
 from api.cli.fault import CliFault
+from api.cli.progress import Progress
 from api.cli.prompts import filled
+from api.cli.results import Sums
+from api.cli.screen import Screen
 from tests.e2e.test_cli import Cli, Inside
 from tests.support.processes import Processes
 from tests.support.wait import wait_until
+from worker import clock
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +114,22 @@ def test_a_template_holds_braces_and_values_that_are_no_text() -> None:
     assert filled("{{x}} {n} {l}", {"n": 1, "l": ["ñ"]}, 1) == '{x} 1 ["ñ"]'
     with pytest.raises(CliFault, match="no field `m`"):
         filled("{m}", {"n": 1}, 4)
+
+
+def test_how_it_goes_is_told_with_who_answered(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now[0])
+    sums = Sums(
+        statuses=Counter(completed=6, failed=2), served=Counter({"groq/a": 3, "kimi/b": 1, "groq/c": 2}), cost=0.5
+    )
+    progress = Progress(Screen())
+    progress.update(sums, 16)
+    assert capsys.readouterr().err == ""
+    now[0] = 10.0
+    progress.update(sums, 16)
+    assert capsys.readouterr().err == "8 of 16: 6 done, 2 failed, 1/s, 10.0 s left, $0.500; groq 5, kimi 1\n"
 
 
 def test_a_faulty_file_is_told_line_by_line(served: Inside) -> None:
