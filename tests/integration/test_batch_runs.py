@@ -412,6 +412,20 @@ def test_a_ledger_knows_what_is_spent_and_what_may_be(database: Database) -> Non
     assert not ledger.room_for(NANO - 699)
 
 
+def test_an_answer_that_does_not_fit_its_schema_is_an_error_of_its_line(
+    site: Web, client: openai.OpenAI, provider: ScriptedProvider
+) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": schema}}
+    provider.always(lambda request: script.chat('{"n": "many"}' if b"bad" in request.body else '{"n": 3}'))
+    content = jsonl([line(1, response_format=wanted), line(2, prompt="bad", response_format=wanted)])
+    with site.working():
+        output, errors = both(client, until(client, made(client, content).id))
+    assert [one["custom_id"] for one in output] == ["request-1"]
+    assert [one["custom_id"] for one in errors] == ["request-2"]
+    assert "does not fit output_schema" in errors[0]["response"]["body"]["error"]["message"]
+
+
 # -- pause -------------------------------------------------------------------------------------------------------
 
 
