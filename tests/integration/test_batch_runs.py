@@ -456,7 +456,7 @@ def test_a_pause_amid_a_batch_keeps_what_is_done_and_goes_on_from_there(
     site: Web, client: openai.OpenAI, provider: ScriptedProvider
 ) -> None:
     n = 40
-    held = [provider.hold(script.error(503, "busy")) for _ in range(n)]
+    held = [provider.hold(script.error(429, "slow down", headers={"retry-after": "1"})) for _ in range(n)]
     batch = made(client, jsonl(line(k) for k in range(n)))
     with site.working():
         provider.wait_for(n)
