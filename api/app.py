@@ -11,6 +11,8 @@ from werkzeug.routing import BaseConverter
 from api.desk import Desk
 from api.operations import Operation, answer_problem, mount, request_id
 from api.problems import Face
+from api.routes.batch_estimate import batch_estimate
+from api.routes.batch_results import batch_results
 from api.routes.batches import batches
 from api.routes.chat import chat
 from api.routes.completar import completar
@@ -30,7 +32,7 @@ from worker.deps import Deps
 
 _WORK: Final = tuple(
     chain(
-        *(jobs, job_events, dead_letters, chat, files, uploads, batches, completar),
+        *(jobs, job_events, dead_letters, chat, files, uploads, batches, batch_results, batch_estimate, completar),
         *(webhook_endpoints, webhook_deliveries, operation, pausing, queue, usage),
     )
 )
@@ -53,6 +55,12 @@ class JobConverter(BaseConverter):
     regex = "(?!bulk$)[^/]+"
 
 
+class BatchConverter(BaseConverter):
+    """As of a job."""
+
+    regex = "(?!estimate$)[^/]+"
+
+
 _JSON: Final = frozenset({"application/json", "application/problem+json"})
 
 
@@ -62,6 +70,7 @@ def create_app(deps: Deps) -> flask.Flask:
     app.config["MAX_CONTENT_LENGTH"] = deps.settings.max_body_bytes
     app.url_map.merge_slashes = False  # a redirect would be an answer in HTML, and a POST would lose its body
     app.url_map.converters["job"] = JobConverter
+    app.url_map.converters["batch"] = BatchConverter
     mount(app, Desk.of(deps), OPERATIONS)
     app.register_error_handler(Exception, _problem)
     app.after_request(_sealed)

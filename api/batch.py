@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from api.job import CostBody, cost_json
 from api.openai_fields import Out, Unix, unix
 from worker.domain.answer import Json
 from worker.domain.batch import BatchStatus, BatchView
-from worker.domain.money import Usage
+from worker.domain.money import NANO, Usage
 
 
 class BatchError(Out):
@@ -48,6 +49,19 @@ class BatchUsage(Out):
     total_tokens: int
 
 
+class BatchMore(Out):
+    """What only Completar has. `cost` is of the lines that have ended; `stopped_for` says why a batch was cancelled
+    that nobody cancelled; `retry_of` is the batch whose unanswered lines these are.
+    """
+
+    cost: CostBody
+    max_cost: float | None
+    priority: int
+    paused_at: Unix | None
+    stopped_for: Literal["max_cost"] | None
+    retry_of: str | None
+
+
 class BatchBody(Out):
     """`model` where all lines name the same; `usage` once the batch is final."""
 
@@ -73,6 +87,7 @@ class BatchBody(Out):
     request_counts: BatchCounts
     usage: BatchUsage | None
     metadata: dict[str, str] | None
+    completar: BatchMore
 
 
 class BatchList(Out):
@@ -113,6 +128,14 @@ def batch_json(batch: BatchView) -> dict[str, Json]:
         },
         "usage": _usage(batch.usage),
         "metadata": batch.metadata,
+        "completar": {
+            "cost": cost_json(batch.counts.cost_nano, complete=batch.counts.unpriced == 0),
+            "max_cost": None if batch.max_cost_nano is None else batch.max_cost_nano / NANO,
+            "priority": batch.priority,
+            "paused_at": unix(batch.paused_at),
+            "stopped_for": batch.stopped_for,
+            "retry_of": batch.retry_of,
+        },
     }
 
 

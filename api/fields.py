@@ -24,6 +24,7 @@ from worker.services.openai.fields import (
     fault,
 )
 
+Priority = Annotated[int, Field(ge=-2, le=2), WHOLE]
 JOB_ID: Final = "^job_[0-9a-hjkmnp-tv-z]{26}$"
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 

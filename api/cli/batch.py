@@ -1,4 +1,4 @@
-"""`completar batch run`."""
+"""`completar batch run`, and the commands for batches that a server keeps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Iterator
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,9 +14,11 @@ import click
 from api.cli import lines
 from api.cli.awake import awake
 from api.cli.batch_run import BatchRun
+from api.cli.batch_server import COMMANDS, estimated, reading
 from api.cli.command import Group
 from api.cli.fault import CliFault, Exit
 from api.cli.progress import Progress
+from api.cli.prompts import Shape, opened
 from api.cli.results import Output, Sums
 from api.cli.screen import Screen, seconds
 from api.cli.server import Server, server
@@ -32,12 +33,18 @@ def batch() -> None:
     """Many requests from a file."""
 
 
+for _command in COMMANDS:
+    batch.add_command(_command)
+
+
 @batch.command()
-@click.argument("source", metavar="IN.jsonl", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("source", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option(
     "--output", "-o", "target", metavar="OUT.jsonl", default="-", help="Where the records go; stdout if not said."
 )
 @click.option("--model", "--route", "model", help="Route or target for every line, whatever it says.")
+@reading
+@click.option("--dry-run", is_flag=True, help="Only say what it would come to: nothing is called.")
 @click.option("--max-attempts", type=click.IntRange(1, 100), help="Calls per line at most.")
 @click.option("--ordered", is_flag=True, help="Records in the order of the lines; otherwise as they end.")
 @click.option("--resume", "name", metavar="RUN", help="Go on with a run of the last 24 hours; same file, same options.")
@@ -50,6 +57,9 @@ def run(
     source: str,
     target: str,
     model: str | None,
+    template: str | None,
+    shape: Shape | None,
+    dry_run: bool,
     max_attempts: int | None,
     ordered: bool,
     name: str | None,
@@ -60,11 +70,13 @@ def run(
     """Run every line of a file, and write a record for each.
 
     A line is a line of an OpenAI batch, or an object with `prompt`, `messages` or `input`, and `custom_id`, `model`
-    and parameters where wanted. A line that is broken is reported and the others run.
+    and parameters where wanted. A line that is broken is reported and the others run. Of a CSV or a text file each
+    record is a prompt, by --template.
 
     For example:
       completar batch run in.jsonl -o out.jsonl
       cat in.jsonl | completar batch run - --ordered > out.jsonl
+      completar batch run reviews.csv -o out.jsonl --template "Positive or negative? {review}"
       completar batch run in.jsonl -o out.jsonl --model groq/openai/gpt-oss-20b
       completar batch run in.jsonl -o out.jsonl --endpoint ana/my-endpoint --scale-to-zero
 
@@ -72,6 +84,9 @@ def run(
     """
     if target != "-" and source != "-" and Path(target).exists() and Path(target).samefile(source):
         raise CliFault("Input and output are the same file.", "Give another name to -o.", Exit.USAGE)
+    if dry_run:
+        with server(screen) as at:
+            return estimated(screen, at.client, source, model, template, shape)
     overrides: dict[str, Any] = {"model": model, "max_attempts": max_attempts}
     given = {field: value for field, value in overrides.items() if value is not None}
     name = name if name is not None else clock.new_id("run")
@@ -80,7 +95,7 @@ def run(
         awake(screen, endpoint, api_url, then_sleep=scale_to_zero),
         server(screen, works=frozenset({Lane.BATCH})) as at,
         _written(target) as stream,
-        _opened(source) as file,
+        opened(source, shape, template) as file,
         Progress(screen) as progress,
     ):
         mine = BatchRun(at.client, screen, Output(stream, ordered=ordered), progress, name, _counted(source))
@@ -140,15 +155,6 @@ def _counted(source: str) -> int:
         return 0
     with Path(source).open("rb") as file:
         return sum(1 for line in file if line.strip())
-
-
-@contextlib.contextmanager
-def _opened(source: str) -> Iterator[BufferedReader]:
-    if source == "-":
-        yield sys.stdin.buffer  # type: ignore[misc]
-        return
-    with Path(source).open("rb") as file:
-        yield file
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import httpx
 
@@ -28,7 +28,9 @@ class Refused(CliFault):
         self.status = response.status_code
         self.problem = _problem(response)
         remedies = [str(error.get("remedy", "")) for error in self.problem.get("errors", [])[:3]]
-        said = self.problem.get("detail") or self.problem.get("title") or f"HTTP {self.status}"
+        openai = self.problem.get("error")  # as its face of the API says it
+        said = openai.get("message") if isinstance(openai, dict) else None
+        said = said or self.problem.get("detail") or self.problem.get("title") or f"HTTP {self.status}"
         super().__init__(
             _SAID.get(self.status, f"The server says: {said}"),
             " ".join(filter(None, remedies)) or _REMEDIES.get(self.status),
@@ -75,6 +77,11 @@ class Client:
 
     def delete(self, path: str) -> httpx.Response:
         return self.send(self._http.build_request("DELETE", path), 0.0)
+
+    def upload(self, path: str, content: IO[bytes], purpose: str) -> httpx.Response:
+        """A file, streamed."""
+        form: dict[str, Any] = {"data": {"purpose": purpose}, "files": {"file": ("batch.jsonl", content)}}
+        return self.send(self._http.build_request("POST", path, timeout=600.0, **form), 0.0)
 
     def post_lines(self, path: str, text: str, idempotency_key: str, *, patience_s: float) -> httpx.Response:
         """JSON lines. With patience they may arrive twice: the key makes that harmless."""

@@ -39,13 +39,15 @@ class Progress:
                 failed=f"{sums.failed:,} failed" if sums.failed else "",
                 rate=f"{sums.ended / max(self.elapsed_s, 0.001):,.0f}/s",
                 spent=sums.spent if sums.ended else "",
+                by=sums.by_provider,
             )
         elif clock.monotonic_s() >= self._line_due_s:
             self._line_due_s += LINE_EVERY_S
             rate = sums.ended / max(self.elapsed_s, 0.001)
             left = f", {seconds((total - sums.ended) / rate)} left" if rate else ""
             counts = f"{sums.done:,} done, {sums.failed:,} failed"
-            self._screen.say(f"{sums.ended:,} of {total:,}: {counts}, {rate:.0f}/s{left}, {sums.spent}")
+            by = f"; {sums.by_provider}" if sums.served else ""
+            self._screen.say(f"{sums.ended:,} of {total:,}: {counts}, {rate:.0f}/s{left}, {sums.spent}{by}")
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self._screen.quiet:
@@ -71,7 +73,8 @@ class Progress:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[spent]}"),
+            TextColumn("{task.fields[by]}"),
             console=Console(stderr=True, no_color=self._screen.no_color or None),
         )
-        bar.add_task("", total=None, failed="", rate="", spent="")
+        bar.add_task("", total=None, failed="", rate="", spent="", by="")
         return bar

@@ -86,6 +86,14 @@ class Sums:
         return self.ended - self.done
 
     @property
+    def by_provider(self) -> str:
+        """Who answered how many, the three that did most."""
+        sums: Counter[str] = Counter()
+        for target, count in self.served.items():
+            sums[target.partition("/")[0]] += count
+        return ", ".join(f"{provider} {count:,}" for provider, count in sums.most_common(3))
+
+    @property
     def spent(self) -> str:
         return money(self.cost) + ("" if self.cost_complete else " and what is not known")
 

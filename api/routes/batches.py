@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
@@ -10,14 +11,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from api import preference
 from api.batch import BatchBody, BatchList, batch_json
 from api.desk import Desk
-from api.fields import DIGITS, Metadata, Strict, fault
+from api.fields import DIGITS, MaxCost, Metadata, Priority, Strict, fault
 from api.openai_fields import BATCH_ID, Expiry
 from api.operations import Answer, Body, Call, Operations, Reply
 from api.problems import CONFLICT, KEY_REUSED, NOT_FOUND, Fault, Problem, invalid
-from worker.domain.batch import FINAL, BatchView, window_s
-from worker.services.batches.create import BatchRequest, WrongPurpose, create
+from worker.deps import Deps
+from worker.domain.batch import FINAL, BatchStatus, BatchView, window_s
+from worker.domain.money import nano_of
+from worker.services.batches.create import BatchRequest, StillRunning, WrongPurpose, create
 from worker.services.batches.create import cancel as cancel_batch
 from worker.services.batches.endpoints import ENDPOINTS
+from worker.services.batches.pause import pause, resume
+from worker.services.batches.retry import NotRetriable, retry
 from worker.store import batches as store
 
 _BATCH_ID: Final = re.compile(BATCH_ID)
@@ -31,19 +36,24 @@ def _window(value: str) -> str:
     return value
 
 
-def _endpoint(value: str) -> str:
+def known(value: str) -> str:
+    """Raises a fault."""
     if value not in ENDPOINTS:
         raise fault(f"must be one of {', '.join(ENDPOINTS)}", "Choose one of these.")
     return value
 
 
 class NewBatch(Strict):
-    """The file has one request a line: `{"custom_id", "method": "POST", "url", "body"}`, `url` being the endpoint."""
+    """The file has one request a line: `{"custom_id", "method": "POST", "url", "body"}`, `url` being the endpoint.
+
+    `max_cost` and `priority` are Completar's own: no line is started that could pass the one, and lines of a higher
+    priority go first.
+    """
 
     model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True)
 
     input_file_id: Annotated[str, Field(min_length=1, max_length=100, pattern="^[!-~]+$")]
-    endpoint: Annotated[str, AfterValidator(_endpoint), WithJsonSchema({"type": "string", "enum": list(ENDPOINTS)})]
+    endpoint: Annotated[str, AfterValidator(known), WithJsonSchema({"type": "string", "enum": list(ENDPOINTS)})]
     completion_window: Annotated[
         str,
         AfterValidator(_window),
@@ -51,6 +61,8 @@ class NewBatch(Strict):
     ]
     metadata: Metadata | None = None
     output_expires_after: Expiry | None = None
+    max_cost: MaxCost | None = None
+    priority: Priority = 0
 
 
 @batches.add(
@@ -77,6 +89,8 @@ def create_batch(desk: Desk, call: Call) -> Reply:
         window_s=seconds,
         metadata=asked.metadata,
         output_expires_s=None if asked.output_expires_after is None else asked.output_expires_after.seconds,
+        priority=asked.priority,
+        max_cost_nano=None if asked.max_cost is None else nano_of(asked.max_cost),
     )
     try:
         made = create(desk.deps, call.project_id, request, key, key_id=call.key_id)
@@ -120,7 +134,7 @@ def list_batches(desk: Desk, call: Call) -> Reply:
 
 @batches.add(
     "GET",
-    "/v1/batches/<batch_id>",
+    "/v1/batches/<batch:batch_id>",
     "batches.retrieve",
     "Look at a batch",
     scope="jobs:read",
@@ -129,12 +143,12 @@ def list_batches(desk: Desk, call: Call) -> Reply:
 )
 def retrieve_batch(desk: Desk, call: Call) -> Reply:
     """The ids of its files are there with the final status, not before."""
-    return Reply(batch_json(_find(desk, call)))
+    return Reply(batch_json(find(desk, call)))
 
 
 @batches.add(
     "POST",
-    "/v1/batches/<batch_id>/cancel",
+    "/v1/batches/<batch:batch_id>/cancel",
     "batches.cancel",
     "Stop a batch",
     scope="jobs:write",
@@ -143,7 +157,7 @@ def retrieve_batch(desk: Desk, call: Call) -> Reply:
 )
 def stop_batch(desk: Desk, call: Call) -> Reply:
     """No further line is started. What is done is kept; lines that were not run are in the error file."""
-    before = _find(desk, call)
+    before = find(desk, call)
     if before.status in FINAL and before.cancelled_at is None:
         detail = f"Cannot cancel a batch with status '{before.status.value}'."
         raise Problem(CONFLICT, detail, headers={"x-should-retry": "false"})
@@ -155,8 +169,80 @@ def stop_batch(desk: Desk, call: Call) -> Reply:
     return Reply(batch_json(after))
 
 
-def _find(desk: Desk, call: Call) -> BatchView:
-    """Raises Problem."""
+class RetryQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    max_cost: MaxCost | None = None
+
+
+@batches.add(
+    "POST",
+    "/v1/batches/<batch:batch_id>/retry",
+    "batches.retry",
+    "Run what was not answered again",
+    scope="jobs:write",
+    query=RetryQuery,
+    headers=(preference.IDEMPOTENCY_KEY,),
+    answers={200: Answer("The new batch; `completar.retry_of` names the old one.", BatchBody, (preference.REPLAYED,))},
+    problems=(NOT_FOUND, CONFLICT, KEY_REUSED),
+)
+def retry_batch(desk: Desk, call: Call) -> Reply:
+    """A new batch of the lines that failed, expired or were cancelled, and that no other retry has answered since.
+
+    It has the window, the metadata and the bounds of the old one; `max_cost` may be another.
+    """
+    before = find(desk, call)
+    key = preference.idempotency_key(call, "batches.retry", {"id": before.id, "max_cost": call.query.max_cost})
+    asked: RetryQuery = call.query
+    seconds = window_s(before.window)
+    assert seconds is not None
+    bound = None if asked.max_cost is None else nano_of(asked.max_cost)
+    try:
+        made = retry(desk.deps, before, key, window_s=seconds, max_cost_nano=bound, key_id=call.key_id)
+    except (NotRetriable, StillRunning) as exc:
+        raise Problem(CONFLICT, f"Nothing is retried: {exc}.", headers={"x-should-retry": "false"}) from None
+    return Reply(batch_json(made.batch), 200, {"Idempotent-Replayed": "true"} if made.replayed else {})
+
+
+@batches.add(
+    "POST",
+    "/v1/batches/<batch:batch_id>/pause",
+    "batches.pause",
+    "Pause a batch",
+    scope="jobs:write",
+    answers={200: Answer("The batch; `completar.paused_at` says since when.", BatchBody)},
+    problems=(NOT_FOUND, CONFLICT),
+)
+def pause_batch(desk: Desk, call: Call) -> Reply:
+    """No further line is started, within two seconds for large ones. Its window goes on."""
+    return _moved(desk, call, pause, "pause")
+
+
+@batches.add(
+    "POST",
+    "/v1/batches/<batch:batch_id>/resume",
+    "batches.resume",
+    "Go on with a paused batch",
+    scope="jobs:write",
+    answers={200: Answer("The batch.", BatchBody)},
+    problems=(NOT_FOUND, CONFLICT),
+)
+def resume_batch(desk: Desk, call: Call) -> Reply:
+    """One that is not paused stays as it is."""
+    return _moved(desk, call, resume, "resume")
+
+
+def _moved(desk: Desk, call: Call, move: Callable[[Deps, str, str], BatchView | None], verb: str) -> Reply:
+    after = move(desk.deps, call.project_id, find(desk, call).id)
+    assert after is not None, "rows are never deleted"
+    if after.status not in {BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS}:
+        detail = f"Cannot {verb} a batch with status '{after.status.value}'."
+        raise Problem(CONFLICT, detail, headers={"x-should-retry": "false"})
+    return Reply(batch_json(after))
+
+
+def find(desk: Desk, call: Call) -> BatchView:
+    """The batch of the path. Raises Problem."""
     batch_id = call.path["batch_id"]
     found = None
     if _BATCH_ID.fullmatch(batch_id):

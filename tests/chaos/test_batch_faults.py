@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 import sqlalchemy as sa
@@ -128,6 +129,31 @@ def test_a_worker_killed_while_it_reads_the_file_is_followed_by_another(
     assert _row(station).status == "validating"
     processes.worker(station.env)
     assert until(client, batch.id).status == "completed"
+
+
+def test_who_follows_has_every_line_once_though_workers_are_killed(
+    station: Station, client: openai.OpenAI, processes: Processes, provider: ScriptedProvider
+) -> None:
+    n, kills = 600, 2
+    provider.always(lambda request: script.chat("fine", delay_s=0.02 if b"question" in request.body else 0.0))
+    env = {**station.env, "SLOTS": "20"}
+    worker = processes.worker(env)
+    batch = made(client, jsonl(line(k) for k in range(n)))
+    found: list[str] = []
+    killed, cursor, over = 0, "start", False
+    while not over:
+        page = client.get(f"/batches/{batch.id}/results?after={cursor}&limit=50&wait=5", cast_to=httpx.Response).json()
+        found += [one["custom_id"] for one in page["data"]]
+        cursor, over = page["next"], page["over"]
+        if killed < kills and len(found) > n * (killed + 1) / (kills + 2):
+            killed += 1
+            worker.kill()
+            worker = processes.worker(env)
+    assert killed == kills
+    assert sorted(found) == sorted(f"request-{k}" for k in range(n))
+    done = until(client, batch.id)
+    assert (done.request_counts.completed, done.completar["cost"]["complete"]) == (n, False)
+    assert len(provider.requests) <= n + kills * 20
 
 
 def test_a_stopped_worker_hands_its_batches_on_at_once(

@@ -39,6 +39,7 @@ MARKS: Final = {
     "powershell": {"twin"},
     "json": {"", "answers", "file"},
     "toml": {"file"},
+    "csv": {"file"},
     "text": {"prints", "not run"},
     "ini": {""},
 }

@@ -135,7 +135,9 @@ def test_help_needs_nothing_heavy() -> None:
     + [f"jobs {verb}" for verb in ("list", "get", "wait", "cancel", "retry", "attempts")]
     + [f"keys {verb}" for verb in ("create", "list", "revoke")]
     + [f"webhooks {verb}" for verb in ("list", "create", "update", "delete", "rotate", "secret", "test", "deliveries")]
-    + [f"webhooks {verb}" for verb in ("resend", "recover", "reseal", "listen", "verify")],
+    + [f"webhooks {verb}" for verb in ("resend", "recover", "reseal", "listen", "verify")]
+    + [f"batch {verb}" for verb in ("submit", "list", "status", "wait", "results", "retry", "cancel")]
+    + [f"batch {verb}" for verb in ("pause", "resume", "estimate")],
 )
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     from click.testing import CliRunner

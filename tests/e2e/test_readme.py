@@ -123,7 +123,7 @@ class Session:
 
 def _words(line: str) -> Counter[str]:
     """Numbers, times, ids and addresses are alike; where several things tie, their order is nobody's."""
-    line = re.sub(r"\bck_\S+|http://127\S+|\b(job|run)_\w+", "_", line)
+    line = re.sub(r"\bck_\S+|http://127\S+|\b(job|run|batch)_\w+|\bfile-\w+", "_", line)
     line = re.sub(r"\d[\d.,]*", "0", line)
     return Counter(word for word in re.split(r"[\s,():]+", re.sub(r"\b0 m?s\b", "0 s", line)) if word)
 

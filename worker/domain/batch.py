@@ -87,12 +87,17 @@ class LineError:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of lines. `completed` and `failed` are those that ended by themselves; `rest`: expired, cancelled."""
+    """Of lines. `completed` and `failed` are those that ended by themselves; `rest`: expired, cancelled.
+
+    cost_nano  of those that have ended; `unpriced`: how many have calls whose cost is not known
+    """
 
     total: int = 0
     completed: int = 0
     failed: int = 0
     rest: int = 0
+    cost_nano: int = 0
+    unpriced: int = 0
 
     @property
     def ended(self) -> int:
@@ -101,7 +106,11 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch as it is stored. `output_expires_s` counts from the making of its files; None: as ever."""
+    """A batch as it is stored. `output_expires_s` counts from the making of its files; None: as ever.
+
+    max_cost_nano  what its lines may cost in all; None: no bound
+    retry_of       the batch whose lines that were not answered run again; `origin_id`: the first of that family
+    """
 
     id: str
     project_id: str
@@ -112,6 +121,10 @@ class NewBatch:
     window_s: int
     metadata: Mapping[str, str] | None = None
     output_expires_s: int | None = None
+    priority: int = 0
+    max_cost_nano: int | None = None
+    retry_of: str | None = None
+    origin_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +134,10 @@ class BatchView:
     model         of its lines, where all name the same
     total_errors  of its file; `errors` holds the first of them
     output_file_id, error_file_id  only of a final one
+    paused_at    since when no line is started; it goes on when somebody says so
+    stopped_for  why it was stopped where nobody asked for it: `max_cost`
+    retry_of, origin_id  of a retry: the batch it repeats, and the first of that family
+    taken_line   up to which line of its file lines became jobs; `forgotten`: what they came to is no longer kept
     """
 
     id: str
@@ -147,3 +164,11 @@ class BatchView:
     cancelling_at: datetime | None = None
     cancelled_at: datetime | None = None
     usage: Usage = field(default=NO_USAGE)
+    priority: int = 0
+    max_cost_nano: int | None = None
+    paused_at: datetime | None = None
+    stopped_for: str | None = None
+    retry_of: str | None = None
+    origin_id: str | None = None
+    taken_line: int = 0
+    forgotten: bool = False

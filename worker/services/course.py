@@ -17,7 +17,7 @@ from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.budget import Purse, maybe_billed, most_tokens, unpriced
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Claimed, Ending, Return
-from worker.domain.money import NO_USAGE, Usage, added, cost_nano, estimate_tokens
+from worker.domain.money import NO_USAGE, Usage, added, estimate_tokens
 from worker.domain.pause import MOST_SCOPES, Scope, mark_of
 from worker.domain.route import Key, Target, needs_of, output_ceiling
 from worker.domain.state import AttemptState, JobStatus
@@ -26,9 +26,9 @@ from worker.engine.control import Control
 from worker.engine.engine import Engine, Held
 from worker.limits.gate import Gate, Size
 from worker.providers.catalog import Catalog, UnknownModel
-from worker.providers.prices import published_nano
 from worker.providers.redaction import one_line
 from worker.providers.transport import Reply, Transport
+from worker.services.pricing import priced
 from worker.services.schema import fits
 from worker.store.attempts import Attempt
 from worker.store.text import dumps
@@ -255,13 +255,7 @@ def told(failure: Failure, reply: Reply | None) -> str:
 
 
 def _priced(bench: Bench, target: Target, usage: Usage, served_model: str | None = None) -> int | None:
-    """By the configured price, else by the published one: of the model as the provider names it, then as we do."""
-    if target.price is not None:
-        return cost_nano(usage, target.price)
-    base_url = bench.catalog.providers[target.provider].base_url
-    at = clock.now()
-    served = published_nano(base_url, served_model, usage, at) if served_model is not None else None
-    return served if served is not None else published_nano(base_url, target.model, usage, at)
+    return priced(bench.catalog, target, usage, served_model)
 
 
 def expired(course: Course) -> Ending:

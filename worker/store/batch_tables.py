@@ -119,7 +119,22 @@ batch: Final = sa.Table(
     sa.Column("output_tokens", Big),
     sa.Column("cached_tokens", Big),
     sa.Column("reasoning_tokens", Big),
+    sa.Column("priority", sa.SmallInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("max_cost_nano", Big),
+    sa.Column("cost_nano", Big, nullable=False, server_default=sa.text("0")),  # of the lines that are written
+    sa.Column("unpriced", sa.Integer, nullable=False, server_default=sa.text("0")),  # lines of unknown cost among them
+    sa.Column("paused_at", Moment),
+    sa.Column("parked", sa.Boolean, nullable=False, server_default=sa.false()),  # some lines are out of reach
+    sa.Column("stopped_for", sa.String(16)),  # why it was stopped, where nobody asked for it: max_cost
+    _id("retry_of"),
+    _id("origin_id"),  # of a retry: the batch that all retries of its file go back to
     sa.Index("ix_batch_project_id", "project_id", "id"),
+    sa.Index(
+        "ix_batch_origin_id",
+        "origin_id",
+        postgresql_where=sa.text("origin_id IS NOT NULL"),
+        sqlite_where=sa.text("origin_id IS NOT NULL"),
+    ),
     sa.Index("ix_batch_open", "status", "id", postgresql_where=_OPEN, sqlite_where=_OPEN),
     postgresql_with={"fillfactor": 50},
 )
@@ -132,6 +147,8 @@ batch_line: Final = sa.Table(
     _id("job_id", nullable=False),
     sa.Column("custom_id", sa.Text, nullable=False),  # JSON, so that any text fits
     sa.Column("encoding", sa.String(8)),  # of vectors, where it was asked for
+    sa.Column("hold_nano", Big),  # what it may cost, where the batch has a bound
+    sa.Index("ix_batch_line_job_id", "job_id"),
 )
 
 # How many lines have ended. A row for each of a few slots, so that writers do not wait for one another; a writer adds
@@ -144,5 +161,19 @@ batch_tally: Final = sa.Table(
     sa.Column("completed", sa.Integer, nullable=False),
     sa.Column("failed", sa.Integer, nullable=False),
     sa.Column("rest", sa.Integer, nullable=False),
+    sa.Column("cost_nano", Big, nullable=False, server_default=sa.text("0")),
+    sa.Column("unpriced", sa.Integer, nullable=False, server_default=sa.text("0")),  # lines of which it is not known
     postgresql_with={"fillfactor": 50},
+)
+
+# Which lines have ended, in the order in which their ends were committed within a slot. `upto`: how many lines of the
+# slot have ended with these. The row of the tally is locked from its update to the commit, so no row comes later with
+# a smaller number: who has read up to one of them has missed none.
+batch_ended: Final = sa.Table(
+    "batch_ended",
+    metadata,
+    _id("batch_id", primary_key=True),
+    sa.Column("slot", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("upto", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("job_ids", sa.Text, nullable=False),  # one after another, apart by commas
 )

@@ -18,7 +18,7 @@ from worker.domain.answer import Json
 from worker.domain.batch import FINAL, OPEN, BatchStatus, BatchView, Counts, NewBatch
 from worker.domain.money import NO_USAGE, Usage
 from worker.store import tallies
-from worker.store.batch_tables import batch, batch_line, batch_tally
+from worker.store.batch_tables import batch, batch_ended, batch_line, batch_tally
 from worker.store.moment import db_now, later, seconds_until
 from worker.store.text import dumps
 
@@ -27,6 +27,7 @@ _OPEN: Final[sa.ColumnElement[bool]] = sa.literal_column(
     "batch.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"
 )
 _AT_ONCE: Final = 2_000
+MAX_COST: Final = "max_cost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Tended:
 
     taken_line, taken  up to which line of the file lines are jobs, and how many those are
     written_line       up to which line the files are written
+    paused, parked     whether somebody paused it, and whether lines are out of reach because of that
     """
 
     id: str
@@ -55,6 +57,12 @@ class Tended:
     error_file_id: str | None
     output_expires_s: int | None
     written: Written
+    priority: int = 0
+    max_cost_nano: int | None = None
+    paused: bool = False
+    parked: bool = False
+    stopped_for: str | None = None
+    origin_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,8 @@ class Written:
     failed: int = 0
     expired: int = 0
     usage: Usage = NO_USAGE
+    cost_nano: int = 0
+    unpriced: int = 0
 
 
 # -- by people ---------------------------------------------------------------------------------------------------
@@ -85,6 +95,10 @@ def insert(conn: sa.Connection, new: NewBatch) -> None:
             window=new.window,
             metadata=None if new.metadata is None else dumps(dict(new.metadata)),
             output_expires_s=new.output_expires_s,
+            priority=new.priority,
+            max_cost_nano=new.max_cost_nano,
+            retry_of=new.retry_of,
+            origin_id=new.origin_id,
             status=_S.VALIDATING.value,
             created_at=db_now(),
             expires_at=later(sa.literal(float(new.window_s), sa.Float())),
@@ -117,6 +131,36 @@ def cancel(conn: sa.Connection, project_id: str, batch_id: str) -> bool:
         .values(status=_S.CANCELLING.value, cancelling_at=db_now())
     )
     return moved.rowcount == 1
+
+
+def pause(conn: sa.Connection, project_id: str, batch_id: str) -> bool:
+    """Start no further line of it. False: it is paused already, is neither read nor run, or is not known."""
+    moved = conn.execute(
+        batch.update()
+        .where(*_pausable(project_id, batch_id), batch.c.paused_at.is_(None))
+        .values(paused_at=db_now(), parked=True)
+    )
+    return moved.rowcount == 1
+
+
+def resume(conn: sa.Connection, project_id: str, batch_id: str) -> bool:
+    """Go on with it. False: it is not paused."""
+    paused = (*_pausable(project_id, batch_id), batch.c.paused_at.is_not(None))
+    return conn.execute(batch.update().where(*paused).values(paused_at=None)).rowcount == 1
+
+
+def _pausable(project_id: str, batch_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+    states = [_S.VALIDATING.value, _S.IN_PROGRESS.value]
+    return batch.c.id == batch_id, batch.c.project_id == project_id, batch.c.status.in_(states)
+
+
+def family(conn: sa.Connection, project_id: str, origin_id: str, *, lock: bool = False) -> list[BatchView]:
+    """A batch and all retries that go back to it, oldest first; `lock`: until the transaction ends nobody adds one."""
+    if lock:
+        conn.execute(batch.update().where(batch.c.id == origin_id).values(origin_id=batch.c.origin_id))
+    mine = sa.or_(batch.c.id == origin_id, batch.c.origin_id == origin_id)
+    rows = conn.execute(sa.select(batch).where(mine, batch.c.project_id == project_id).order_by(batch.c.id)).all()
+    return _views(conn, rows)
 
 
 # -- whose it is -------------------------------------------------------------------------------------------------
@@ -188,7 +232,15 @@ def tended(conn: sa.Connection, batch_id: str, owner: str) -> Tended | None:
             row.failed,
             row.expired,
             _usage(row),
+            row.cost_nano,
+            row.unpriced,
         ),
+        priority=row.priority,
+        max_cost_nano=row.max_cost_nano,
+        paused=row.paused_at is not None,
+        parked=row.parked,
+        stopped_for=row.stopped_for,
+        origin_id=row.origin_id,
     )
 
 
@@ -218,6 +270,17 @@ def finalize(conn: sa.Connection, batch_id: str, owner: str) -> bool:
     return _moved(conn, batch_id, owner, (_S.IN_PROGRESS,), {"status": _S.FINALIZING.value, "finalizing_at": db_now()})
 
 
+def unparked(conn: sa.Connection, batch_id: str, owner: str) -> bool:
+    """No line is out of reach any more. False: it was paused again meanwhile."""
+    return _moved(conn, batch_id, owner, (_S.IN_PROGRESS,), {"parked": False}, batch.c.paused_at.is_(None))
+
+
+def overspent(conn: sa.Connection, batch_id: str, owner: str) -> bool:
+    """in_progress -> cancelling: another line could pass its bound of cost."""
+    values = {"status": _S.CANCELLING.value, "cancelling_at": db_now(), "stopped_for": MAX_COST}
+    return _moved(conn, batch_id, owner, (_S.IN_PROGRESS,), values)
+
+
 def draft(conn: sa.Connection, batch_id: str, owner: str, output_file_id: str, error_file_id: str) -> bool:
     """These are the files it writes."""
     values = {"output_file_id": output_file_id, "error_file_id": error_file_id}
@@ -239,6 +302,8 @@ def wrote(conn: sa.Connection, batch_id: str, owner: str, *, after: int, line: i
         "output_tokens": written.usage.output_tokens,
         "cached_tokens": written.usage.cached_tokens,
         "reasoning_tokens": written.usage.reasoning_tokens,
+        "cost_nano": written.cost_nano,
+        "unpriced": written.unpriced,
     }
     return _moved(conn, batch_id, owner, (_S.FINALIZING, _S.CANCELLING), values, batch.c.written_line == after)
 
@@ -288,7 +353,18 @@ def _moved(
 def prune(conn: sa.Connection, older_than_s: float) -> int:
     """One small step of forgetting the lines of batches made long ago; the batch itself stays. Returns how many."""
     final = batch.c.status.in_([s.value for s in FINAL])
-    old = sa.select(batch.c.id).where(final, batch.c.created_at < later(-older_than_s), batch.c.taken > 0).limit(1)
+    # A retry that is open still asks which lines of its family were answered.
+    child = batch.alias("child")
+    asked = sa.exists().where(
+        child.c.origin_id.is_not(None),
+        child.c.origin_id == sa.func.coalesce(batch.c.origin_id, batch.c.id),
+        child.c.status.in_([s.value for s in OPEN]),
+    )
+    old = (
+        sa.select(batch.c.id)
+        .where(final, batch.c.created_at < later(-older_than_s), batch.c.taken > 0, sa.not_(asked))
+        .limit(1)
+    )
     batch_id = conn.execute(old).scalar_one_or_none()
     if batch_id is None:
         return 0
@@ -296,7 +372,8 @@ def prune(conn: sa.Connection, older_than_s: float) -> int:
     some = sa.select(batch_line.c.line).where(of_it).order_by(batch_line.c.line).limit(_AT_ONCE)
     gone = conn.execute(batch_line.delete().where(of_it, batch_line.c.line.in_(some))).rowcount
     if gone < _AT_ONCE:
-        conn.execute(batch_tally.delete().where(batch_tally.c.batch_id == batch_id))
+        for table in (batch_tally, batch_ended):
+            conn.execute(table.delete().where(table.c.batch_id == batch_id))
         conn.execute(batch.update().where(batch.c.id == batch_id).values(taken=0))
     return gone
 
@@ -312,7 +389,8 @@ def _views(conn: sa.Connection, rows: Sequence[Any]) -> list[BatchView]:
 
 def _view(row: Any, counted: Counts) -> BatchView:
     final = row.status in FINAL
-    counts = Counts(row.total, row.completed, row.failed) if final else replace(counted, total=row.total)
+    written = Counts(row.total, row.completed, row.failed, 0, row.cost_nano, row.unpriced)
+    counts = written if final else replace(counted, total=row.total)
     return BatchView(
         id=row.id,
         project_id=row.project_id,
@@ -338,6 +416,14 @@ def _view(row: Any, counted: Counts) -> BatchView:
         cancelling_at=row.cancelling_at,
         cancelled_at=row.cancelled_at,
         usage=_usage(row) if final else NO_USAGE,
+        priority=row.priority,
+        max_cost_nano=row.max_cost_nano,
+        paused_at=None if final else row.paused_at,
+        stopped_for=row.stopped_for,
+        retry_of=row.retry_of,
+        origin_id=row.origin_id,
+        taken_line=row.taken_line,
+        forgotten=row.taken_line > 0 and row.taken == 0,
     )
 
 

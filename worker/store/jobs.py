@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
 from worker.store import budgets, deaths, tallies
 from worker.store.database import Unavailable
-from worker.store.moment import begun, db_now, later, seconds_until
+from worker.store.moment import Moment, begun, db_now, later, seconds_until
 from worker.store.rows import Rows
 from worker.store.tables import api_key, attempt, death, job, job_input, job_result, subscription
 from worker.store.text import clean, dumps
@@ -388,7 +389,7 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     params = _SETTLE.params(dialect, [_settle_row(m) for m in moves])
     rows = conn.execute(_settle(dialect), params).all()
     moved = {row.id: row.status for row in rows}
-    tallies.add(conn, ((row.batch_id, row.status) for row in rows))
+    tallies.add(conn, rows)
     results = [
         (
             m.job_id,
@@ -420,7 +421,7 @@ def adopt(conn: sa.Connection, move: Settle) -> bool:
     ended = conn.execute(_adopt(conn.dialect.name), params).first()
     if ended is None:
         return False
-    tallies.add(conn, [(ended.batch_id, ended.status)])
+    tallies.add(conn, [ended])
     conn.execute(job_result.insert().values(job_id=move.job_id, body=move.to.result, error=None))
     return True
 
@@ -493,7 +494,7 @@ def _settle(dialect: str) -> Any:
             },
             error_kind=sa.case((stopping, FailureKind.CANCELLED.value), else_=v.c.error_kind),
         )
-        .returning(job.c.id, job.c.status, job.c.batch_id)
+        .returning(*tallies.ENDED)
     )
 
 
@@ -526,7 +527,7 @@ def _adopt(dialect: str) -> Any:
             served_model=v.c.served_model,
             error_kind=None,
         )
-        .returning(job.c.batch_id, job.c.status)
+        .returning(*tallies.ENDED)
     )
 
 
@@ -573,9 +574,9 @@ def disown(conn: sa.Connection, worker_id: str, claims: Sequence[str]) -> int:
             ended_at=sa.case((stopping, db_now()), else_=sa.null()),
             error_kind=sa.case((stopping, FailureKind.CANCELLED.value), else_=job.c.error_kind),
         )
-        .returning(job.c.batch_id, job.c.status)
+        .returning(*tallies.ENDED)
     ).all()
-    tallies.add(conn, ((row.batch_id, row.status) for row in moved))
+    tallies.add(conn, moved)
     return len(moved)
 
 
@@ -598,10 +599,10 @@ def cancel(conn: sa.Connection, project_id: str, job_id: str) -> JobStatus | Non
             ended_at=sa.case((queued, db_now()), else_=sa.null()),
             error_kind=sa.case((queued, FailureKind.CANCELLED.value), else_=job.c.error_kind),
         )
-        .returning(job.c.batch_id, job.c.status)
+        .returning(*tallies.ENDED)
     ).one_or_none()
     if stopped is not None:
-        tallies.add(conn, [(stopped.batch_id, stopped.status)])
+        tallies.add(conn, [stopped])
         return JobStatus(stopped.status)
     status = conn.execute(sa.select(job.c.status).where(mine)).scalar_one_or_none()
     return JobStatus(status) if status is not None else None
@@ -668,7 +669,7 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     failed = _give_up(conn, guilty, FailureKind.POISON, job.c.deaths + 1 >= STARTS_MAX, _CONVICTED)
     failed += _give_up(conn, lost.keys() - guilty, FailureKind.INTERRUPTED, job.c.on_interruption == "fail", _FORBIDDEN)
     moved = conn.execute(_take_back(conn.dialect.name), params | {"worker": worker_id}).all()
-    tallies.add(conn, ((row.batch_id, row.status) for row in moved))
+    tallies.add(conn, moved)
     budgets.charge_lost(conn, [(row.job_id, row.held_nano) for row in open_calls if row.held_nano is not None])
     cancelled = sum(1 for row in moved if row.status == _S.CANCELLED.value)
     return TakenBack(len(moved) - cancelled, cancelled, failed)
@@ -696,7 +697,7 @@ def _take_back(dialect: str) -> Any:
             error_kind=sa.case((stopping, FailureKind.CANCELLED.value), else_=job.c.error_kind),
             deaths=job.c.deaths + 1,
         )
-        .returning(job.c.id, job.c.status, job.c.batch_id)
+        .returning(*tallies.ENDED)
     )
 
 
@@ -762,9 +763,9 @@ def _give_up(
             deaths=job.c.deaths + 1,
             error_kind=kind.value,
         )
-        .returning(job.c.id, job.c.batch_id, job.c.status)
+        .returning(*tallies.ENDED)
     ).all()
-    tallies.add(conn, ((row.batch_id, row.status) for row in ended))
+    tallies.add(conn, ended)
     error = _error_json(Failure(kind, why))
     if ended:
         conn.execute(job_result.insert(), [{"job_id": row.id, "body": None, "error": error} for row in ended])
@@ -808,14 +809,41 @@ def _end_queued(conn: sa.Connection, chosen: sa.Select[Any], to: JobStatus, why:
         job.update()
         .where(job.c.id.in_(sa.select(once.c.id)), job.c.status == _S.QUEUED.value)
         .values(status=to.value, version=job.c.version + 1, ended_at=db_now(), error_kind=why.kind.value)
-        .returning(job.c.id, job.c.batch_id, job.c.status)
+        .returning(*tallies.ENDED)
     ).all()
     error = _error_json(why)
     if ended:
         rows = [(row.id, None, error) for row in ended]
         conn.execute(_results(conn.dialect.name), _RESULT.params(conn.dialect.name, rows))
-    tallies.add(conn, ((row.batch_id, row.status) for row in ended))
+    tallies.add(conn, ended)
     return len(ended)
+
+
+_FAR: Final = datetime(9999, 1, 1, tzinfo=UTC)  # when lines of a paused batch are due
+
+
+def park_lines(conn: sa.Connection, batch_id: str, most: int) -> int:
+    """Put up to `most` queued lines of a batch out of the reach of any claim. Returns how many."""
+    return _due_at(conn, batch_id, job.c.run_at < sa.literal(_FAR, Moment()), sa.literal(_FAR, Moment()), most)
+
+
+def unpark_lines(conn: sa.Connection, batch_id: str, most: int) -> int:
+    """Make up to `most` of those due again. Returns how many."""
+    return _due_at(conn, batch_id, job.c.run_at >= sa.literal(_FAR, Moment()), db_now(), most)
+
+
+def _due_at(conn: sa.Connection, batch_id: str, which: sa.ColumnElement[bool], moment: Any, most: int) -> int:
+    chosen = (
+        sa.select(job.c.id)
+        .where(job.c.batch_id == batch_id, job.c.status.in_(_OPEN), job.c.status == _S.QUEUED.value, which)
+        .order_by(job.c.id)
+        .limit(most)
+    )
+    if conn.dialect.name != "sqlite":
+        chosen = chosen.with_for_update(skip_locked=True)
+    once = chosen.cte("chosen")
+    moved = job.update().where(job.c.id.in_(sa.select(once.c.id)), job.c.status == _S.QUEUED.value)
+    return len(conn.execute(moved.values(run_at=moment).returning(job.c.id)).all())
 
 
 def stop_lines(conn: sa.Connection, batch_id: str) -> int:

@@ -4,33 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
+from worker.domain.state import JobStatus
 from worker.store.batch_tables import batch_line
 from worker.store.rows import Rows
-from worker.store.tables import job_result
+from worker.store.tables import job, job_result
 
-_NEW: Final = Rows(line=sa.Integer, job_id=sa.Text, custom_id=sa.Text, encoding=sa.Text)
+_NEW: Final = Rows(line=sa.Integer, job_id=sa.Text, custom_id=sa.Text, encoding=sa.Text, hold_nano=sa.BigInteger)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`number` is of the file, from 1; `custom_id` is JSON text; `encoding` of vectors, where it was asked for."""
+    """`number` is of the file, from 1; `custom_id` is JSON text; `encoding` of vectors, where it was asked for.
+
+    hold_nano  what it may cost, where its batch has a bound
+    """
 
     number: int
     job_id: str
     custom_id: str
     encoding: str | None = None
+    hold_nano: int | None = None
 
 
 def insert(conn: sa.Connection, batch_id: str, lines: Sequence[Line]) -> None:
     dialect = conn.dialect.name
     v = _NEW.table(dialect)
-    into = ["batch_id", "line", "job_id", "custom_id", "encoding"]
-    picked = sa.select(sa.literal(batch_id, sa.Text), v.c.line, v.c.job_id, v.c.custom_id, v.c.encoding)
-    params = _NEW.params(dialect, [(x.number, x.job_id, x.custom_id, x.encoding) for x in lines])
+    into = ["batch_id", "line", "job_id", "custom_id", "encoding", "hold_nano"]
+    picked = sa.select(sa.literal(batch_id, sa.Text), *(v.c[name] for name in into[1:]))
+    params = _NEW.params(dialect, [(x.number, x.job_id, x.custom_id, x.encoding, x.hold_nano) for x in lines])
     conn.execute(batch_line.insert().from_select(into, picked), params)
 
 
@@ -42,7 +47,36 @@ def upcoming(conn: sa.Connection, batch_id: str, after: int, most: int) -> list[
         .order_by(batch_line.c.line)
         .limit(most)
     )
-    return [Line(row.line, row.job_id, row.custom_id, row.encoding) for row in rows]
+    return [_line(row) for row in rows]
+
+
+def of_jobs(conn: sa.Connection, job_ids: Sequence[str]) -> dict[str, Line]:
+    """By the id of the job."""
+    rows = conn.execute(sa.select(batch_line).where(batch_line.c.job_id.in_(job_ids)))
+    return {row.job_id: _line(row) for row in rows}
+
+
+def held_nano(conn: sa.Connection, batch_id: str) -> int:
+    """What all lines that are jobs may cost, whether they have ended or not."""
+    held = sa.select(sa.func.sum(batch_line.c.hold_nano)).where(batch_line.c.batch_id == batch_id)
+    return int(conn.execute(held).scalar_one() or 0)
+
+
+def completed(conn: sa.Connection, batch_id: str, after: int, most: int) -> tuple[list[int], int | None]:
+    """Of the next `most` lines after `after` those that were answered; and the last one looked at, None: no more."""
+    rows = conn.execute(
+        sa.select(batch_line.c.line, job.c.status)
+        .join(job, job.c.id == batch_line.c.job_id)
+        .where(batch_line.c.batch_id == batch_id, batch_line.c.line > after)
+        .order_by(batch_line.c.line)
+        .limit(most)
+    ).all()
+    answered = [row.line for row in rows if row.status == JobStatus.COMPLETED.value]
+    return answered, rows[-1].line if rows else None
+
+
+def _line(row: Any) -> Line:
+    return Line(row.line, row.job_id, row.custom_id, row.encoding, row.hold_nano)
 
 
 def sizes(conn: sa.Connection, job_ids: Sequence[str]) -> dict[str, int]:

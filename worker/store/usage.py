@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from worker.domain.budget import MAYBE_BILLED
 from worker.domain.money import NO_USAGE, Usage, added
 from worker.domain.state import AttemptState
-from worker.store.moment import utc_day
+from worker.store.moment import later, utc_day
 from worker.store.tables import attempt, job, project
 
 Group = Literal["provider", "model", "key", "day", "project"]
@@ -133,3 +133,24 @@ def _line(row: Any, by: Sequence[Group]) -> Line:
     usage = Usage(row.input_tokens, row.output_tokens, row.cached_tokens, row.reasoning_tokens)
     group = {name: getattr(row, f"by_{name}") for name in by}
     return Line(group, Sums(row.calls, row.answered, row.failed, usage, row.known_nano, row.unknown_cost))
+
+
+_RECENT_S: Final = 3600.0
+_RECENT_CALLS: Final = 2_000
+
+
+def recent_s(conn: sa.Connection, target: str) -> float | None:
+    """Seconds that a call of this target took of late, on average; None: it was not asked within the hour."""
+    some = (
+        sa.select(attempt.c.total_s)
+        .where(
+            attempt.c.sent_at > later(-_RECENT_S),
+            attempt.c.target == target,
+            attempt.c.state == AttemptState.ANSWERED.value,
+            attempt.c.total_s.is_not(None),
+        )
+        .limit(_RECENT_CALLS)
+        .subquery()
+    )
+    found = conn.execute(sa.select(sa.func.avg(some.c.total_s))).scalar_one()
+    return None if found is None else float(found)

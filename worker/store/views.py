@@ -83,6 +83,12 @@ def replays(conn: sa.Connection, project_id: str, ids: Sequence[str]) -> dict[st
     return found
 
 
+def costs(conn: sa.Connection, ids: Sequence[str]) -> dict[str, tuple[int | None, bool]]:
+    """Nano-dollars by id, and whether that is all of it."""
+    rows = conn.execute(sa.select(job.c.id, job.c.cost_nano, job.c.cost_complete).where(job.c.id.in_(ids)))
+    return {row.id: (row.cost_nano, row.cost_complete) for row in rows}
+
+
 def request_of(conn: sa.Connection, project_id: str, job_id: str) -> dict[str, Any] | None:
     """The stored request `{"input", "output_schema"}`, for a retry as a new job; None also for what a newer release
     stored in a format of its own.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from worker import clock
 from worker.deps import Deps
-from worker.domain.batch import BatchView, NewBatch
+from worker.domain.batch import FINAL, BatchView, NewBatch
 from worker.domain.file import BATCH
 from worker.services.submit import IdempotencyKey, KeyReused
 from worker.store import batches, files, idempotency
@@ -23,6 +23,10 @@ class BatchRequest:
     window_s: int
     metadata: Mapping[str, str] | None = None
     output_expires_s: int | None = None
+    priority: int = 0
+    max_cost_nano: int | None = None
+    retry_of: str | None = None
+    origin_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,10 @@ class Created:
 
     batch: BatchView
     replayed: bool = False
+
+
+class StillRunning(ValueError):
+    """Another batch of the same family runs: its lines would be asked twice."""
 
 
 class WrongPurpose(ValueError):
@@ -47,10 +55,10 @@ def create(
 ) -> Created:
     """The row is committed when this returns. A file that is not there is found by who validates, as at OpenAI.
 
-    Raises WrongPurpose, KeyReused, Unavailable (database away; nothing is stored).
+    Raises WrongPurpose, KeyReused, StillRunning (of a retry), Unavailable (database away; nothing is stored).
     """
-    if idempotent is not None and (earlier := _earlier(deps, project_id, idempotent)) is not None:
-        return earlier
+    if idempotent is not None and (made_before := earlier(deps, project_id, idempotent)) is not None:
+        return made_before
     new = NewBatch(
         id=clock.new_id("batch"),
         project_id=project_id,
@@ -61,6 +69,10 @@ def create(
         window_s=request.window_s,
         metadata=request.metadata,
         output_expires_s=request.output_expires_s,
+        priority=request.priority,
+        max_cost_nano=request.max_cost_nano,
+        retry_of=request.retry_of,
+        origin_id=request.origin_id,
     )
     try:
         with deps.database.write() as conn:
@@ -71,12 +83,16 @@ def create(
                 conn, project_id, idempotent.route, idempotent.key, idempotent.fingerprint, [new.id]
             ):
                 raise _TooLate  # noqa: TRY301 - it rolls the transaction back
+            if new.origin_id is not None:
+                for one in batches.family(conn, project_id, new.origin_id, lock=True):
+                    if one.status not in FINAL:
+                        raise StillRunning(f"batch {one.id} runs lines of the same file and is {one.status}")
             batches.insert(conn, new)
             made = batches.get(conn, project_id, new.id)
     except _TooLate:  # the same key in parallel: the other one made the batch
-        earlier = _earlier(deps, project_id, idempotent) if idempotent is not None else None
-        assert earlier is not None
-        return earlier
+        first = earlier(deps, project_id, idempotent) if idempotent is not None else None
+        assert first is not None
+        return first
     assert made is not None
     return Created(made)
 
@@ -92,7 +108,8 @@ class _TooLate(Exception):
     pass
 
 
-def _earlier(deps: Deps, project_id: str, idempotent: IdempotencyKey) -> Created | None:
+def earlier(deps: Deps, project_id: str, idempotent: IdempotencyKey) -> Created | None:
+    """What this key made before. Raises KeyReused."""
     with deps.database.read() as conn:
         known = idempotency.find(conn, project_id, idempotent.route, idempotent.key)
         if known is None:

@@ -11,10 +11,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from worker.domain.batch import LineError
-from worker.providers.catalog import UnknownModel
+from worker.providers.catalog import Catalog, UnknownModel
 from worker.services.batches.endpoints import ENDPOINTS, Endpoint
 from worker.services.openai import reading
 from worker.services.openai.faults import Fault, faults_of
+from worker.services.pricing import most_nano
 from worker.services.submit import JobRequest
 from worker.store.text import dumps
 
@@ -112,6 +113,11 @@ def read(raw: Raw, url: str, resolve: Callable[[tuple[str, ...]], object]) -> Li
     if errors or request is None:
         raise BadLine(errors)
     return Line(number, custom_id, request, getattr(asked, "encoding_format", None))
+
+
+def hold_nano(catalog: Catalog, line: Line, size: int) -> int:
+    """What a call for this line may cost, wherever it goes; `size` of the line in bytes. Raises Unpriced."""
+    return most_nano(catalog, catalog.resolve(line.request.models).targets, line.request, size)
 
 
 def custom_id_of(raw: Raw) -> str:

@@ -10,10 +10,13 @@ from typing import Final
 from worker import clock
 from worker.domain.batch import BatchStatus, Counts
 from worker.domain.job import NewJob
+from worker.providers.catalog import UnknownModel
 from worker.services.batches import lines as reading
 from worker.services.batches.desk import Desk, Lost, Turns
+from worker.services.batches.ledger import Ledger
 from worker.services.batches.lines import Line
-from worker.services.batches.validate import raw_lines
+from worker.services.batches.source import lines_of
+from worker.services.pricing import Unpriced
 from worker.store import batches, files, jobs, tallies
 from worker.store import lines as stored
 from worker.store.batches import Tended
@@ -23,43 +26,89 @@ PAGE: Final = 500  # larger ones hardly cost less, and SQLite lets nobody else w
 PAGE_BYTES: Final = 1024 * 1024
 AHEAD: Final = 50_000  # lines of a batch that are jobs and have not ended: at any speed we know, work for ten seconds
 AHEAD_S: Final = 0.5
+ROOM_S: Final = 0.2  # between two looks whether its bound of cost lets it go on
+
+_Held = tuple[Line, int | None]  # a line, and what it may cost
 
 
 def take_in(desk: Desk, batch: Tended) -> Turns:
-    """Until every line is a job. Raises Lost when it is no longer `in_progress`, or no longer ours."""
+    """Until every line is a job, or the batch is to rest. Raises Lost when it is no longer `in_progress`, or ours."""
     with desk.deps.database.read() as conn:
         file = files.input_of(conn, batch.input_file_id)
-    page: list[Line] = []
+    ledger = Ledger.of(desk, batch)
+    page: list[_Held] = []
     size = 0
     at = batch
-    for raw in raw_lines(desk.deps, file):
+    for raw in lines_of(desk.deps, batch, file):
         if raw[0] <= at.taken_line:
             continue
-        page.append(reading.read(raw, batch.endpoint, _any))
-        size += len(raw[1] or b"")
+        line = reading.read(raw, batch.endpoint, _any)
+        length = len(raw[1] or b"")
+        hold = None
+        if ledger is not None:
+            hold = _hold(desk, line, length)
+            if not ledger.room_for(hold):
+                if page:
+                    at = _store(desk, at, page)
+                    page, size = [], 0
+                yield from _room(desk, at, ledger, hold)
+                at = _look(desk, batch.id)
+                if _must_rest(at):
+                    return
+            ledger.hold(hold)
+        page.append((line, hold))
+        size += length
         if len(page) >= (PAGE if at.taken else FIRST) or size >= PAGE_BYTES:
             at = _store(desk, at, page)
             page, size = [], 0
             yield 0.0
-            while at.remaining_s > 0 and _far_ahead(desk, at):
+            while not _must_rest(at) and _far_ahead(desk, at):
                 yield AHEAD_S
                 at = _look(desk, batch.id)
-            if at.remaining_s <= 0:
+            if _must_rest(at):
                 return
     if page:
         _store(desk, at, page)
 
 
-def _store(desk: Desk, at: Tended, page: Sequence[Line]) -> Tended:
+def _must_rest(at: Tended) -> bool:
+    return at.paused or at.parked or at.remaining_s <= 0
+
+
+def _hold(desk: Desk, line: Line, size: int) -> int:
+    """What the line may cost. A name or a price that has gone since it was judged holds nothing: it is not called."""
+    try:
+        return reading.hold_nano(desk.deps.catalog, line, size)
+    except (UnknownModel, Unpriced):
+        return 0
+
+
+def _room(desk: Desk, at: Tended, ledger: Ledger, nano: int) -> Turns:
+    """Until lines have ended that were cheaper than they might have been. When there is none left, the batch stops."""
+    while not ledger.room_for(nano):
+        if ledger.idle:
+            with desk.deps.database.write() as conn:
+                batches.overspent(conn, at.id, desk.owner)
+            raise Lost
+        yield ROOM_S
+        at = _look(desk, at.id)
+        if _must_rest(at):
+            return
+        ledger.catch_up()
+
+
+def _store(desk: Desk, at: Tended, page: Sequence[_Held]) -> Tended:
     """The batch after it. Raises Lost: then nothing of the page is stored."""
-    new = [_job(at, line) for line in page]
-    last = page[-1].number
+    new = [_job(at, line) for line, _ in page]
+    last = page[-1][0].number
     with desk.deps.database.write() as conn:
         if not batches.took(conn, at.id, desk.owner, after=at.taken_line, line=last, n=len(page)):
             raise Lost
         jobs.insert(conn, new)
-        ids = zip(page, new, strict=True)
-        stored.insert(conn, at.id, [stored.Line(x.number, job.id, x.custom_id, x.encoding) for x, job in ids])
+        rows = zip(page, new, strict=True)
+        stored.insert(
+            conn, at.id, [stored.Line(x.number, job.id, x.custom_id, x.encoding, hold) for (x, hold), job in rows]
+        )
     desk.wake()
     return _look(desk, at.id)
 
@@ -97,6 +146,7 @@ def _job(batch: Tended, line: Line) -> NewJob:
         input=request.input,
         output_schema=request.output_schema,
         metadata=request.metadata,
+        priority=batch.priority,
         deadline_s=deadline_s if request.deadline_s is None else min(deadline_s, request.deadline_s),
         batch_id=batch.id,
         max_cost_nano=request.max_cost_nano,

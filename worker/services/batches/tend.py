@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.domain.batch import BatchStatus
 from worker.services.batches.desk import Desk, Lost, Turns
+from worker.services.batches.pause import rest
 from worker.services.batches.take_in import take_in
 from worker.services.batches.validate import validate
 from worker.services.batches.watch import stop, watch
@@ -20,6 +21,8 @@ def tend(desk: Desk, batch_id: str) -> Turns:
             match batch.status:
                 case BatchStatus.VALIDATING:
                     yield from validate(desk, batch)
+                case BatchStatus.IN_PROGRESS if (batch.paused or batch.parked) and batch.remaining_s > 0:
+                    yield from rest(desk, batch)
                 case BatchStatus.IN_PROGRESS if batch.taken < batch.total and batch.remaining_s > 0:
                     yield from take_in(desk, batch)
                 case BatchStatus.IN_PROGRESS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from worker import clock, events
@@ -11,10 +11,11 @@ from worker.deps import Deps
 from worker.domain.answer import Json
 from worker.domain.batch import BatchStatus, LineError
 from worker.domain.file import FileView
-from worker.services import files as content_of
 from worker.services.batches import lines
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.lines import BadLine, Raw
+from worker.services.batches.source import lines_of
+from worker.services.pricing import Unpriced
 from worker.store import batches, files
 from worker.store.batches import Tended
 
@@ -52,12 +53,12 @@ def validate(desk: Desk, batch: Tended) -> Turns:
         seen: set[bytes] = set()
         most = desk.deps.settings.max_batch_lines
         turn_s = look_s = clock.monotonic_s()
-        for raw in raw_lines(desk.deps, file):
+        for raw in lines_of(desk.deps, batch, file):
             total += 1
             if total > most:
                 findings.add([LineError("too_many_tasks", f"The file has more than {most} requests.")])
                 break
-            findings.add(_judge(desk.deps, raw, batch.endpoint, seen, models))
+            findings.add(_judge(desk.deps, raw, batch, seen, models))
             now_s = clock.monotonic_s()
             if now_s - turn_s >= TURN_S:
                 yield 0.0
@@ -80,18 +81,14 @@ def validate(desk: Desk, batch: Tended) -> Turns:
         events.emit("batch.refused", batch_id=batch.id, errors=findings.count, first=findings.first[0].code)
 
 
-def raw_lines(deps: Deps, file: FileView) -> Iterator[Raw]:
-    return lines.cut(content_of.content(deps.database, file), deps.settings.max_body_bytes)
-
-
 def _input(deps: Deps, batch: Tended) -> FileView | None:
     with deps.database.read() as conn:
         return files.get(conn, batch.project_id, batch.input_file_id)
 
 
-def _judge(deps: Deps, raw: Raw, url: str, seen: set[bytes], models: set[str]) -> list[LineError]:
+def _judge(deps: Deps, raw: Raw, batch: Tended, seen: set[bytes], models: set[str]) -> list[LineError]:
     try:
-        line = lines.read(raw, url, deps.catalog.resolve)
+        line = lines.read(raw, batch.endpoint, deps.catalog.resolve)
     except BadLine as exc:
         return exc.errors
     # 96 bits of each name: a million take 80 MB, and two that differ are never taken for one.
@@ -100,6 +97,12 @@ def _judge(deps: Deps, raw: Raw, url: str, seen: set[bytes], models: set[str]) -
         message = "This custom_id was used in an earlier line; each must be used once."
         return [LineError("duplicate_custom_id", message, "custom_id", line.number)]
     seen.add(mark)
+    if batch.max_cost_nano is not None:
+        try:
+            lines.hold_nano(deps.catalog, line, len(raw[1] or b""))
+        except Unpriced as exc:
+            message = f"This batch has a max_cost, and the price of {exc.target} is not known."
+            return [LineError("invalid_request", message, "body.model", line.number)]
     if len(models) < 2:
         models.add(line.request.models[0])
     return []

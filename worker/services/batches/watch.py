@@ -17,7 +17,7 @@ PATIENCE_S: Final = 600.0  # after a cancel, open calls may answer this long
 
 
 def watch(desk: Desk, batch: Tended) -> Turns:
-    """Until no line is open; then in_progress -> finalizing. Raises Lost when somebody stops it meanwhile."""
+    """Until no line is open; then in_progress -> finalizing. Raises Lost when somebody stops or pauses it meanwhile."""
     pause = FASTEST_S
     while batch.remaining_s > 0:
         if _ended(desk, batch):
@@ -25,7 +25,7 @@ def watch(desk: Desk, batch: Tended) -> Turns:
         yield min(pause, max(FASTEST_S, batch.remaining_s))
         pause = min(SLOWEST_S, pause * 1.1)
         batch = desk.look(batch.id)
-        if batch.status is not BatchStatus.IN_PROGRESS:
+        if batch.status is not BatchStatus.IN_PROGRESS or batch.paused or batch.parked:
             raise Lost
     yield from stop(desk, batch)
     with desk.deps.database.write() as conn:

@@ -7,39 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import Final
 
 from worker import events
-from worker.domain.answer import Json
 from worker.domain.batch import BatchStatus
-from worker.domain.failure import FailureKind
 from worker.domain.file import BATCH_OUTPUT, PART_BYTES
 from worker.domain.job import JobView
 from worker.domain.money import Usage
-from worker.domain.state import JobStatus
 from worker.services.batches import lines as reading
 from worker.services.batches.desk import Desk, Lost, Turns
-from worker.services.batches.endpoints import ENDPOINTS
-from worker.services.batches.validate import raw_lines
+from worker.services.batches.outcome import Setting, name_of, not_run, outcome
+from worker.services.batches.source import lines_of
 from worker.services.files import compressed, new_id
-from worker.services.openai.failures import WIRE
 from worker.store import batches, files, views
 from worker.store import lines as stored
 from worker.store.batches import Tended, Written
-from worker.store.text import dumps
 
 LOOKED_AT: Final = 1_000
 PAGE_BYTES: Final = 4 * 1024 * 1024
-_SLACK: Final = timedelta(seconds=1)
-
-NOT_RUN: Final[dict[str, Json]] = {
-    "batch_expired": "This request could not be executed before the completion window expired.",
-    "batch_cancelled": "This request was not executed because the batch was cancelled.",
-    "request_expired": "This request could not be executed before its own deadline.",
-    "request_cancelled": "This request was cancelled on its own.",
-    "batch_failed": "The result of this request is no longer kept.",
-}
 
 
 @dataclass(slots=True)
@@ -53,6 +38,8 @@ class _Page:
     failed: int = 0
     expired: int = 0
     usage: Usage = field(default_factory=Usage)
+    cost_nano: int = 0
+    unpriced: int = 0
 
 
 def write(desk: Desk, batch: Tended) -> Turns:
@@ -78,6 +65,7 @@ def _drafted(desk: Desk, batch: Tended) -> Tended:
 
 def _pages(desk: Desk, batch: Tended) -> Iterator[_Page]:
     at = batch.written_line
+    of = Setting(batch.endpoint, batch.expires_at, batch.status is BatchStatus.CANCELLING)
     while at < batch.taken_line:
         with desk.deps.database.read() as conn:
             ahead = stored.upcoming(conn, batch.id, at, LOOKED_AT)
@@ -85,7 +73,7 @@ def _pages(desk: Desk, batch: Tended) -> Iterator[_Page]:
             jobs = views.many(conn, batch.project_id, [line.job_id for line in coming])
         page = _Page(coming[-1].number)
         for line in coming:
-            _add(page, batch, line, jobs[line.job_id])
+            _add(page, of, line, jobs[line.job_id])
         yield page
         at = page.line
     if batch.taken < batch.total:
@@ -107,11 +95,13 @@ def _never_taken(desk: Desk, batch: Tended, at: int) -> Iterator[_Page]:
     with desk.deps.database.read() as conn:
         file = files.input_of(conn, batch.input_file_id)
     code = "batch_cancelled" if batch.status is BatchStatus.CANCELLING else "batch_expired"
+    if batch.stopped_for == batches.MAX_COST:
+        code = "max_cost_reached"
     page = _Page(at)
-    for raw in raw_lines(desk.deps, file):
+    for raw in lines_of(desk.deps, batch, file):
         if raw[0] <= at:
             continue
-        page.error += _not_run(f"{batch.id.removeprefix('batch_')}_{raw[0]}", reading.custom_id_of(raw), code)
+        page.error += not_run(name_of(batch.id, raw[0]), reading.custom_id_of(raw), code).encode()
         page.line = raw[0]
         page.expired += code == "batch_expired"
         if len(page.error) >= PART_BYTES:
@@ -134,6 +124,8 @@ def _store(desk: Desk, batch: Tended, page: _Page) -> Tended:
         before.failed + page.failed,
         before.expired + page.expired,
         before.usage + page.usage,
+        before.cost_nano + page.cost_nano,
+        before.unpriced + page.unpriced,
     )
     assert batch.output_file_id is not None
     assert batch.error_file_id is not None
@@ -192,40 +184,15 @@ def _finish(desk: Desk, batch: Tended) -> None:
     )
 
 
-# -- lines -------------------------------------------------------------------------------------------------------
-
-
-def _add(page: _Page, batch: Tended, line: stored.Line, job: JobView) -> None:
-    name = job.id.removeprefix("job_")
+def _add(page: _Page, of: Setting, line: stored.Line, job: JobView) -> None:
     page.usage += job.usage
-    match job.status:
-        case JobStatus.COMPLETED if job.result is not None:
-            body = ENDPOINTS[batch.endpoint].answer(job, line.encoding)
-            page.output += _answered(name, line.custom_id, 200, body)
-            page.completed += 1
-        case JobStatus.FAILED if job.error is not None:
-            status, kind, code = WIRE[FailureKind(job.error["kind"])]
-            error = {"message": job.error["message"] or job.error["kind"], "type": kind, "param": None, "code": code}
-            page.error += _answered(name, line.custom_id, status, {"error": error})
-            page.failed += 1
-        case JobStatus.CANCELLED:
-            stopped = batch.status is BatchStatus.CANCELLING
-            page.error += _not_run(name, line.custom_id, "batch_cancelled" if stopped else "request_cancelled")
-        case JobStatus.EXPIRED:
-            # With the window, to which its deadline was set; else by a deadline of its own.
-            over = job.deadline_at is None or job.deadline_at >= batch.expires_at - _SLACK
-            page.error += _not_run(name, line.custom_id, "batch_expired" if over else "request_expired")
-            page.expired += over
-        case _:
-            page.error += _not_run(name, line.custom_id, "batch_failed")
-            page.failed += 1
-
-
-def _answered(name: str, custom_id: str, status: int, body: Json) -> bytes:
-    response = f'{{"status_code":{status},"request_id":"req_{name}","body":{dumps(body)}}}'
-    return f'{{"id":"batch_req_{name}","custom_id":{custom_id},"response":{response},"error":null}}\n'.encode()
-
-
-def _not_run(name: str, custom_id: str, code: str) -> bytes:
-    error = dumps({"code": code, "message": NOT_RUN[code]})
-    return f'{{"id":"batch_req_{name}","custom_id":{custom_id},"response":null,"error":{error}}}\n'.encode()
+    page.cost_nano += job.cost_nano or 0
+    page.unpriced += not job.cost_complete
+    sort, text = outcome(of, line, job)
+    if sort == "completed":
+        page.output += text.encode()
+    else:
+        page.error += text.encode()
+    page.completed += sort == "completed"
+    page.failed += sort == "failed"
+    page.expired += sort == "expired"

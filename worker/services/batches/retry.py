@@ -1,0 +1,59 @@
+"""Run the lines of a batch again that nobody has answered, as a new batch that names the old one.
+
+A file may be retried again and again: a line that any run of it has answered is not asked a second time.
+"""
+
+from __future__ import annotations
+
+from worker.deps import Deps
+from worker.domain.batch import FINAL, BatchStatus, BatchView
+from worker.services.batches.create import BatchRequest, Created, create, earlier
+from worker.services.batches.source import answered
+from worker.services.submit import IdempotencyKey
+from worker.store import batches, files
+
+
+class NotRetriable(ValueError):
+    """It still runs, nothing of it is left to run, or what it would need is no longer kept."""
+
+
+def retry(
+    deps: Deps,
+    batch: BatchView,
+    idempotent: IdempotencyKey | None = None,
+    *,
+    window_s: int,
+    max_cost_nano: int | None = None,
+    key_id: str | None = None,
+) -> Created:
+    """`window_s` as the batch's, in seconds; `max_cost_nano` None: as the batch's.
+
+    Raises NotRetriable, KeyReused, Unavailable.
+    """
+    if idempotent is not None and (made := earlier(deps, batch.project_id, idempotent)) is not None:
+        return made
+    if batch.status not in FINAL:
+        raise NotRetriable(f"batch {batch.id} is {batch.status}; only one that has ended can be retried")
+    if batch.status is BatchStatus.FAILED:
+        raise NotRetriable(f"the file of batch {batch.id} is faulty; mend it and send it anew")
+    origin_id = batch.origin_id or batch.id
+    with deps.database.read() as conn:
+        family = batches.family(conn, batch.project_id, origin_id)
+        file = files.get(conn, batch.project_id, batch.input_file_id)
+    if file is None or any(one.forgotten for one in family):
+        raise NotRetriable(f"the requests of batch {batch.id} are no longer kept")
+    if answered(deps, batch.project_id, origin_id).count >= family[0].counts.total:
+        raise NotRetriable(f"every line of batch {batch.id} has been answered")
+    request = BatchRequest(
+        endpoint=batch.endpoint,
+        input_file_id=batch.input_file_id,
+        window=batch.window,
+        window_s=window_s,
+        metadata=batch.metadata,
+        output_expires_s=batch.output_expires_s,
+        priority=batch.priority,
+        max_cost_nano=batch.max_cost_nano if max_cost_nano is None else max_cost_nano,
+        retry_of=batch.id,
+        origin_id=origin_id,
+    )
+    return create(deps, batch.project_id, request, idempotent, key_id=key_id)
