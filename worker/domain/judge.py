@@ -19,7 +19,7 @@ class Docket:
 
 
 def docket(spec: AnswerSpec, ballots: Sequence[Ballot], draw: float) -> Docket:
-    """`draw` in 0..1; with the same draw and ballots the same order, so that a judge can be asked again after a crash."""
+    """`draw` in 0..1; the same draw and ballots give the same order, so that a ruling can be read after a crash."""
     raise NotImplementedError
 
 

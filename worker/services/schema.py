@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from worker.domain.schema import BadSchema as BadSchema
-from worker.domain.schema import check as check
-from worker.domain.schema import mismatch
+from worker.domain.schema import BadSchema, check, mismatch
 from worker.providers.json_text import answer_json
+
+__all__ = ["BadSchema", "check", "fits"]
 
 
 def fits(schema: Mapping[str, Any], text: str | None) -> tuple[Any, str | None]:
