@@ -17,7 +17,7 @@ class Control:
         self.why: Why | None = None
         self.task: asyncio.Task[None] | None = None
         self._asked: asyncio.Event | None = None
-        self._queueing: asyncio.Future[Literal[True]] | None = None
+        self._queueing: set[asyncio.Future[Literal[True]]] = set()  # several calls of a job may wait at once
 
     def stop(self, why: Why) -> None:
         """A cancel outweighs a drain: there is nothing to be given back then."""
@@ -25,8 +25,8 @@ class Control:
             self.why = why
             if self._asked is not None:
                 self._asked.set()
-            if self._queueing is not None:
-                self._queueing.cancel()
+            for queueing in self._queueing:
+                queueing.cancel()
 
     def asked(self) -> bool:
         """Whether the job was asked to stop by now."""
@@ -55,7 +55,8 @@ class Control:
             return await place.acquire()
         if self.why is not None:
             return False
-        queueing = self._queueing = asyncio.ensure_future(place.acquire())
+        queueing = asyncio.ensure_future(place.acquire())
+        self._queueing.add(queueing)
         try:
             await asyncio.wait([queueing], timeout=seconds)
         except asyncio.CancelledError:
@@ -63,6 +64,6 @@ class Control:
                 place.release()
             raise
         finally:
-            self._queueing = None
+            self._queueing.discard(queueing)
             queueing.cancel()
         return queueing.done() and not queueing.cancelled()

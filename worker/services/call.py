@@ -58,13 +58,22 @@ def written(course: Course, ask: Ask) -> Letter | None:
     spec = catalog.providers[ask.target.provider]
     wire = FORMATS[spec.format]
     request = course.request if not ask.repair else with_repair(course)
-    call = Call(course.job.kind, spec.base_url, ask.target.model, request, course.schema)
+    call = Call(course.kind, spec.base_url, ask.target.model, request, course.schema)
+    if course.seat is not None and "schema" not in ask.target.takes:
+        call = replace(call, output_schema=None)  # the words of a panel's request say how to answer, too
     secret = catalog.secret(spec.name, ask.key.name) if ask.key is not None else None
     try:
-        return Letter(ask, call, wire, wire.build_request(call, secret), estimate(course, ask))
+        try:
+            built = wire.build_request(call, secret)
+        except Unfit:
+            if course.seat is None or call.output_schema is None:
+                raise
+            call = replace(call, output_schema=None)
+            built = wire.build_request(call, secret)
     except Unfit as exc:
         course.walk.unfit(ask.target.name, str(exc))
         return None
+    return Letter(ask, call, wire, built, estimate(course, ask))
 
 
 def enter(course: Course, letter: Letter) -> None:
@@ -97,6 +106,7 @@ def begun(course: Course, letter: Letter) -> tuple[AttemptRow, asyncio.Future[bo
         provider=target.provider,
         model=target.model,
         key_name=key.name if key is not None else None,
+        member=course.seat.member if course.seat is not None else None,
         held_nano=letter.estimate_nano,
     )
     rows, course.skips = [*course.skips, row], []
@@ -160,8 +170,10 @@ def given_up(course: Course, sent: Sent, kind: FailureKind, reason: str) -> None
 
 
 def hung_up(course: Course, sent: Sent) -> None:
-    """Given up because the job was cancelled, or at the end of a drain."""
-    if course.control.why == "draining":
+    """Given up because the job was cancelled, at the end of a drain, or because a panel needs it no more."""
+    if course.seat is not None and course.seat.dropped is not None:
+        given_up(course, sent, FailureKind.CANCELLED, course.seat.dropped)
+    elif course.control.why == "draining":
         given_up(course, sent, FailureKind.INTERRUPTED, "the worker stopped before the answer came")
     else:
         given_up(course, sent, FailureKind.CANCELLED, "hung up: the job was cancelled")

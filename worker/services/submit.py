@@ -11,7 +11,7 @@ from typing import Any
 
 from worker import clock, events
 from worker.deps import Deps
-from worker.domain.answer import Json, Kind
+from worker.domain.answer import JobKind, Json
 from worker.domain.failure import Lane
 from worker.domain.job import NewJob, OnInterruption
 from worker.store import idempotency, jobs
@@ -21,7 +21,7 @@ from worker.store import idempotency, jobs
 class JobRequest:
     """A job as asked for, validated in form."""
 
-    kind: Kind
+    kind: JobKind
     models: tuple[str, ...]
     input: Mapping[str, Json]
     lane: Lane = Lane.INTERACTIVE

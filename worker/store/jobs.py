@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from worker.domain.answer import Failure
 from worker.domain.failure import RETRYABLE, FailureKind, Lane
 from worker.domain.fairness import shares
-from worker.domain.job import FORMAT, STARTS_MAX, Claimed, Ending, NewJob, Return
+from worker.domain.job import FORMAT, STARTS_MAX, Claimed, Ending, NewJob, Return, format_of
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
 from worker.store import budgets
@@ -43,6 +43,7 @@ _NEW = Rows(
     key_id=sa.Text,
     body=sa.Text,
     metadata=sa.Text,
+    format=sa.Integer,
 )
 
 
@@ -68,6 +69,7 @@ def insert(conn: sa.Connection, jobs: Sequence[NewJob]) -> None:
                 j.key_id,
                 dumps({"input": j.input, "output_schema": j.output_schema}),
                 dumps(dict(j.metadata)),
+                format_of(j.kind),
             )
             for j in jobs
         ],
@@ -103,7 +105,7 @@ def _insert(dialect: str) -> tuple[sa.Insert, sa.Insert]:
         "retry_of": v.c.retry_of,
         "max_cost_nano": v.c.max_cost_nano,
         "key_id": v.c.key_id,
-        "format": sa.literal(FORMAT),
+        "format": v.c.format,
     }
     return (
         job.insert().from_select(list(into_job), sa.select(*into_job.values())),
