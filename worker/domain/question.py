@@ -150,6 +150,10 @@ def folded(text: str) -> str:
     return _nfc(" ".join(_nfc(text).casefold().split()))
 
 
+def unaccented(text: str) -> str:
+    return _nfc("".join(sign for sign in unicodedata.normalize("NFD", text) if not unicodedata.combining(sign)))
+
+
 def _nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
