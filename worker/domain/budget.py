@@ -72,25 +72,37 @@ class Purse:
 
     max_cost_nano  over all its calls; None: it is only the key that has a budget
     spent_nano     so far, over all its claims
+    held_nano      for its calls that are open: a panel has several
     """
 
     max_cost_nano: int | None
     spent_nano: int = 0
+    held_nano: int = 0
 
     @classmethod
     def after(cls, max_cost_nano: int | None, calls: Iterable[AttemptRow]) -> Purse:
         return cls(max_cost_nano, sum(charged(row) for row in calls))
 
+    def hold(self, row: AttemptRow) -> None:
+        """A call is about to be made."""
+        self.held_nano += row.held_nano or 0
+
+    def release(self, row: AttemptRow) -> None:
+        """It is not made after all."""
+        self.held_nano -= row.held_nano or 0
+
     def pay(self, row: AttemptRow) -> None:
-        """A call is over."""
+        """A call that was held for is over."""
+        self.release(row)
         self.spent_nano += charged(row)
 
     def refusal(self, target: str, estimate_nano: int) -> Failure | None:
         """Why a call of this target must not be made; None: it may."""
-        if self.max_cost_nano is None or self.spent_nano + estimate_nano <= self.max_cost_nano:
+        if self.max_cost_nano is None or self.spent_nano + self.held_nano + estimate_nano <= self.max_cost_nano:
             return None
+        held = f", {in_dollars(self.held_nano)} is held for open calls" if self.held_nano else ""
         message = (
-            f"max_cost is {in_dollars(self.max_cost_nano)}: {in_dollars(self.spent_nano)} is spent, "
+            f"max_cost is {in_dollars(self.max_cost_nano)}: {in_dollars(self.spent_nano)} is spent{held}, "
             f"and a call of {target} may cost {in_dollars(estimate_nano)}"
         )
         return Failure(FailureKind.BUDGET, message)

@@ -106,9 +106,11 @@ def begun(course: Course, letter: Letter) -> tuple[AttemptRow, asyncio.Future[bo
         provider=target.provider,
         model=target.model,
         key_name=key.name if key is not None else None,
-        member=course.seat.member if course.seat is not None else None,
+        member=course.seat.asks(target) if course.seat is not None else None,
         held_nano=letter.estimate_nano,
     )
+    if course.purse is not None:
+        course.purse.hold(row)
     rows, course.skips = [*course.skips, row], []
     close, course.done = course.done, []
     entry = Entry(job.id, job.claim_id, begin=rows, close=close, budget_key=job.budget_key)
@@ -155,8 +157,17 @@ def landed(course: Course, sent: Sent, outcome: Outcome, reply: Reply | None, *,
         course.walk.failed(row.target, row.key_name, outcome, at_s=clock.now().timestamp(), draw=clock.draw())
 
 
+def refused(course: Course, row: AttemptRow) -> None:
+    """The call was not marked, and is not made."""
+    course.rows -= 1
+    if course.purse is not None:
+        course.purse.release(row)
+
+
 def unsent(course: Course, row: AttemptRow) -> None:
     """The call was marked and not made: the row says so."""
+    if course.purse is not None:
+        course.purse.release(row)
     course.done.append(replace(row, state=AttemptState.CANCELLED, reason="stopped before the request left"))
 
 
@@ -165,6 +176,8 @@ def given_up(course: Course, sent: Sent, kind: FailureKind, reason: str) -> None
     course.cost_complete = False
     total_s = clock.monotonic_s() - sent.at_s
     row = replace(sent.row, state=AttemptState.CANCELLED, kind=kind, reason=reason, total_s=total_s)
+    if course.purse is not None:
+        course.purse.pay(row)
     course.done.append(row)
     _log(course.job, row)
 

@@ -58,8 +58,13 @@ class Seat(Protocol):
     dropped  why its open call is hung up on while the job goes on; None: it is not
     """
 
-    member: str
     dropped: str | None
+
+    @property
+    def member(self) -> str: ...
+
+    def asks(self, target: Target) -> str:
+        """A call of this target is about to be made. The member's name."""
 
     def taken(self, target: Target) -> Closed | None:
         """Why this target is not for this member; None: it is."""

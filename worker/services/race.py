@@ -25,6 +25,7 @@ from worker.services.call import (
     landed,
     leave,
     lost_to,
+    refused,
     send,
     unsent,
     won,
@@ -123,10 +124,8 @@ async def _second(course: Course, first: Sent) -> Sent | None:
     if letter is None:
         return None
     target = letter.ask.target
-    if course.purse is not None:  # both are open until one has ended
-        both = (first.letter.estimate_nano or 0) + (letter.estimate_nano or 0)
-        if course.purse.refusal(target.name, both) is not None:
-            return None
+    if course.purse is not None and course.purse.refusal(target.name, letter.estimate_nano or 0) is not None:
+        return None  # both are open until one has ended
     place = course.bench.gate.place(target)
     if place is not None:
         if place.locked():
@@ -149,7 +148,7 @@ async def _second(course: Course, first: Sent) -> Sent | None:
         if sent is None:
             leave(course, letter, place, None)
     if sent is None:
-        course.rows -= 1
+        refused(course, row)
     return sent
 
 

@@ -21,7 +21,21 @@ from worker.domain.walk import Ask, Park, Stop
 from worker.engine.control import Control
 from worker.engine.engine import Held
 from worker.engine.writer import Entry, OverBudget
-from worker.services.call import Letter, Sent, Won, begun, enter, hung_up, landed, leave, send, unsent, won, written
+from worker.services.call import (
+    Letter,
+    Sent,
+    Won,
+    begun,
+    enter,
+    hung_up,
+    landed,
+    leave,
+    refused,
+    send,
+    unsent,
+    won,
+    written,
+)
 from worker.services.course import (
     DUE_S,
     Bench,
@@ -161,13 +175,13 @@ async def _mark(course: Course, letter: Letter) -> AttemptRow | Ending | Return:
     try:
         held = await asyncio.shield(mark)
     except OverBudget as exc:
-        course.rows -= 1
+        refused(course, row)
         return Ending(JobStatus.FAILED, error=exc.failure)
     except asyncio.CancelledError:  # hung up before the bytes left; the mark is on its way all the same
         course.marking = (row, mark)
         raise
     if not held:
-        course.rows -= 1
+        refused(course, row)
         # The claim is lost, or somebody asked to stop between two calls: settle finds out which.
         return Return()
     course.calls += 1
@@ -215,6 +229,6 @@ async def settle(courses: Sequence[Course], to: Ending | Return) -> None:
         events.emit("claim.lost", level="warning", job_id=job.id, claim_id=job.claim_id)
 
 
-async def settle_bare(bench: Bench, job: Claimed, ending: Ending) -> None:
-    entry = Entry(job.id, job.claim_id, settle=Settle(job.id, job.claim_id, ending))
+async def settle_bare(bench: Bench, job: Claimed, to: Ending | Return) -> None:
+    entry = Entry(job.id, job.claim_id, settle=Settle(job.id, job.claim_id, to))
     await bench.engine.writer.write(entry, urgent=bench.engine.urgent(job.lane))

@@ -13,7 +13,8 @@ from typing import Final
 
 from worker import clock, events
 from worker.deps import Deps
-from worker.engine.engine import Engine, Run
+from worker.engine.control import Control
+from worker.engine.engine import Engine, Held, Run
 from worker.limits.gate import Gate, Rates
 from worker.providers.formats import SLEEPING
 from worker.providers.transport import Transport
@@ -21,6 +22,7 @@ from worker.services import sweep as sweeping
 from worker.services import watchdog
 from worker.services.course import Bench
 from worker.services.pauses import LOOK_S, PauseWatch
+from worker.services.predict import predict
 from worker.services.run import run
 from worker.services.watchdog import Watchdog
 from worker.store import jobs, notices, workers
@@ -138,7 +140,11 @@ class Worker:
         self._pauses.connect(self._gate)
         transport = Transport()
         bench = Bench(engine, catalog, self._gate, transport, self._settings.max_answer_bytes)
-        return lambda held, control: run(bench, held, control), transport.aclose
+
+        def start(held: Held, control: Control) -> Awaitable[None]:
+            return (predict if held.job.kind == "prediction" else run)(bench, held, control)
+
+        return start, transport.aclose
 
     def _every(self, seconds: float, work: Callable[[], None], called: threading.Event | None) -> None:
         """Work each so many seconds, and when it is called; until the end of the drain."""
