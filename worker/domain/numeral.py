@@ -8,7 +8,7 @@ import unicodedata
 from decimal import Decimal
 from typing import Final, Literal
 
-GREATEST: Final = 1e300
+GREATEST: Final = 1e100
 _EXACT: Final = 1e21  # from here on whole numbers are kept as floats
 _NUMERAL: Final = re.compile(r"([+-]?) ?([0-9][0-9 .,'_]*|[.,][0-9]+)(e[+-]?[0-9]{1,3})?", re.ASCII | re.IGNORECASE)
 _SEPARATOR: Final = re.compile(r"([ .,'_])")
