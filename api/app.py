@@ -18,11 +18,12 @@ from api.routes.job_events import job_events
 from api.routes.jobs import jobs
 from api.routes.operation import operation
 from api.routes.pauses import pausing
+from api.routes.predictions import predictions
 from api.routes.queue import queue
 from api.routes.usage import usage
 from worker.deps import Deps
 
-_WORK: Final = tuple(chain(jobs, job_events, chat, completar, operation, pausing, queue, usage))
+_WORK: Final = tuple(chain(jobs, job_events, predictions, chat, completar, operation, pausing, queue, usage))
 OPERATIONS: Final[tuple[Operation, ...]] = (*_WORK, *documentation(_WORK))
 
 # Where OpenAI's clients look, whether or not there is anything: they read errors of one shape only.

@@ -18,7 +18,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from worker import events
 from worker.domain.answer import Json
 from worker.domain.failure import FailureKind
+from worker.domain.question import BadQuestion
 from worker.providers.catalog import UnknownModel
+from worker.services.outcomes import NoResult
 from worker.services.retry import NotRetriable
 from worker.services.schema import BadSchema
 from worker.services.submit import KeyReused
@@ -277,7 +279,9 @@ def of(exc: BaseException, request_id: str) -> Problem:
             return Problem(QUEUE_FULL, detail, headers=headers, members=members)
         case BadSchema():
             return invalid(Fault("output_schema", str(exc).removeprefix("output_schema "), "Send a JSON Schema."))
-        case NotRetriable():
+        case BadQuestion():
+            return invalid(Fault(exc.field, exc.says, exc.remedy))
+        case NoResult() | NotRetriable():
             return Problem(CONFLICT, str(exc), headers={"x-should-retry": "false"})
         case Unavailable():
             events.emit("request.unavailable", level="warning", request_id=request_id, reason=str(exc))

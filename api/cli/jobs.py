@@ -14,11 +14,11 @@ from api.cli.fault import CliFault, Exit
 from api.cli.screen import Screen, money, seconds
 from api.cli.server import server
 from worker import clock
-from worker.domain.answer import Kind
+from worker.domain.answer import JobKind
 from worker.domain.failure import Lane
 from worker.domain.state import FINAL, JobStatus
 
-_KINDS: tuple[Kind, ...] = ("completion", "embedding")
+_KINDS: tuple[JobKind, ...] = ("completion", "embedding", "prediction")
 
 
 @click.group(cls=Group)

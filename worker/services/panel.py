@@ -14,7 +14,8 @@ from typing import Final
 from worker.domain import judging
 from worker.domain.answer import Failure, Json
 from worker.domain.budget import Purse, maybe_billed
-from worker.domain.consensus import Ballot, Member, Ruling, Verdict, decide
+from worker.domain.consensus import Ballot, Member, Ruling, Verdict
+from worker.domain.decision import decide
 from worker.domain.failure import RETRYABLE, FailureKind
 from worker.domain.job import AttemptRow, Claimed, Ending
 from worker.domain.money import NANO, added

@@ -13,7 +13,8 @@ from typing import Final
 
 from worker import clock
 from worker.domain.answer import Failure
-from worker.domain.consensus import closed, needs_judge
+from worker.domain.closing import closed
+from worker.domain.decision import needs_judge
 from worker.domain.failure import FailureKind
 from worker.domain.job import Ending, Return
 from worker.domain.pause import MOST_SCOPES, ids_in

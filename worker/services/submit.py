@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from worker import clock, events
@@ -14,6 +14,8 @@ from worker.deps import Deps
 from worker.domain.answer import JobKind, Json
 from worker.domain.failure import Lane
 from worker.domain.job import NewJob, OnInterruption
+from worker.domain.panel import read_panel
+from worker.services.outcomes import learned
 from worker.store import idempotency, jobs
 
 
@@ -79,6 +81,7 @@ def submit(
         earlier = _earlier(deps, project_id, idempotent)
         if earlier is not None:
             return earlier
+    requests = [_weighed(deps, project_id, request) for request in requests]
     deps.intake.admit(project_id, Counter(request.lane for request in requests))
     new = [_new_job(deps, project_id, key_id, request) for request in requests]
     ids = tuple(job.id for job in new)
@@ -106,6 +109,14 @@ def hint(deps: Deps, interactive: Sequence[str], lanes: set[Lane]) -> None:
             deps.hints.lane(Lane.BATCH)
     except Exception as exc:  # noqa: BLE001 - the broker's troubles are never the caller's
         events.emit("hint.lost", level="warning", error=type(exc).__name__)
+
+
+def _weighed(deps: Deps, project_id: str, request: JobRequest) -> JobRequest:
+    """Weights that are learned are those of the day the question is put: a prediction is judged by one scale."""
+    if request.kind != "prediction" or request.input["consensus"]["weights"] != "learned":
+        return request
+    panel = read_panel(request.input)
+    return replace(request, input=replace(panel, learned=learned(deps, project_id, panel)).stored())
 
 
 class _TooLate(Exception):

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from worker.domain.answer import Json
 from worker.domain.failure import Lane
 from worker.settings import address
-from worker.settings.file import ProviderConfig, RouteConfig
+from worker.settings.file import PanelConfig, ProviderConfig, RouteConfig
 
 SandboxMode = Literal["auto", "on", "off"]
 HintsMode = Literal["auto", "redis", "sql"]
@@ -273,6 +273,7 @@ class Settings(BaseModel):
 
     providers: Mapping[str, ProviderConfig] = {}
     routes: Mapping[str, RouteConfig] = {}
+    panels: Mapping[str, PanelConfig] = {}
     endpoint: Endpoint | None = None
     keys: Mapping[str, SecretStr] = {}
     warnings: tuple[str, ...] = ()
