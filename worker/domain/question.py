@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Final, Literal, get_args
 
 from worker.domain import schema as schemas
 from worker.domain.answer import Json
+from worker.domain.numeral import GREATEST, tidy
 
 AnswerType = Literal["boolean", "choice", "number", "probability", "json"]
 Language = Literal["en", "es"]
@@ -116,21 +116,22 @@ def check_answer(spec: AnswerSpec) -> None:
 def _check_options(options: tuple[str, ...]) -> None:
     if not 2 <= len(options) <= MAX_OPTIONS:
         raise BadQuestion("answer.options", f"has {len(options)} entries", f"Give 2 to {MAX_OPTIONS} options.")
-    seen: dict[str, str] = {}
+    seen: dict[str, str] = {}  # by what they are compared by
     for number, option in enumerate(options):
         here = f"answer.options[{number}]"
         if not option.strip() or len(option) > MAX_OPTION:
             raise BadQuestion(here, "is empty or too long", f"Use 1 to {MAX_OPTION} characters.")
-        if (known := seen.setdefault(folded(option), option)) is not option:
+        if (known := seen.get(folded(option))) is not None:
             raise BadQuestion(here, f"{option!r} is the same as {known!r}", "Make the options differ in their words.")
+        seen[folded(option)] = option
 
 
 def _check_number(spec: AnswerSpec) -> None:
     for name, bound in (("min", spec.min), ("max", spec.max)):
-        if bound is not None and not math.isfinite(bound):
-            raise BadQuestion(f"answer.{name}", "is not finite", "Give a number, or leave it out.")
+        if bound is not None and not -GREATEST <= bound <= GREATEST:  # also true of NaN
+            raise BadQuestion(f"answer.{name}", "is not finite, or out of range", "Give a number, or leave it out.")
     if spec.min is not None and spec.max is not None and spec.min >= spec.max:
-        raise BadQuestion("answer.min", f"is not below answer.max ({spec.max:g})", "Swap or correct them.")
+        raise BadQuestion("answer.min", f"is not below answer.max ({spec.max})", "Swap or correct them.")
     if spec.unit is not None and not 1 <= len(spec.unit.strip()) <= MAX_UNIT:
         raise BadQuestion("answer.unit", "is empty or too long", f"Use 1 to {MAX_UNIT} characters.")
 
@@ -286,8 +287,8 @@ def _answer_words(spec: AnswerSpec, language: Language) -> str:
         case "number":
             said = [words["number"]]
             said += [words["unit"].format(unit=_quoted(spec.unit))] if spec.unit is not None else []
-            said += [words["min"].format(min=spec.min)] if spec.min is not None else []
-            said += [words["max"].format(max=spec.max)] if spec.max is not None else []
+            said += [words["min"].format(min=tidy(spec.min))] if spec.min is not None else []
+            said += [words["max"].format(max=tidy(spec.max))] if spec.max is not None else []
             return " ".join(said)
         case "json":
             return words["json"].format(schema=json.dumps(spec.schema, ensure_ascii=False))
@@ -312,8 +313,8 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         "probability": "the probability that it is so, from 0 to 1, such as 0.35.",
         "number": "a plain number: digits, a point for decimals, no thousands separators and no unit.",
         "unit": "It counts in {unit}.",
-        "min": "It is at least {min:g}.",
-        "max": "It is at most {max:g}.",
+        "min": "It is at least {min}.",
+        "max": "It is at most {max}.",
         "json": "a value that fits this JSON Schema: {schema}",
         "confidence": '- "confidence": how likely your answer is to be right, from 0 to 1.',
         "abstain": '- "abstain": true only if you cannot judge at all; then "answer" and "confidence" are null.',
@@ -329,8 +330,8 @@ _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
         "probability": "la probabilidad de que sea así, de 0 a 1, por ejemplo 0.35.",
         "number": "un número simple: dígitos, punto para los decimales, sin separador de miles y sin unidad.",
         "unit": "Se cuenta en {unit}.",
-        "min": "Es como mínimo {min:g}.",
-        "max": "Es como máximo {max:g}.",
+        "min": "Es como mínimo {min}.",
+        "max": "Es como máximo {max}.",
         "json": "un valor que cumpla este JSON Schema: {schema}",
         "confidence": '- "confidence": qué tan probable es que tu respuesta sea correcta, de 0 a 1.',
         "abstain": '- "abstain": true solo si no puedes juzgar; entonces "answer" y "confidence" quedan en null.',

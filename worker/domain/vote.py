@@ -288,9 +288,9 @@ def _choice(options: tuple[str, ...], raw: Json) -> str:
 def _number(spec: AnswerSpec, raw: Json, language: Language) -> int | float:
     number = _numeral(raw, lambda said: read_number(said, language, spec.unit))
     if spec.min is not None and number < spec.min:
-        raise NoValue(f"{number} is below the minimum of {spec.min:g}")
+        raise NoValue(f"{number} is below the minimum of {tidy(spec.min)}")
     if spec.max is not None and number > spec.max:
-        raise NoValue(f"{number} is above the maximum of {spec.max:g}")
+        raise NoValue(f"{number} is above the maximum of {tidy(spec.max)}")
     return number
 
 
