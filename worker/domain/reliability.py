@@ -48,8 +48,9 @@ def reliability_svg(scored: Sequence[Score], language: Language = "en") -> str:
     height = max(_TOP + _SIDE + 64, _TOP + _ROW * (len(shown) + 2))
     title = escape(words["title"])
     size = f'width="{_WIDTH}" height="{height}"'
+    box = f'{size} viewBox="0 0 {_WIDTH} {height}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {_WIDTH} {height}" {_STYLE} aria-label="{title}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box} {_STYLE} aria-label="{title}">',
         f"<title>{title}</title>",
         f'<rect {size} fill="#ffffff"/>',
         f'<text x="{_LEFT}" y="28" font-size="15">{title}</text>',
