@@ -237,6 +237,7 @@ OPEN2 = (Member("o8", 8), Member("o9", 9))
         (BOOLEAN, Consensus(min_agreement=0.6), (True, True, True), True),
         (BOOLEAN, Consensus(), (True, True, False), False),
         (BOOLEAN, Consensus(), (True, True), False),
+        (CHOICE, Consensus(min_agreement=0.4), ("a", "a"), False),  # a tie may come
         (CHOICE, Consensus(min_agreement=0.9), ("a", "b"), True),  # hopeless
         (CHOICE, Consensus(quorum=4), ("a", None), True),  # hopeless: three at most
         (BOOLEAN, Consensus("unanimous"), (True, False), True),
@@ -246,12 +247,16 @@ OPEN2 = (Member("o8", 8), Member("o9", 9))
         (CHOICE, Consensus("quorum", quorum=4), ("a", "b", "c"), True),
         (NUMBER, Consensus("median"), (7, 7, 7), True),
         (NUMBER, Consensus("median"), (7, 7, 8), False),
+        (NUMBER, Consensus("median", min_agreement=0.9), (7, 7, 7), False),
         (NUMBER, Consensus("mean"), (7, 7, 7), False),
         (NUMBER, Consensus("first_valid"), (7,), True),
+        (NUMBER, Consensus("first_valid", min_agreement=0.9), (7,), False),
         (NUMBER, Consensus("first_valid", quorum=2), (7,), False),
         (NUMBER, Consensus("all"), (7, 7, 7), False),
         (JSON, Consensus("per_field"), ({"x": 1}, {"x": 1}, {"x": 1}), True),
         (JSON, Consensus("per_field"), ({"x": 1}, {"x": 1, "y": 2}, {"x": 1}), False),
+        (JSON, Consensus("per_field"), ({},), False),
+        (CHOICE, replace(JUDGE, min_agreement=0.3), ("a",) * 5 + ("b",) * 2 + ("c",) * 2, False),  # first, no majority
         (CHOICE, JUDGE, ("a", "a", "a"), True),
         (CHOICE, replace(JUDGE, judge_may_overturn=True), ("a", "a", "a"), False),
         (CHOICE, JUDGE, ("a", "a", "b"), False),
@@ -268,7 +273,7 @@ def test_a_panel_stops_when_the_rest_cannot_change_it(
 
 def test_first_valid_waits_for_whoever_sits_before() -> None:
     heard = [Ballot(Member("b", 1), Usable(7))]
-    assert not closed(NUMBER, heard, [Member("a", 0)], Consensus("first_valid"))
+    assert not closed(NUMBER, heard, [Member("a", 0), *OPEN2], Consensus("first_valid"))
     assert closed(NUMBER, [*heard, Ballot(Member("a", 0), Unusable("down"))], OPEN2, Consensus("first_valid"))
 
 
@@ -336,18 +341,35 @@ def test_the_order_of_arrival_never_matters(
     assert closed(spec, heard[:cut], rest, settings) == closed(spec, shuffled, rest[::-1], settings)
 
 
+NEW: dict[str, tuple[Any, ...]] = {
+    "boolean": (True, False),
+    "choice": CHOICE.options,
+    "number": (0, 5, 10, -1e6, 1e6),
+    "probability": (0.0, 0.5, 1.0),
+    "json": ({}, {"x": 1}, {"x": 2}, {"q": 1}),
+}
+
+
 @given(panels(), st.data())
 def test_an_early_stop_equals_the_full_vote(
     panel: tuple[AnswerSpec, Consensus, list[Ballot]], data: st.DataObject
 ) -> None:
+    """Against every one of some, and against all that are open in chorus, whatever they say."""
     spec, settings, everyone = panel
     arrived = data.draw(st.permutations(everyone))
+    ruling = data.draw(rulings(spec))
+    pool = [*(Usable(value) for value in NEW[spec.type]), *(one.vote for one in everyone), Unusable("down")]
     for cut in range(len(arrived)):
-        heard, rest = arrived[:cut], arrived[cut:]
-        if closed(spec, heard, [ballot.member for ballot in rest], settings):
-            full = decide(spec, arrived, settings, data.draw(rulings(spec)))
-            assert told(spec, decide(spec, heard, settings)) == told(spec, full)
-            return
+        heard, rest = arrived[:cut], [ballot.member for ballot in arrived[cut:]]
+        if not closed(spec, heard, rest, settings):
+            continue
+        known = told(spec, decide(spec, heard, settings))
+        votes = [tuple(one.vote for one in arrived[cut:]), *((vote,) * len(rest) for vote in pool)]
+        votes.append(tuple(data.draw(st.lists(st.sampled_from(pool), min_size=len(rest), max_size=len(rest)))))
+        for chorus in votes:
+            full = [*heard, *(Ballot(member, vote) for member, vote in zip(rest, chorus, strict=True))]
+            assert told(spec, decide(spec, full, settings, ruling)) == known
+        return
 
 
 @given(panels(), st.sampled_from((1e-3, 0.25, 3.0, 7.0, 1e3)), st.data())

@@ -150,8 +150,7 @@ def _surprise(probability: float, *, happened: bool) -> float:
 def _bins(said: Sequence[tuple[float, bool]]) -> tuple[Bin, ...]:
     inside: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
     for probability, happened in said:
-        # Through a decimal: 0.3 * 10 is not always 3.
-        inside[min(int(round(probability * BINS, 9)), BINS - 1)].append((probability, happened))
+        inside[min(int(probability * BINS), BINS - 1)].append((probability, happened))
     return tuple(
         Bin(
             n / BINS,

@@ -67,7 +67,7 @@ def _certain(spec: AnswerSpec, casts: Sequence[Cast], open_members: Sequence[Mem
             )
         case "per_field":
             bar = half_bar(settings)
-            # The open ones may bring a field that nobody has named so far; all that is known stands against it.
+            # The open ones may name a field that nobody has named; all that was heard stands against it.
             fields = [*fields_of(spec, casts).values(), (Standing(tuple(casts), weigh(casts)),)]
             return all(bar.surely(each, rest) for each in fields)
         case "first_valid":

@@ -20,6 +20,7 @@ _NAME: Final = 32  # characters
 _STYLE: Final = 'role="img" font-family="sans-serif" font-size="12"'
 # Okabe and Ito's colours, told apart by every eye; a second round is dashed.
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_DIAGONAL: Final = 'stroke="#808080" stroke-dasharray="4 4"'
 
 _WORDS: Final[Mapping[Language, Mapping[str, str]]] = {
     "en": {
@@ -69,7 +70,7 @@ def _axes(words: Mapping[str, str]) -> Iterator[str]:
         yield f'<path d="M{x:g} {_TOP}V{bottom}M{_LEFT} {y:g}H{right}" stroke="#e0e0e0" fill="none"/>'
         yield f'<text x="{x:g}" y="{bottom + 18}" text-anchor="middle">{tenths / 10:g}</text>'
         yield f'<text x="{_LEFT - 8}" y="{y + 4:g}" text-anchor="end">{tenths / 10:g}</text>'
-    yield f'<path d="M{_LEFT} {bottom}L{right} {_TOP}" stroke="#808080" stroke-dasharray="4 4" fill="none"/>'
+    yield f'<path d="M{_LEFT} {bottom}L{right} {_TOP}" {_DIAGONAL} fill="none"/>'
     middle = _TOP + _SIDE // 2
     turned = f'text-anchor="middle" transform="rotate(-90 20 {middle})"'
     yield f'<text x="{_LEFT + _SIDE // 2}" y="{bottom + 42}" text-anchor="middle">{escape(words["x"])}</text>'
@@ -90,8 +91,9 @@ def _curve(n: int, score: Score, words: Mapping[str, str]) -> Iterator[str]:
 
 
 def _legend(shown: Sequence[Score], words: Mapping[str, str]) -> Iterator[str]:
-    said = f"- {words['perfect']}" if shown else words["none"]
-    yield f'<text x="{_LEGEND}" y="{_TOP + 12}" fill="#606060">{escape(said)}</text>'
+    said = words["perfect"] if shown else words["none"]
+    yield f'<path d="M{_LEGEND} {_TOP + 8}h24" {_DIAGONAL} fill="none"/>'
+    yield f'<text x="{_LEGEND + 32}" y="{_TOP + 12}">{escape(said)}</text>'
     for n, score in enumerate(shown):
         y = _TOP + 12 + _ROW * (n + 1)
         name = _plain(score.member)
