@@ -344,7 +344,7 @@ def test_the_order_of_arrival_never_matters(
 NEW: dict[str, tuple[Any, ...]] = {
     "boolean": (True, False),
     "choice": CHOICE.options,
-    "number": (0, 5, 10, -1e6, 1e6),
+    "number": (0, 5, 10),
     "probability": (0.0, 0.5, 1.0),
     "json": ({}, {"x": 1}, {"x": 2}, {"q": 1}),
 }
@@ -358,7 +358,8 @@ def test_an_early_stop_equals_the_full_vote(
     spec, settings, everyone = panel
     arrived = data.draw(st.permutations(everyone))
     ruling = data.draw(rulings(spec))
-    pool = [*(Usable(value) for value in NEW[spec.type]), *(one.vote for one in everyone), Unusable("down")]
+    far = (-1e6, 1e6) if spec is NUMBER else ()
+    pool = [*map(Usable, (*NEW[spec.type], *far)), *(one.vote for one in everyone), Unusable("down")]
     for cut in range(len(arrived)):
         heard, rest = arrived[:cut], [ballot.member for ballot in arrived[cut:]]
         if not closed(spec, heard, rest, settings):

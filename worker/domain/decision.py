@@ -175,7 +175,8 @@ def _pooled(spec: AnswerSpec, casts: Sequence[Cast], settings: Consensus, method
             value = pooling.median(pairs)
     answer = tidy(value)
     behind = agreeing(spec, casts, answer, settings)
-    how = f"the {method.replace('_', ' ')} of {len(casts)} usable votes"
+    name = "geometric mean of the odds" if method == "geometric_odds" else method.replace("_", " ")
+    how = f"the {name} of {len(casts)} usable votes"
     return _Lead(answer, behind, _share_of(casts, behind), how)
 
 
