@@ -12,12 +12,12 @@ from api.fields import Moment
 from api.job import JobBody, instant
 from api.operations import Answer, Body, Call, Operations, Reply
 from api.prediction import OutcomeBody, OutcomeFields, QuestionFields, ScoreListBody
-from api.problems import CONFLICT, GONE, KEY_REUSED, NOT_FOUND, QUEUE_FULL, UNKNOWN_MODEL
+from api.problems import CONFLICT, GONE, KEY_REUSED, NOT_FOUND, QUEUE_FULL, UNKNOWN_MODEL, Fault, invalid
 from api.routes.jobs import MADE, JobOptions, find, made, prediction_request
 from worker.domain.answer import Json
 from worker.domain.calibration import Score
 from worker.domain.failure import Lane
-from worker.domain.question import AnswerType
+from worker.domain.question import AnswerType, BadQuestion
 from worker.services.outcomes import record_outcome, scores_of
 from worker.services.submit import submit
 from worker.store.predictions import Outcome
@@ -76,7 +76,10 @@ def create(desk: Desk, call: Call) -> Reply:
 def outcome(desk: Desk, call: Call) -> Reply:
     """The same value again changes nothing; another one corrects it, and the scores with it."""
     job = find(desk, call.project_id, call.path["job_id"])
-    return Reply(_outcome_json(record_outcome(desk.deps, job, call.body.value)))
+    try:
+        return Reply(_outcome_json(record_outcome(desk.deps, job, call.body.value)))
+    except BadQuestion as exc:
+        raise invalid(Fault("value", exc.says, exc.remedy)) from None
 
 
 class ScoresQuery(BaseModel):

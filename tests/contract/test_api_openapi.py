@@ -67,8 +67,10 @@ def _name_what_exists(body: Json) -> None:
             _name_what_exists(part)
     if not isinstance(body, dict):
         return
+    if "question" in body:  # which answers go with which settings, JSON Schema cannot say
+        body.update(question="Is it so?", answer={"type": "boolean"}, panel=None, consensus=None)
     for name, value in body.items():
-        if name == "model":
+        if name == "model" and value:
             body[name] = "default"
         elif name == "models" and value:
             body[name] = ["default"]
@@ -76,7 +78,7 @@ def _name_what_exists(body: Json) -> None:
             body[name] = "stub"
         elif name == "output_schema":
             body[name] = None
-        elif name == "jobs":
+        elif name == "jobs" or (name == "input" and isinstance(value, dict) and "question" in value):
             _name_what_exists(value)
 
 
