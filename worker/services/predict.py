@@ -92,7 +92,8 @@ async def _held(session: _Session) -> Ending | Return:
                 for seat in session.open.values():
                     seat.dropped = CLOSED
                 break
-            _on_record(session)
+            if session.open:  # the last one's goes with the end
+                _on_record(session)
     finally:
         await _hang_up(session)
     if _decided(session):
