@@ -296,6 +296,15 @@ def test_without_a_quorum_the_job_parks_and_keeps_the_votes_it_has(make: Make, p
     balanced(station, job)
 
 
+def test_who_is_back_soon_is_waited_for(make_one: Make, provider: ScriptedProvider) -> None:
+    soon = script.error(429, "slow down", headers={"retry-after": "6"})
+    provider.always(by_name({"c": in_turn(soon, says(False))}, says(True)))
+    station = make_one()
+    job = ran(station, asked(panel=PANEL[:3], consensus=ALL), lane=Lane.BATCH)
+    assert job.result["usable"] == 3
+    assert sorted(calls(provider)) == ["a", "b", "c", "c"]
+
+
 def test_at_its_deadline_a_panel_is_decided_by_a_quorum(make_one: Make, provider: ScriptedProvider) -> None:
     provider.always(by_name({"c": script.hang()}, says(True)))
     station = make_one()

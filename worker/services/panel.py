@@ -175,7 +175,10 @@ def convened(bench: Bench, held: Held, control: Control) -> Sitting:
 
 
 def judge_of(sitting: Sitting) -> Seat | None:
-    """The judge's seat, with its ruling where that is on record already; None: it is not known any more."""
+    """The judge's seat; None: it is not known any more.
+
+    What a judge said in an earlier claim is not used again: it spoke of the answers that were there then.
+    """
     panel = sitting.panel
     sitting.shown = judging.candidates(panel.question, sitting.ballots, sitting.job.id)
     schema = judging.schema_for(sitting.shown)
@@ -184,7 +187,8 @@ def judge_of(sitting: Sitting) -> Seat | None:
         value, why = fits(schema, text)
         return why if judging.ruling_of(sitting.shown, value) is None else None
 
-    models = (panel.consensus.judge or panel.places[0].models[0],)
+    assert panel.consensus.judge is not None, "a panel with this method has one"
+    models = (panel.consensus.judge,)
     try:
         route = sitting.bench.catalog.resolve(models)
     except UnknownModel:
@@ -192,7 +196,6 @@ def judge_of(sitting: Sitting) -> Seat | None:
     seat = Seat(Member(JUDGE, len(sitting.seats)), models, route.targets[0], None, reads)
     request = {"messages": judging.messages(panel.question, sitting.shown), **panel.parameters}
     _begin(sitting, seat, route, request, schema)
-    seat.voted = _answered(seat.history)
     sitting.judge = seat
     return seat
 

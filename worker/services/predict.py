@@ -38,6 +38,7 @@ from worker.services.run import interrupted, settle, settle_bare, walked
 
 CLOSED: Final = "not waited for: it could not have changed the result any more"
 LOOK_AGAIN_S: Final = 30.0
+PATIENCE_S: Final = 10.0  # for want of a place, say; a target that rests for longer is not waited for
 
 _Task = asyncio.Task[Ending | Return]
 
@@ -102,7 +103,7 @@ async def _held(session: _Session) -> Ending | Return:
     if session.missing:
         if session.leaving or sitting.control.asked():
             return Return()  # a job that is `cancelling` ends as cancelled by the same statement
-        if not sitting.has_quorum:
+        if not sitting.has_quorum or _soon(session):
             return _parked(session.resting)
         for seat in session.missing:
             left_out(seat, f"left out: its targets rest for another {session.resting[seat.member].to.wait_s:.0f} s")
@@ -111,6 +112,14 @@ async def _held(session: _Session) -> Ending | Return:
         message = f"its deadline passed after {calls} calls and {sitting.usable} usable votes"
         return Ending(JobStatus.EXPIRED, error=Failure(FailureKind.DEADLINE, message))
     return await _judged(session)
+
+
+def _soon(session: _Session) -> bool:
+    """Whether a member that rests is back so soon, and before the deadline, that a quorum waits for it."""
+    deadline_s = session.sitting.deadline_s
+    due_s = min(rest.due_s for rest in session.resting.values())
+    in_time = deadline_s is None or due_s + PATIENCE_S < deadline_s
+    return in_time and due_s - clock.monotonic_s() <= PATIENCE_S
 
 
 def _late(sitting: Sitting) -> bool:
@@ -185,7 +194,7 @@ async def _judged(session: _Session) -> Ending | Return:
     settings = sitting.panel.consensus
     if settings.method == "judge" and needs_judge(sitting.panel.question.answer, sitting.ballots, settings):
         judge = judge_of(sitting)
-        if judge is not None and judge.voted is None:
+        if judge is not None:
             _on_record(session)
             assert judge.course is not None
             to = await walked(judge.course)
