@@ -35,7 +35,7 @@ _TYPES: Final = get_args(AnswerType)
 
 
 _WHO: Final = ("panel", "members", "model", "n")
-_HOW: Final = ("method", "min_agreement", "quorum", "judge", "tie")
+_HOW: Final = ("weights", "method", "min_agreement", "quorum", "judge", "tie")
 
 
 def _asking(function: Any) -> Any:
@@ -49,6 +49,7 @@ def _asking(function: Any) -> Any:
 
     for option in (
         click.option("--tie", type=click.Choice(get_args(TieRule)), help="What decides between equals."),
+        click.option("--learned", "weights", flag_value="learned", help="Weigh members by their record."),
         click.option("--judge", help="Target that judges (method judge)."),
         click.option("--quorum", type=click.IntRange(1), help="Usable votes needed; at least half if not said."),
         click.option("--min-agreement", type=click.FloatRange(0, 1), help="Share of the votes an answer needs."),

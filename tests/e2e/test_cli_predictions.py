@@ -55,6 +55,8 @@ def test_every_way_to_ask(cli: Inside) -> None:
     )  # fmt: skip
     assert samples["result"]["requested"] == 3
     assert samples["result"]["method"] == "median"
+    weighed = cli.json("predictions", "ask", "Is it?", "--method", "weighted", "--learned", *MEMBERS, "--json")
+    assert weighed["result"]["method"] == "weighted"
     refused = cli("predictions", "ask", "Who?", "--type", "choice", *MEMBERS, code=2)
     assert "answer.options" in refused.stderr
     assert "cannot stand beside" in cli("predictions", "ask", "Is it?", "--panel", "x", *MEMBERS, code=2).stderr
