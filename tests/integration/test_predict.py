@@ -19,11 +19,13 @@ from worker.domain.answer import Json
 from worker.domain.failure import Lane
 from worker.domain.job import JobView
 from worker.domain.panel import Place
+from worker.domain.pause import Scope, ids_in
 from worker.domain.question import AnswerSpec
 from worker.domain.state import AttemptState, JobStatus
 from worker.services.cancel import cancel
 from worker.services.outcomes import record_outcome, scores_of
 from worker.services.predict import CLOSED
+from worker.store import parked, pauses
 
 S = AttemptState
 ALL: Final = {"early_stop": False}
@@ -303,6 +305,26 @@ def test_who_is_back_soon_is_waited_for(make_one: Make, provider: ScriptedProvid
     job = ran(station, asked(panel=PANEL[:3], consensus=ALL), lane=Lane.BATCH)
     assert job.result["usable"] == 3
     assert sorted(calls(provider)) == ["a", "b", "c", "c"]
+
+
+def test_a_panel_that_waits_for_pauses_alone_is_parked_for_all_of_them(make: Make, provider: ScriptedProvider) -> None:
+    provider.always(by_name({"a": says(True)}, in_turn(FAULTS["quota"], FAULTS["quota"], says(True))))
+    station = make()
+    job_id = put(station, asked(panel=PANEL[:3]))
+    wait_until(lambda: station.job(job_id).waiting_for is not None, "its park")
+    waiting = station.job(job_id).waiting_for
+    assert waiting is not None
+    assert waiting.kind == "quota"
+    with station.deps.database.write() as conn:
+        marks = parked.marks(conn)
+        assert [len(ids_in(mark)) for mark, _ in marks] == [2], "either of them wakes it"
+        for name in PANEL[1:3]:
+            pauses.end(conn, Scope("target", name.partition("/")[0], name))
+    (job,) = station.ended([job_id])
+    assert job.result["answer"] is True
+    assert job.result["usable"] >= 2
+    assert calls(provider).count("a") == 1
+    balanced(station, job)
 
 
 def test_at_its_deadline_a_panel_is_decided_by_a_quorum(make_one: Make, provider: ScriptedProvider) -> None:

@@ -106,12 +106,18 @@ async def _held(session: _Session) -> Ending | Return:
         if not sitting.has_quorum or _soon(session):
             return _parked(session.resting)
         for seat in session.missing:
-            left_out(seat, f"left out: its targets rest for another {session.resting[seat.member].to.wait_s:.0f} s")
+            left_out(seat, _rests(session.resting[seat.member].to))
     if _late(sitting):
         calls = sitting.job.attempts + sum(course.calls for course in sitting.courses)
         message = f"its deadline passed after {calls} calls and {sitting.usable} usable votes"
         return Ending(JobStatus.EXPIRED, error=Failure(FailureKind.DEADLINE, message))
     return await _judged(session)
+
+
+def _rests(to: Return) -> str:
+    if to.parked_for is not None:
+        return "left out: every target of it is paused"
+    return f"left out: its targets rest for another {to.wait_s:.0f} s"
 
 
 def _soon(session: _Session) -> bool:
@@ -258,4 +264,5 @@ async def _settle(session: _Session, to: Ending | Return) -> None:
     else:
         await settle_bare(sitting.bench, sitting.job, to)
     for write in session.writes:
-        await write
+        if not write.cancelled():  # it was waited for when the job was hung up on, and went its way all the same
+            await write
