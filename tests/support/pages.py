@@ -25,7 +25,10 @@ from tests.support.processes import ROOT
 Language = Literal["en", "es"]
 
 # Pages that people who run or use Completar read; the rest of docs/ is for those who change it.
-PAGES: Final = ("README.md", *(f"docs/{name}.md" for name in ("api", "providers", "errors", "predictions", "deploy-railway")))
+PAGES: Final = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("api", "providers", "errors", "predictions", "deploy-railway")),
+)
 
 _FENCE: Final = re.compile(r"^```(\S*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _MARK: Final = re.compile(r"<!-- (.*?) -->\n\Z")
