@@ -23,6 +23,7 @@ from api.routes.job_events import job_events
 from api.routes.jobs import jobs
 from api.routes.operation import operation
 from api.routes.pauses import pausing
+from api.routes.predictions import predictions
 from api.routes.queue import queue
 from api.routes.uploads import uploads
 from api.routes.usage import usage
@@ -32,8 +33,8 @@ from worker.deps import Deps
 
 _WORK: Final = tuple(
     chain(
-        *(jobs, job_events, dead_letters, chat, files, uploads, batches, batch_results, batch_estimate, completar),
-        *(webhook_endpoints, webhook_deliveries, operation, pausing, queue, usage),
+        *(jobs, job_events, predictions, dead_letters, chat, files, uploads, batches, batch_results, batch_estimate),
+        *(completar, webhook_endpoints, webhook_deliveries, operation, pausing, queue, usage),
     )
 )
 OPERATIONS: Final[tuple[Operation, ...]] = (*_WORK, *documentation(_WORK))

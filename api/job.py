@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.fields import JOB_ID
 from worker import clock
-from worker.domain.answer import Json
+from worker.domain.answer import JobKind, Json
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import JobView, Waiting
 from worker.domain.money import NANO, Usage
@@ -89,7 +89,7 @@ class JobBody(_Out):
 
     id: Annotated[str, Field(pattern=JOB_ID)]
     object: Literal["job"]
-    kind: Literal["completion", "embedding"]
+    kind: JobKind
     status: JobStatus
     version: int
     model: str
@@ -226,7 +226,7 @@ def attempt_json(attempt: Attempt) -> dict[str, Json]:
         "model": row.model,
         "returned_model": row.returned_model,
         "key_name": row.key_name,
-        "member": None,
+        "member": row.member,
         "state": row.state.value,
         "kind": None if row.kind is None else row.kind.value,
         "http_status": row.http_status,

@@ -19,10 +19,12 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from worker import events
 from worker.domain.answer import Json
 from worker.domain.failure import FailureKind
+from worker.domain.question import BadQuestion
 from worker.providers.catalog import UnknownModel
 from worker.services.endpoints import Forgotten
 from worker.services.openai.failures import WIRE
 from worker.services.openai.faults import Fault as Fault  # noqa: PLC0414 - part of what is told here
+from worker.services.outcomes import NoResult
 from worker.services.pictures import ForbiddenPicture
 from worker.services.retry import NotRetriable
 from worker.services.schema import BadSchema
@@ -295,7 +297,9 @@ def of(exc: BaseException, request_id: str) -> Problem:
             return Problem(CONFLICT, "What this Idempotency-Key made was deleted since. Use a new key.")
         case BadSchema():
             return invalid(Fault("output_schema", str(exc).removeprefix("output_schema "), "Send a JSON Schema."))
-        case NotRetriable():
+        case BadQuestion():
+            return invalid(Fault(exc.field, exc.says, exc.remedy))
+        case NoResult() | NotRetriable():
             return Problem(CONFLICT, str(exc), headers={"x-should-retry": "false"})
         case Unavailable():
             events.emit("request.unavailable", level="warning", request_id=request_id, reason=str(exc))

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from api.cli import lines
+from api.cli import demo_predictions, lines
 from api.cli.batch import by_kind
 from api.cli.batch_run import BatchRun
 from api.cli.calls import Calls
@@ -40,8 +40,9 @@ PROMPTS: Final = Path(__file__).resolve().parents[2] / "examples" / "prompts.jso
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Where the records go.",
 )
+@click.option("--predictions", "asks", is_flag=True, help="50 questions for a panel, and how good each member was.")
 @click.pass_obj
-def demo(screen: Screen, target: Path) -> Exit:
+def demo(screen: Screen, target: Path, asks: bool) -> Exit:
     """200 requests in English and Spanish, some told to fail, as a batch through the real engine.
 
     Needs no key: the sandbox answers. With a provider's key in the environment that provider answers; the lines
@@ -50,9 +51,11 @@ def demo(screen: Screen, target: Path) -> Exit:
     For example:
       completar demo
       GROQ_API_KEY=... completar demo -o answers.jsonl
+      completar demo --predictions
     """
-    if not PROMPTS.is_file():
-        raise CliFault(f"{PROMPTS} is not there.", "Run the demo from a checkout of the repository.")
+    needed = demo_predictions.QUESTIONS if asks else PROMPTS
+    if not needed.is_file():
+        raise CliFault(f"{needed} is not there.", "Run the demo from a checkout of the repository.")
     told = settings()
     with tempfile.TemporaryDirectory(prefix="completar-demo-", ignore_cleanup_errors=True) as folder:
         mine = told.model_copy(
@@ -68,6 +71,8 @@ def demo(screen: Screen, target: Path) -> Exit:
             }
         )
         with embedded(screen, mine) as own:
+            if asks:
+                return demo_predictions.run(screen, own, target)
             screen.say(_who(own))
             return _run(screen, own, target)
 

@@ -14,11 +14,11 @@ from api.cli.fault import CliFault, Exit
 from api.cli.screen import Screen, money, seconds
 from api.cli.server import server
 from worker import clock
-from worker.domain.answer import Kind
+from worker.domain.answer import JobKind
 from worker.domain.failure import Lane
 from worker.domain.state import FINAL, JobStatus
 
-_KINDS: tuple[Kind, ...] = ("completion", "embedding")
+_KINDS: tuple[JobKind, ...] = ("completion", "embedding", "prediction")
 
 
 @click.group(cls=Group)
@@ -234,7 +234,7 @@ def _shown(screen: Screen, response: httpx.Response, *, as_json: bool) -> None:
         name: job[name] for name in ("id", "status", "kind", "lane", "created_at", "ended_at", "attempts", "error")
     }
     if job["result"] is not None:
-        shown["answer"] = job["result"].get("text")
+        shown["answer"] = job["result"].get("text", job["result"].get("answer"))
     if job.get("waiting_for") is not None:
         shown["waits for"] = f"{job['waiting_for']['of']} ({job['waiting_for']['reason']})"
     for name, value in shown.items():

@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("api.cli.up:up", "API and worker in one process, on this machine."),
     "run": ("api.cli.run:run", "One request: waits, and prints the answer."),
     "batch": ("api.cli.batch:batch", "Many requests from a file."),
+    "predictions": ("api.cli.predictions:predictions", "Questions for a panel of models, and how good each was."),
     "jobs": ("api.cli.jobs:jobs", "Look at jobs, wait for them, cancel or retry them."),
     "webhooks": ("api.cli.webhooks:webhooks", "Tell programs of yours what becomes of jobs."),
     "dead-letters": ("api.cli.dead_letters:dead_letters", "Jobs that killed their workers or broke: look, run again."),

@@ -64,7 +64,7 @@ class Sums:
     def add(self, record: Record) -> None:
         self.statuses[record["status"]] += 1
         if record["status"] == JobStatus.COMPLETED:
-            self.served[f"{record['provider']}/{record['model']}"] += 1
+            self.served["a panel" if "votes" in record else f"{record['provider']}/{record['model']}"] += 1
         else:
             error = record["error"] or {}
             self.failures[error.get("kind") or record["status"]] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final, Literal, Self
@@ -49,6 +50,7 @@ from api.job import (
     url_of,
 )
 from api.operations import Answer, Body, Call, Header, Operations, Reply, validated
+from api.prediction import QuestionFields
 from api.problems import (
     CONFLICT,
     GONE,
@@ -64,11 +66,14 @@ from api.problems import (
     unknown_model,
 )
 from api.webhook_fields import JobWebhook, refusal
+from worker.domain.answer import JobKind
 from worker.domain.failure import Lane
 from worker.domain.job import JobView
 from worker.domain.money import nano_of
+from worker.domain.question import BadQuestion
 from worker.domain.state import FINAL, JobStatus
 from worker.providers.catalog import UnknownModel
+from worker.services.ask import panel_of
 from worker.services.cancel import cancel as cancel_job
 from worker.services.openai.portable import EmbeddingInput, PortableInput, set_fields
 from worker.services.retry import retry as retry_job
@@ -85,13 +90,9 @@ jobs: Final = Operations("Jobs")
 # -- what is asked ------------------------------------------------------------------------------------------------
 
 
-class _JobFields(Strict):
-    """`model` is a route (`default`), a target (`provider/model`) or a provider; `models` are several, in order."""
+class JobOptions(Strict):
+    """What every job can be given, whatever its kind."""
 
-    model_config = ConfigDict(json_schema_extra={"not": {"required": ["model", "models"]}})
-
-    model: ModelName = "default"
-    models: ModelNames = Field(default_factory=list)
     lane: Literal["interactive", "batch"] | None = None
     metadata: Metadata | None = None
     priority: Annotated[int, Field(ge=-2, le=2), WHOLE] = 0
@@ -100,6 +101,15 @@ class _JobFields(Strict):
     max_cost: MaxCost | None = None
     on_interruption: Literal["retry", "fail"] = "retry"
     webhook: JobWebhook | None = None
+
+
+class _JobFields(JobOptions):
+    """`model` is a route (`default`), a target (`provider/model`) or a provider; `models` are several, in order."""
+
+    model_config = ConfigDict(json_schema_extra={"not": {"required": ["model", "models"]}})
+
+    model: ModelName = "default"
+    models: ModelNames = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -119,24 +129,33 @@ class EmbeddingJob(_JobFields):
     input: EmbeddingInput
 
 
+class PredictionJob(JobOptions):
+    """`input` is what POST /v1/predictions takes; `max_attempts` is of each member."""
+
+    kind: Literal["prediction"]
+    input: QuestionFields
+
+
 def _kind(given: Any) -> Any:
     return given.get("kind", "completion") if isinstance(given, dict) else getattr(given, "kind", "completion")
 
 
 NewJob = Annotated[
-    Annotated[CompletionJob, Tag("completion")] | Annotated[EmbeddingJob, Tag("embedding")],
+    Annotated[CompletionJob, Tag("completion")]
+    | Annotated[EmbeddingJob, Tag("embedding")]
+    | Annotated[PredictionJob, Tag("prediction")],
     Discriminator(
         _kind,
         custom_error_type="fault",
         custom_error_message="{message}",
         custom_error_context={
-            "message": "must be completion or embedding",
+            "message": "must be completion, embedding or prediction",
             "remedy": "Leave it out for a completion.",
             "field": "kind",
         },
     ),
 ]
-_NEW_JOB: Final[TypeAdapter[CompletionJob | EmbeddingJob]] = TypeAdapter(NewJob)
+_NEW_JOB: Final[TypeAdapter[CompletionJob | EmbeddingJob | PredictionJob]] = TypeAdapter(NewJob)
 
 
 class NewJobs(Strict):
@@ -145,21 +164,41 @@ class NewJobs(Strict):
     jobs: Annotated[list[NewJob], Field(min_length=1, max_length=MAX_BULK)]
 
 
-def _request(job: CompletionJob | EmbeddingJob, lane: Lane) -> JobRequest:
+def _request(desk: Desk, job: CompletionJob | EmbeddingJob | PredictionJob, lane: Lane) -> JobRequest:
+    """Raises Problem where the question of a prediction cannot be taken, UnknownModel."""
+    if isinstance(job, PredictionJob):
+        return prediction_request(desk, job.input, job, lane, within="input.")
     return JobRequest(
         kind=job.kind,
         models=tuple(job.models) or (job.model,),
         input=set_fields(job.input),
-        lane=lane if job.lane is None else Lane(job.lane),
         output_schema=job.output_schema if isinstance(job, CompletionJob) else None,
-        metadata={} if job.metadata is None else job.metadata,
-        priority=job.priority,
-        deadline_s=job.deadline_s,
-        max_attempts=job.max_attempts,
-        on_interruption=job.on_interruption,
-        max_cost_nano=None if job.max_cost is None else nano_of(job.max_cost),
-        webhook=None if job.webhook is None else job.webhook.value,
+        **_options(job, lane),
     )
+
+
+def prediction_request(
+    desk: Desk, question: QuestionFields, options: JobOptions, lane: Lane, *, within: str = ""
+) -> JobRequest:
+    """`within`: where the question stands in the body. Raises Problem, UnknownModel."""
+    try:
+        panel = panel_of(desk.deps, question.asked())
+    except BadQuestion as exc:
+        raise invalid(Fault(f"{within}{exc.field}", exc.says, exc.remedy)) from None
+    return JobRequest(kind="prediction", models=panel.models, input=panel.stored(), **_options(options, lane))
+
+
+def _options(job: JobOptions, lane: Lane) -> dict[str, Any]:
+    return {
+        "lane": lane if job.lane is None else Lane(job.lane),
+        "metadata": {} if job.metadata is None else job.metadata,
+        "priority": job.priority,
+        "deadline_s": job.deadline_s,
+        "max_attempts": job.max_attempts,
+        "on_interruption": job.on_interruption,
+        "max_cost_nano": None if job.max_cost is None else nano_of(job.max_cost),
+        "webhook": None if job.webhook is None else job.webhook.value,
+    }
 
 
 def _guarded(desk: Desk, requests: Iterable[tuple[int | None, JobRequest]]) -> list[Fault]:
@@ -196,7 +235,7 @@ JOB_MADE: Final = (LOCATION, RETRY_AFTER, ETAG, preference.APPLIED, preference.R
 def create(desk: Desk, call: Call) -> Reply:
     """The job is committed before the answer. A caller who goes away cancels nothing."""
     key = preference.idempotency_key(call, "jobs.create", call.given)
-    requests = [_request(call.body, Lane.INTERACTIVE)]
+    requests = [_request(desk, call.body, Lane.INTERACTIVE)]
     if faults := _guarded(desk, [(None, requests[0])]):
         raise invalid(*faults)
     return made(desk, call, lambda: submit(desk.deps, call.project_id, requests, key, key_id=call.key_id))
@@ -233,13 +272,13 @@ def _read_bulk(desk: Desk, request: flask.Request) -> tuple[list[JobRequest], li
         try:
             entry = read()
             job = validated(_NEW_JOB, NewJob, entry, line)
-            made_request = _request(job, Lane.BATCH)
+            made_request = _request(desk, job, Lane.BATCH)
             desk.deps.catalog.resolve(made_request.models)
         except Problem as problem:
-            faults += problem.faults
+            faults += [replace(one, line=line) for one in problem.faults]
             given.append(None)
         except UnknownModel as exc:
-            found = unknown_model(exc, "models" if job.models else "model")
+            found = unknown_model(exc, _field_of_models(job))
             faults.append(Fault(found.field, found.message, found.remedy, line))
             given.append(None)
         else:
@@ -252,6 +291,12 @@ def _read_bulk(desk: Desk, request: flask.Request) -> tuple[list[JobRequest], li
     if not requests:
         raise invalid(Fault("jobs", "are missing", f"Send 1 to {MAX_BULK} jobs."))
     return requests, given
+
+
+def _field_of_models(job: CompletionJob | EmbeddingJob | PredictionJob) -> str:
+    if isinstance(job, PredictionJob):
+        return "input.model" if job.input.panel is None else "input.panel"
+    return "models" if job.models else "model"
 
 
 def _entries(request: flask.Request, text: str) -> list[tuple[int, Callable[[], Any]]]:
@@ -364,7 +409,7 @@ class ListQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     status: Literal["queued", "in_progress", "cancelling", "completed", "failed", "cancelled", "expired"] | None = None
-    kind: Literal["completion", "embedding"] | None = None
+    kind: JobKind | None = None
     batch_id: Annotated[str, Field(pattern="^batch_[0-9a-z]{26}$")] | None = None
     created_after: Annotated[Moment, Field(description="RFC 3339.")] | None = None
     after: Annotated[str, Field(pattern=JOB_ID, description="The last id of the page before.")] | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import report, runs, waits
+from tests.bench import panels, report, runs, waits
 from tests.bench.ground import Ground, Run
 from tests.bench.report import Results
 from tests.bench.waits import Wait
@@ -36,12 +36,13 @@ class Size:
     skewed: int
     embedded: int
     large: int  # 0: left out
+    panels: int
     wait_s: float
     quiet_s: float
 
 
-FULL: Final = Size(300, 2_000, 5, 8_000, 20_000, 30_000, 10_000, 10_000, 15_000, wait_s=20.0, quiet_s=5.0)
-QUICK: Final = Size(80, 400, 3, 2_000, 4_000, 6_000, 5_000, 3_000, 0, wait_s=4.0, quiet_s=0.5)
+FULL: Final = Size(300, 2_000, 5, 8_000, 20_000, 30_000, 10_000, 10_000, 15_000, 3_000, wait_s=20.0, quiet_s=5.0)
+QUICK: Final = Size(80, 400, 3, 2_000, 4_000, 6_000, 5_000, 3_000, 0, 800, wait_s=4.0, quiet_s=0.5)
 
 
 def say(text: str) -> None:
@@ -78,9 +79,11 @@ def measured(size: Size) -> Results:
         if size.large:
             case("large", lambda: runs.large(ground, size.large))
         case("embedded", lambda: runs.embedded(ground, size.embedded))
+        case("panels", lambda: panels.rate(ground, size.panels))
         rate = found.runs["one"].per_s if "one" in found.runs else 2_000.0
         backlog = int(1.5 * rate * size.wait_s) + 2_000  # more than can be done meanwhile
         case("idle", lambda: waits.idle(ground, size.wait_s))
+        case("panel", lambda: waits.panel(ground, size.wait_s))
         case("beside", lambda: waits.beside(ground, size.wait_s, backlog))
         case("within", lambda: waits.within(ground, size.wait_s, backlog))
     return found

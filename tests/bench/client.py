@@ -24,6 +24,8 @@ class Answered:
 
 
 class Client:
+    path = "/v1/jobs"
+
     def __init__(self, port: int, key: str) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=WAIT_S + 10)
         self._headers = {
@@ -34,9 +36,9 @@ class Client:
 
     def ask(self, number: int) -> Answered:
         """Raises AssertionError when the job is not completed in time."""
-        body = json.dumps({"model": "default", "input": request(number)})
+        body = json.dumps(self.body(number))
         begun_s = time.perf_counter()
-        self._connection.request("POST", "/v1/jobs", body, self._headers)
+        self._connection.request("POST", self.path, body, self._headers)
         with self._connection.getresponse() as reply:
             text = reply.read()
         seconds = time.perf_counter() - begun_s
@@ -44,6 +46,9 @@ class Client:
         assert reply.status == 200, f"{reply.status}: {text[:500]!r}"
         assert job["status"] == "completed", f"{text[:500]!r}"
         return Answered(job["id"], seconds)
+
+    def body(self, number: int) -> dict[str, Any]:
+        return {"model": "default", "input": request(number)}
 
     def close(self) -> None:
         self._connection.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from worker import clock
+from worker.domain.answer import JobKind
 from worker.domain.failure import Lane
 from worker.domain.job import NewJob
 from worker.domain.state import JobStatus
@@ -55,7 +56,15 @@ def openai_request(number: int) -> dict[str, Any]:
     return {"model": MODEL, **request(number)}
 
 
-def fill(database: Database, lane: Lane, count: int) -> list[str]:
+def fill(
+    database: Database,
+    lane: Lane,
+    count: int,
+    *,
+    kind: JobKind = "completion",
+    models: tuple[str, ...] = ("default",),
+    body: Callable[[int], dict[str, Any]] = request,
+) -> list[str]:
     """Store `count` jobs, queued and due; their ids."""
     with database.write() as conn:
         project = projects.ensure(conn)
@@ -63,10 +72,10 @@ def fill(database: Database, lane: Lane, count: int) -> list[str]:
         NewJob(
             id=clock.new_id("job"),
             project_id=project,
-            kind="completion",
+            kind=kind,
             lane=lane,
-            models=("default",),
-            input=request(number),
+            models=models,
+            input=body(number),
             deadline_s=3600.0,
         )
         for number in range(count)
@@ -101,7 +110,14 @@ def unfinished(database: Database) -> int:
 
 
 def answered_by(database: Database, ids: Sequence[str]) -> dict[str, list[str]]:
-    """By job the provider's ids of all its calls, in order."""
+    """By job the provider's ids of all its calls in order; of a panel, of those that answered."""
     with database.read() as conn:
         history = attempts.of_jobs(conn, ids)
-    return {one: [past.row.provider_request_id or "" for past in history.get(one, ())] for one in ids}
+    return {
+        one: [
+            past.row.provider_request_id or ""
+            for past in history.get(one, ())
+            if past.row.member is None or past.row.answer
+        ]
+        for one in ids
+    }

@@ -37,8 +37,8 @@ _TEXT: Final = "The sky is blue because air scatters short waves of light more t
 Draw = Callable[[], float]
 
 
-def answer(size: int) -> bytes:
-    """The bytes of an answer of `size` bytes of JSON, with room for the time it was held."""
+def answer(size: int, says: str | None = None) -> bytes:
+    """The bytes of an answer of `size` bytes of JSON, or with this text, and room for the time it was held."""
     reply: dict[str, Any] = {
         "id": "chatcmpl-bench",
         "object": "chat.completion",
@@ -47,9 +47,11 @@ def answer(size: int) -> bytes:
         "choices": [{"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 24, "completion_tokens": 64, "total_tokens": 88},
     }
-    room = size - len(json.dumps(reply))
-    assert room > 0, f"an answer has at least {LEAST_BYTES} bytes"
-    reply["choices"][0]["message"]["content"] = (_TEXT * (room // len(_TEXT) + 1))[:room]
+    if says is None:
+        room = size - len(json.dumps(reply))
+        assert room > 0, f"an answer has at least {LEAST_BYTES} bytes"
+        says = (_TEXT * (room // len(_TEXT) + 1))[:room]
+    reply["choices"][0]["message"]["content"] = says
     body = json.dumps(reply)
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nx-request-id: {HELD}"
     return f"{head}%09d\r\n\r\n{body}".encode("ascii")
@@ -251,6 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.mock_provider", description=__doc__.split("\n")[0])
     parser.add_argument("--port", type=int, default=0, help="0: a free one (default)")
     parser.add_argument("--bytes", type=int, default=LEAST_BYTES, help="JSON of an answer (default %(default)s)")
+    parser.add_argument("--says", metavar="TEXT", help="what an answer says, instead of something of that size")
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument(
         "--lognormal", dest="shape", action="store_const", const="lognormal", help="median 1 s, sigma 0.8"
@@ -259,7 +262,7 @@ def main() -> None:
     parser.set_defaults(shape="uniform")
     options = parser.parse_args()
     gc.disable()  # nothing here makes rings but closed connections
-    uvloop.run(_serve(Provider(answer(options.bytes), latency(options.shape)), options.port))
+    uvloop.run(_serve(Provider(answer(options.bytes, options.says), latency(options.shape)), options.port))
 
 
 if __name__ == "__main__":

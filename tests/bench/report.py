@@ -63,6 +63,8 @@ def targets(found: Results) -> list[Target]:
         *_waiting(found, "a waiting client, beside a batch in another process", "beside", 50, 150),
         *_waiting(found, "a waiting client, beside a batch in the same process", "within", 100, 300),
         _of_run(found, "embedded (SQLite), 1 process", "embedded", lambda run: run.per_s, 300, "jobs/s", at_least=True),
+        _of_run(found, "panels of five, 1 process", "panels", lambda run: run.per_s, 200, "panels/s", at_least=True),
+        *_waiting(found, "a panel of five, over its slowest needed member", "panel", 30, 80),
     ]
 
 

@@ -67,8 +67,10 @@ def _name_what_exists(body: Json) -> None:
             _name_what_exists(part)
     if not isinstance(body, dict):
         return
+    if "question" in body:  # which answers go with which settings, JSON Schema cannot say
+        body.update(question="Is it so?", answer={"type": "boolean"}, panel=None, consensus=None)
     for name, value in body.items():
-        if name == "model":
+        if name == "model" and value:
             body[name] = "default"
         elif name == "models" and value:
             body[name] = ["default"]
@@ -82,7 +84,7 @@ def _name_what_exists(body: Json) -> None:
             body[name] = {"X-Known": "value"}
         elif name in {"since", "until"}:
             body[name] = "2026-01-31T12:00:00Z"
-        elif name in {"webhook", "jobs"}:
+        elif name in {"webhook", "jobs"} or (name == "input" and isinstance(value, dict) and "question" in value):
             _name_what_exists(value)
 
 

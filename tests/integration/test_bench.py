@@ -84,10 +84,10 @@ WAIT = Wait("wait", 300, 10.0, 40.0, 45.0, None, ran_dry=False, others=0.0)
 
 
 def _results() -> Results:
-    runs = dict.fromkeys(("one", "skewed", "embedded"), RUN)
+    runs = dict.fromkeys(("one", "skewed", "embedded", "panels"), RUN)
     runs |= {"naive": replace(RUN, per_s=25.0), "script": replace(RUN, per_s=400.0)}
     runs |= {"two": replace(RUN, per_s=3_100.0), "interactive": replace(RUN, per_s=1_000.0)}
-    return Results(runs, {"idle": WAIT, "beside": WAIT, "within": WAIT})
+    return Results(runs, {"idle": WAIT, "panel": WAIT, "beside": WAIT, "within": WAIT})
 
 
 def test_every_target_is_judged_by_its_own_figure() -> None:
@@ -98,7 +98,7 @@ def test_every_target_is_judged_by_its_own_figure() -> None:
     assert judged["slots used under log-normal latency"] == (95.0, True)
     assert judged["interactive, 1 process, against naive Celery"] == (40.0, True)
     assert judged["a waiting client, idle, p99"] == (40.0, True)
-    assert len(judged) == 14
+    assert len(judged) == 17
 
 
 def test_what_could_not_be_measured_is_said_and_not_met() -> None:
@@ -121,4 +121,4 @@ def test_what_could_not_be_measured_is_said_and_not_met() -> None:
         "2 processes against 1",
     ]
     assert "during: the disturbed one." in text
-    assert "9 of 14 targets met. Again: `python3 run.py bench --quick`" in text
+    assert "12 of 17 targets met. Again: `python3 run.py bench --quick`" in text

@@ -79,6 +79,10 @@ def test_a_purse_refuses_what_could_pass_the_bound_and_nothing_else() -> None:
     purse = Purse.after(250, [replace(ROW, state=S.LOST), replace(ROW, state=S.FAILED, kind=K.AUTH)])
     assert purse.spent_nano == 100
     assert purse.refusal("a/m", 150) is None
+    purse.hold(ROW)
+    beside = purse.refusal("a/m", 51)
+    assert beside is not None, "a call that is open may still cost what is held for it"
+    assert "$0.0000001 is held for open calls" in beside.message
     purse.pay(replace(ROW, state=S.ANSWERED, cost_nano=1))
     refusal = purse.refusal("a/m", 150)
     assert refusal is not None

@@ -11,7 +11,7 @@ from worker.domain.job import AttemptRow
 from worker.domain.route import Needs, Route, Target
 from worker.domain.state import AttemptState
 from worker.domain.walk import Ask, Walk
-from worker.services.course import _replay
+from worker.services.course import replay
 from worker.store.attempts import Attempt
 
 K, S = FailureKind, AttemptState
@@ -34,7 +34,7 @@ def call(
 
 def replayed(*history: Attempt, most: int = 6) -> Walk:
     walk = Walk(Route("r", TARGETS, hedge_after_s=1.0), Lane.INTERACTIVE, Needs(frozenset({"completion"}), 1), most)
-    _replay(walk, history)
+    replay(walk, history)
     return walk
 
 

@@ -10,7 +10,8 @@ from worker.domain.failure import FailureKind
 from worker.domain.money import NO_USAGE, Usage
 
 Json = Any
-Kind = Literal["completion", "embedding"]
+Kind = Literal["completion", "embedding"]  # of a call
+JobKind = Literal["completion", "embedding", "prediction"]
 MESSAGE_CUT: Final = 500
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from worker.domain.answer import Failure, Json, Kind
+from worker.domain.answer import Failure, JobKind, Json
 from worker.domain.failure import FailureKind
 from worker.domain.job import AttemptRow
 from worker.domain.money import NO_USAGE, Usage, estimate_tokens, in_dollars
@@ -36,7 +36,7 @@ MAYBE_BILLED: Final = frozenset(
 # -- one call ----------------------------------------------------------------------------------------------------
 
 
-def most_tokens(kind: Kind, request: Mapping[str, Json], size: int) -> Usage:
+def most_tokens(kind: JobKind, request: Mapping[str, Json], size: int) -> Usage:
     """The tokens a call may come to; `size` is the request's length in characters."""
     ceiling = output_ceiling(request)
     output = 0 if kind == "embedding" else OUTPUT_TOKENS if ceiling is None else ceiling
@@ -72,25 +72,37 @@ class Purse:
 
     max_cost_nano  over all its calls; None: it is only the key that has a budget
     spent_nano     so far, over all its claims
+    held_nano      for its calls that are open: a panel has several
     """
 
     max_cost_nano: int | None
     spent_nano: int = 0
+    held_nano: int = 0
 
     @classmethod
     def after(cls, max_cost_nano: int | None, calls: Iterable[AttemptRow]) -> Purse:
         return cls(max_cost_nano, sum(charged(row) for row in calls))
 
+    def hold(self, row: AttemptRow) -> None:
+        """A call is about to be made."""
+        self.held_nano += row.held_nano or 0
+
+    def release(self, row: AttemptRow) -> None:
+        """It is not made after all."""
+        self.held_nano -= row.held_nano or 0
+
     def pay(self, row: AttemptRow) -> None:
-        """A call is over."""
+        """A call that was held for is over."""
+        self.release(row)
         self.spent_nano += charged(row)
 
     def refusal(self, target: str, estimate_nano: int) -> Failure | None:
         """Why a call of this target must not be made; None: it may."""
-        if self.max_cost_nano is None or self.spent_nano + estimate_nano <= self.max_cost_nano:
+        if self.max_cost_nano is None or self.spent_nano + self.held_nano + estimate_nano <= self.max_cost_nano:
             return None
+        held = f", {in_dollars(self.held_nano)} is held for open calls" if self.held_nano else ""
         message = (
-            f"max_cost is {in_dollars(self.max_cost_nano)}: {in_dollars(self.spent_nano)} is spent, "
+            f"max_cost is {in_dollars(self.max_cost_nano)}: {in_dollars(self.spent_nano)} is spent{held}, "
             f"and a call of {target} may cost {in_dollars(estimate_nano)}"
         )
         return Failure(FailureKind.BUDGET, message)

@@ -134,7 +134,7 @@ INTERACTIVE: Final[Mapping[FailureKind, Rule]] = MappingProxyType(
         _K.BUDGET: Rule(then=Then.END, lasting=True),
         _K.DEADLINE: Rule(then=Then.END),
         _K.CANCELLED: Rule(then=Then.END),
-        _K.NO_TARGET: Rule(then=Then.FAIL),
+        _K.NO_TARGET: Rule(then=Then.FAIL, lasting=True),
         # A worker died with the call open: asked again; `STARTS_MAX` bounds it, not `max_attempts`.
         _K.INTERRUPTED: Rule(retries=100, free=True),
         _K.POISON: Rule(then=Then.FAIL),

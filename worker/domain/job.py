@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
-from worker.domain.answer import Failure, Json, Kind
+from worker.domain.answer import Failure, JobKind, Json
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
@@ -20,7 +20,12 @@ SUSPECT_FROM: Final = STARTS_MAX - 1
 STOPS_MAX: Final = 3  # nor is one whose call was hung up on so often because its worker was stopped
 # Of the body of a stored request. Raise it with a change that an older release would read wrongly: workers leave rows
 # of a newer format to workers that know it, so that two releases can run side by side during a deploy.
-FORMAT: Final = 1
+FORMAT: Final = 2
+
+
+def format_of(kind: JobKind) -> int:
+    """Of a new job's body: the oldest that can say it, so that older workers take what they understand."""
+    return 2 if kind == "prediction" else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class NewJob:
 
     id: str
     project_id: str
-    kind: Kind
+    kind: JobKind
     lane: Lane
     models: tuple[str, ...]
     input: Mapping[str, Json]
@@ -57,7 +62,7 @@ class Claimed:
     id: str
     claim_id: str
     project_id: str
-    kind: Kind
+    kind: JobKind
     lane: Lane
     models: str  # JSON list
     body: str  # JSON: {input, output_schema}
@@ -81,6 +86,8 @@ class AttemptRow:
     """One upstream call, or one target passed over, as stored. Times are made by the database.
 
     held_nano  what it might cost, held before it was made; None: no budget is kept for its job
+    member     of a panel, whose call it was
+    answer     what a member said: its vote, paid for, survives the worker
     """
 
     id: str
@@ -103,6 +110,8 @@ class AttemptRow:
     cost_nano: int | None = None
     provider_request_id: str | None = None
     held_nano: int | None = None
+    member: str | None = None
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +160,7 @@ class JobView:
 
     id: str
     project_id: str
-    kind: Kind
+    kind: JobKind
     lane: Lane
     status: JobStatus
     version: int

@@ -11,13 +11,13 @@ Why = Literal["cancelled", "draining"]
 class Control:
     """One per running job. `why` is set when the job is asked to stop; waits in the engine end at once then."""
 
-    __slots__ = ("_asked", "_stop", "task", "why")
+    __slots__ = ("_asked", "_stops", "task", "why")
 
     def __init__(self) -> None:
         self.why: Why | None = None
         self.task: asyncio.Task[None] | None = None
         self._asked: asyncio.Event | None = None
-        self._stop: asyncio.Future[None] | None = None
+        self._stops: set[asyncio.Future[None]] = set()  # several calls of a job may wait at once
 
     def stop(self, why: Why) -> None:
         """A cancel outweighs a drain: there is nothing to be given back then."""
@@ -25,8 +25,9 @@ class Control:
             self.why = why
             if self._asked is not None:
                 self._asked.set()
-            if self._stop is not None and not self._stop.done():
-                self._stop.set_result(None)
+            for stop in self._stops:
+                if not stop.done():
+                    stop.set_result(None)
 
     def asked(self) -> bool:
         """Whether the job was asked to stop by now."""
@@ -53,8 +54,9 @@ class Control:
         """Wait for it, but no longer than that, nor than until the job is asked to stop."""
         if self.why is not None or coming.done():
             return
-        stop = self._stop = asyncio.get_running_loop().create_future()
+        stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stops.add(stop)
         try:
             await asyncio.wait([coming, stop], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._stop = None
+            self._stops.discard(stop)

@@ -5,7 +5,7 @@ Presets, the file and the environment are laid over each other once; after that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -135,7 +135,21 @@ def check(environ: Mapping[str, str], config_file: Path | None = None) -> tuple[
 def _built(settings: Settings, sandbox_url: str | None) -> tuple[Catalog, list[Fault]]:
     found = merged(settings, sandbox_url)
     catalog = Catalog(found.providers, found.routes, settings.keys, (*settings.warnings, *found.warnings), found.absent)
-    return catalog, found.faults
+    return catalog, [*found.faults, *_panel_faults(settings, catalog)]
+
+
+def _panel_faults(settings: Settings, catalog: Catalog) -> Iterator[Fault]:
+    for name, panel in settings.panels.items():
+        where = f"panels.{name}.members"
+        if not panel.members:
+            yield Fault(where, "is missing: a panel needs a member")
+        for member in panel.members:
+            for model in [member] if isinstance(member, str) else [member.model, *member.fallback]:
+                try:
+                    catalog.resolve((model,))
+                except UnknownModel as unknown:
+                    remedy = None if unknown.suggestion is None else f"Did you mean {unknown.suggestion}?"
+                    yield Fault(where, f"names {unknown.name}, which is no route and no target", remedy)
 
 
 def _provider(spec: ProviderSpec) -> Json:

@@ -60,13 +60,22 @@ def written(course: Course, ask: Ask) -> Letter | None:
     spec = catalog.providers[ask.target.provider]
     wire = FORMATS[spec.format]
     request = course.request if not ask.repair else with_repair(course)
-    call = Call(course.job.kind, spec.base_url, ask.target.model, request, course.schema)
+    call = Call(course.kind, spec.base_url, ask.target.model, request, course.schema)
+    if course.seat is not None and "schema" not in ask.target.takes:
+        call = replace(call, output_schema=None)  # the words of a panel's request say how to answer, too
     secret = catalog.secret(spec.name, ask.key.name) if ask.key is not None else None
     try:
-        return Letter(ask, call, wire, wire.build_request(call, secret), estimate(course, ask))
+        try:
+            built = wire.build_request(call, secret)
+        except Unfit:
+            if course.seat is None or call.output_schema is None:
+                raise
+            call = replace(call, output_schema=None)
+            built = wire.build_request(call, secret)
     except Unfit as exc:
         course.walk.unfit(ask.target.name, str(exc))
         return None
+    return Letter(ask, call, wire, built, estimate(course, ask))
 
 
 def joined(course: Course, letter: Letter) -> Ticket:
@@ -102,8 +111,11 @@ def begun(course: Course, letter: Letter) -> tuple[AttemptRow, asyncio.Future[bo
         provider=target.provider,
         model=target.model,
         key_name=key.name if key is not None else None,
+        member=course.seat.asks(target) if course.seat is not None else None,
         held_nano=letter.estimate_nano,
     )
+    if course.purse is not None:
+        course.purse.hold(row)
     rows, course.skips = [*course.skips, row], []
     close, course.done = course.done, []
     entry = Entry(job.id, job.claim_id, begin=rows, close=close, budget_key=job.budget_key)
@@ -161,8 +173,17 @@ def landed(course: Course, sent: Sent, outcome: Outcome, reply: Reply | None, *,
         course.walk.failed(row.target, row.key_name, outcome, at_s=clock.now().timestamp(), draw=clock.draw())
 
 
+def refused(course: Course, row: AttemptRow) -> None:
+    """The call was not marked, and is not made."""
+    course.rows -= 1
+    if course.purse is not None:
+        course.purse.release(row)
+
+
 def unsent(course: Course, row: AttemptRow) -> None:
     """The call was marked and not made: the row says so."""
+    if course.purse is not None:
+        course.purse.release(row)
     course.done.append(replace(row, state=AttemptState.CANCELLED, reason="stopped before the request left"))
 
 
@@ -171,13 +192,17 @@ def given_up(course: Course, sent: Sent, kind: FailureKind, reason: str) -> None
     course.cost_complete = False
     total_s = clock.monotonic_s() - sent.at_s
     row = replace(sent.row, state=AttemptState.CANCELLED, kind=kind, reason=reason, total_s=total_s)
+    if course.purse is not None:
+        course.purse.pay(row)
     course.done.append(row)
     _log(course.job, row)
 
 
 def hung_up(course: Course, sent: Sent) -> None:
-    """Given up because the job was cancelled, or at the end of a drain."""
-    if course.control.why == "draining":
+    """Given up because the job was cancelled, at the end of a drain, or because a panel needs it no more."""
+    if course.seat is not None and course.seat.dropped is not None:
+        given_up(course, sent, FailureKind.CANCELLED, course.seat.dropped)
+    elif course.control.why == "draining":
         given_up(course, sent, FailureKind.INTERRUPTED, "the worker stopped before the answer came")
     else:
         given_up(course, sent, FailureKind.CANCELLED, "hung up: the job was cancelled")

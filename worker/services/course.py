@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from itertools import count
+from typing import Any, Final, Protocol
 
 from worker import clock
-from worker.domain.answer import Answer, Failure, Outcome
+from worker.domain.answer import Answer, Failure, Kind, Outcome
 from worker.domain.budget import Purse, maybe_billed, most_tokens, unpriced
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Claimed, Ending, Return
@@ -31,9 +32,11 @@ from worker.providers.transport import Reply, Transport
 from worker.services.pricing import priced
 from worker.services.schema import fits
 from worker.store.attempts import Attempt
+from worker.store.jobs import Settle
 from worker.store.text import dumps
 
 DUE_S: Final = 0.001  # a deadline this near has passed
+ANSWER_CUT: Final = 100_000  # characters kept of what a member of a panel said
 PARKED_S: Final = 86_400.0  # who waits for a pause is woken when it ends; if nobody is left to do that, it is due then
 EXCERPT: Final = 300  # of a reply that made no sense: bytes
 _BEFORE: Final = datetime.min.replace(tzinfo=UTC)
@@ -50,19 +53,45 @@ class Bench:
     max_answer_bytes: int
 
 
+class Seat(Protocol):
+    """What a member of a panel adds to a way.
+
+    member   as its calls are recorded
+    dropped  why its open call is hung up on while the job goes on; None: it is not
+    """
+
+    dropped: str | None
+
+    @property
+    def member(self) -> str: ...
+
+    def asks(self, target: Target) -> str:
+        """A call of this target is about to be made. The member's name."""
+
+    def taken(self, target: Target) -> Closed | None:
+        """Why this target is not for this member; None: it is."""
+
+    def complaint(self, text: str | None) -> str | None:
+        """Why an answer cannot be read; None: it can."""
+
+
 @dataclass(slots=True)
 class Course:
-    """One claim's way: what has been asked, what is not yet written, what it came to so far."""
+    """One claim's way: what has been asked, what is not yet written, what it came to so far.
+
+    Each member of a panel has a way of its own; `numbers` and `purse` are those of the job.
+    """
 
     bench: Bench
     job: Claimed
     control: Control
     walk: Walk
+    kind: Kind
     request: Mapping[str, Any]
     schema: Mapping[str, Any] | None
     purse: Purse | None  # None: neither the job nor its key has a budget
     deadline_s: float | None  # on this process's steady clock
-    number: int
+    numbers: Iterator[int]  # of the rows to come
     calls: int = 0
     rows: int = 0
     usage: Usage = NO_USAGE
@@ -74,19 +103,20 @@ class Course:
     left: bool = False  # the write that ends the claim is on its way
     broken_text: str | None = None  # an answer of the wrong shape, for the repair turn
     complaint: str = ""
-    stops: int = 0  # earlier calls that were hung up on because their worker was stopped
+    stops: int = 0  # earlier claims whose calls were hung up on because their worker was stopped
+    seat: Seat | None = None  # None: no panel
 
     def remaining_s(self) -> float | None:
         return None if self.deadline_s is None else self.deadline_s - clock.monotonic_s()
 
     def next_number(self) -> int:
-        self.number += 1
         self.rows += 1
-        return self.number
+        return next(self.numbers)
 
 
 def begin(bench: Bench, held: Held, control: Control) -> Course | Ending:
     job = held.job
+    assert job.kind != "prediction", "a panel has a way for each of its members"
     try:
         body = json.loads(job.body)
         route = bench.catalog.resolve(tuple(json.loads(job.models)))
@@ -97,18 +127,36 @@ def begin(bench: Bench, held: Held, control: Control) -> Course | Ending:
     most = job.max_attempts if job.max_attempts is not None else route.max_attempts
     walk = Walk(route, job.lane, needs, most)
     if held.history:
-        _replay(walk, held.history)
-    purse = None
-    if job.max_cost_nano is not None or job.budget_key is not None:
-        purse = Purse.after(job.max_cost_nano, (past.row for past in held.history))
-    deadline = None if job.remaining_s is None else clock.monotonic_s() + job.remaining_s
-    stops = sum(
-        past.row.state is AttemptState.CANCELLED and past.row.kind is FailureKind.INTERRUPTED for past in held.history
+        replay(walk, held.history)
+    numbers, stops = count(job.rows + 1), stops_of(held.history)
+    purse, deadline = purse_of(held), deadline_of(job)
+    return Course(bench, job, control, walk, job.kind, body["input"], schema, purse, deadline, numbers, stops=stops)
+
+
+def purse_of(held: Held) -> Purse | None:
+    job = held.job
+    if job.max_cost_nano is None and job.budget_key is None:
+        return None
+    return Purse.after(job.max_cost_nano, (past.row for past in held.history))
+
+
+def deadline_of(job: Claimed) -> float | None:
+    """On this process's steady clock."""
+    return None if job.remaining_s is None else clock.monotonic_s() + job.remaining_s
+
+
+def stops_of(history: Sequence[Attempt]) -> int:
+    """Claims, not calls: of a panel, or a hedged job, one stop cuts several."""
+    return len(
+        {
+            past.row.claim_id
+            for past in history
+            if past.row.state is AttemptState.CANCELLED and past.row.kind is FailureKind.INTERRUPTED
+        }
     )
-    return Course(bench, job, control, walk, body["input"], schema, purse, deadline, job.rows, stops=stops)
 
 
-def _replay(walk: Walk, history: Sequence[Attempt]) -> None:
+def replay(walk: Walk, history: Sequence[Attempt]) -> None:
     """Bring a walk to where the rows on record say it was: failures in the order in which they came."""
     for past in sorted(history, key=lambda one: one.ended_at or _BEFORE):
         row = past.row
@@ -135,6 +183,8 @@ def _overlapped(history: Sequence[Attempt]) -> bool:
 
 def closed_door(course: Course, target: Target, key: Key | None, *, waited: bool = False) -> Closed | None:
     """Why this target must not be asked now with this key; None: it may. `waited`: its line has been waited through."""
+    if course.seat is not None and (taken := course.seat.taken(target)) is not None:
+        return taken
     if course.purse is not None and _priced(course.bench, target, Usage(1, 1)) is None:
         return unpriced(target.name)
     urgent, again = course.job.lane is Lane.INTERACTIVE, course.walk.repeats(target)
@@ -143,7 +193,7 @@ def closed_door(course: Course, target: Target, key: Key | None, *, waited: bool
 
 def size_of(course: Course) -> Size:
     """What a call may take of a provider's tokens."""
-    ceiling = output_ceiling(course.request) if course.job.kind == "completion" else 0
+    ceiling = output_ceiling(course.request) if course.kind == "completion" else 0
     return Size(estimate_tokens(len(course.job.body)), ceiling)
 
 
@@ -175,14 +225,19 @@ def estimate(course: Course, ask: Ask) -> int | None:
     size = len(course.job.body)
     if ask.repair and course.broken_text is not None:
         size += len(course.broken_text) + len(course.complaint)
-    return _priced(course.bench, ask.target, most_tokens(course.job.kind, course.request, size))
+    return _priced(course.bench, ask.target, most_tokens(course.kind, course.request, size))
 
 
 def judge(course: Course, answer: Answer) -> Outcome:
     """A good answer of the wrong shape is a failure of its own kind."""
-    if course.schema is None or course.job.kind != "completion" or answer.finish_reason == "tool_calls":
+    if course.kind != "completion" or answer.finish_reason == "tool_calls":
         return answer
-    value, why = fits(course.schema, answer.text)
+    if course.seat is not None:
+        value, why = None, course.seat.complaint(answer.text)
+    elif course.schema is not None:
+        value, why = fits(course.schema, answer.text)
+    else:
+        return answer
     if why is None:
         return replace(answer, json=value)
     if answer.finish_reason == "length":  # cut by the caller's own ceiling: another call would be cut again
@@ -190,7 +245,7 @@ def judge(course: Course, answer: Answer) -> Outcome:
     course.broken_text, course.complaint = answer.text, why
     return Failure(
         FailureKind.SCHEMA_MISMATCH,
-        f"the answer does not fit output_schema: {why}",
+        f"the answer does not fit {'output_schema' if course.seat is None else 'the question'}: {why}",
         http_status=200,
         usage=answer.usage,
         model=answer.model,
@@ -238,6 +293,8 @@ def closed(course: Course, target: Target, row: AttemptRow, outcome: Outcome, re
         returned_model=outcome.model,
         provider_request_id=outcome.request_id,
     )
+    if course.seat is not None and failure is None and isinstance(outcome, Answer):
+        row = replace(row, answer=(outcome.text or "")[:ANSWER_CUT])
     course.usage = course.usage + usage
     course.cost = added(course.cost, cost)
     if cost is None and maybe_billed(row):
@@ -256,6 +313,24 @@ def told(failure: Failure, reply: Reply | None) -> str:
 
 def _priced(bench: Bench, target: Target, usage: Usage, served_model: str | None = None) -> int | None:
     return priced(bench.catalog, target, usage, served_model)
+
+
+def settled(courses: Sequence[Course], to: Ending | Return) -> Settle:
+    """The move, with what the claim's ways came to in all."""
+    job = courses[0].job
+    usage, cost = NO_USAGE, None
+    for course in courses:
+        usage, cost = usage + course.usage, added(cost, course.cost)
+    return Settle(
+        job.id,
+        job.claim_id,
+        to,
+        calls=sum(course.calls for course in courses),
+        rows=sum(course.rows for course in courses),
+        usage=usage,
+        cost_nano=cost,
+        cost_complete=all(course.cost_complete for course in courses),
+    )
 
 
 def expired(course: Course) -> Ending:
@@ -281,6 +356,7 @@ def _skip_row(course: Course, skip: Skip) -> AttemptRow:
         target=skip.target.name,
         provider=skip.target.provider,
         model=skip.target.model,
+        member=course.seat.member if course.seat is not None else None,
         kind=skip.kind,
         reason=skip.reason,
     )

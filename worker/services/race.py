@@ -28,6 +28,7 @@ from worker.services.call import (
     landed,
     leave,
     lost_to,
+    refused,
     send,
     unsent,
     won,
@@ -126,10 +127,8 @@ async def _second(course: Course, first: Sent) -> Sent | None:
     if letter is None:
         return None
     target = letter.ask.target
-    if course.purse is not None:  # both are open until one has ended
-        both = (first.letter.estimate_nano or 0) + (letter.estimate_nano or 0)
-        if course.purse.refusal(target.name, both) is not None:
-            return None
+    if course.purse is not None and course.purse.refusal(target.name, letter.estimate_nano or 0) is not None:
+        return None  # both are open until one has ended
     ticket = joined(course, letter)
     if not ticket.admitted:  # who would have to wait for a place comes too late
         course.bench.gate.quit(ticket)
@@ -139,7 +138,7 @@ async def _second(course: Course, first: Sent) -> Sent | None:
     row, mark = begun(course, letter)
     try:
         if not await asyncio.shield(mark):
-            course.rows -= 1
+            refused(course, row)
         elif not course.bench.engine.fresh():  # as for the first call: the claim may have passed on meanwhile
             unsent(course, row)
         else:
@@ -147,7 +146,7 @@ async def _second(course: Course, first: Sent) -> Sent | None:
             course.walk.hedged = True
             course.calls += 1
     except OverBudget:
-        course.rows -= 1
+        refused(course, row)
     except Closing:  # the process ends and the database is away; whether the mark is there nobody knows
         unsent(course, row)
     except asyncio.CancelledError:

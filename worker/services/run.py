@@ -7,6 +7,7 @@ statement checks that the claim still holds and that nobody asked to stop.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -32,6 +33,7 @@ from worker.services.call import (
     joined,
     landed,
     leave,
+    refused,
     send,
     unsent,
     won,
@@ -47,6 +49,7 @@ from worker.services.course import (
     note_skips,
     parked,
     result_of,
+    settled,
 )
 from worker.services.race import race
 from worker.store.jobs import Settle
@@ -56,81 +59,80 @@ async def run(bench: Bench, held: Held, control: Control) -> None:
     """Take a claimed job as far as it goes now. Raises Closing when the outcome could not be written."""
     course = begin(bench, held, control)
     if isinstance(course, Ending):
-        await _settle_bare(bench, held.job, course)
+        await settle_bare(bench, held.job, course)
         return
     try:
-        await _walk(course)
+        to = await walked(course)
+        await settle((course,), to)
     except asyncio.CancelledError:
-        # Hung up between calls: nothing is open, the claim goes back or the cancel is carried out. A job that has
-        # said how it ends has nothing to add: the two would meet in one transaction, and either might win.
+        # A job that has said how it ends has nothing to add: the two would meet in one transaction; either might win.
         if not course.left:
-            await asyncio.shield(_settle(course, Return()))
+            await asyncio.shield(settle((course,), interrupted(course)))
+        return
+    wake(bench, course.job, to)
 
 
-async def _walk(course: Course) -> None:
+def wake(bench: Bench, job: Claimed, to: Ending | Return) -> None:
+    """Look again when a job that was parked is due. A batch line is found by the next look of whoever has room."""
+    if isinstance(to, Return) and to.wait_s > 0.0 and to.parked_for is None and job.lane is Lane.INTERACTIVE:
+        bench.engine.wake_in(job.lane, to.wait_s)
+
+
+async def walked(course: Course) -> Ending | Return:
+    """Go on until the job ends or has to leave; how it leaves is the caller's to write.
+
+    Raises CancelledError when it was hung up; its open calls are then on the course, closed.
+    """
     control = course.control
     while True:
         if control.asked():
-            await _settle(course, Return())  # a job that is `cancelling` ends as cancelled by the same statement
-            return
+            return Return()  # a job that is `cancelling` ends as cancelled by the same statement
         remaining = course.remaining_s()
         if remaining is not None and remaining <= DUE_S:
-            await _settle(course, expired(course))
-            return
+            return expired(course)
         step = course.walk.next(lambda target, key: closed_door(course, target, key), clock.draw())
         note_skips(course)
         match step:
             case Stop(failure) if failure.kind is FailureKind.DEADLINE:
-                await _settle(course, expired(course))
-                return
+                return expired(course)
             case Stop(failure):
-                ending = Ending(JobStatus.FAILED, error=failure, provider=course.walk.last_provider)
-                await _settle(course, ending)
-                return
+                return Ending(JobStatus.FAILED, error=failure, provider=course.walk.last_provider)
             case Park() if (park := parked(course)) is not None:
-                await _settle(course, park)
-                return
+                return park
             case Park(wait_s):
-                if await _rest(course, wait_s):
-                    continue
-                return
+                if (leaving := await _rest(course, wait_s)) is not None:
+                    return leaving
             case Ask():
                 if step.wait_s > 0.0:
                     await _rest(course, step.wait_s, park=False)
                     course.walk.again(step)  # the door may have closed meanwhile: it is looked at once more
                     continue
                 letter = written(course, step)
-                if letter is not None and await _ask(course, letter):
-                    return
+                if letter is not None and (ended := await _ask(course, letter)) is not None:
+                    return ended
 
 
-async def _rest(course: Course, wait_s: float, *, park: bool = True) -> bool:
-    """Wait here when it is short; else give the place back (False: the job has left)."""
+async def _rest(course: Course, wait_s: float, *, park: bool = True) -> Return | None:
+    """Wait here when it is short; else the place is to be given back."""
     remaining = course.remaining_s()
     if remaining is not None:  # it ends at its deadline, not at the end of a longer wait
         wait_s = min(wait_s, max(0.0, remaining))
     if wait_s > IN_PLACE_S and park:
-        await _settle(course, Return(wait_s))
-        if course.job.lane is Lane.INTERACTIVE:  # a batch line is found by the next look of any worker that has room
-            course.bench.engine.wake_in(course.job.lane, wait_s)
-        return False
+        return Return(wait_s)
     await course.control.sleep(wait_s)
     if park:
         course.walk.resumed()
-    return True
+    return None
 
 
-async def _ask(course: Course, letter: Letter) -> bool:
-    """One call, or two of which the first good answer wins. True when the job has left."""
-    bench = course.bench
-    if not bench.engine.fresh():
-        await _settle(course, Return())
-        return True
+async def _ask(course: Course, letter: Letter) -> Ending | Return | None:
+    """One call, or two of which the first good answer wins. None: what follows is the walk's to say."""
+    if not course.bench.engine.fresh():
+        return Return()
     if course.purse is not None and letter.estimate_nano is not None:
         refusal = course.purse.refusal(letter.ask.target.name, letter.estimate_nano)
         if refusal is not None:
-            await _settle(course, Ending(JobStatus.FAILED, error=refusal))
-            return True
+            return Ending(JobStatus.FAILED, error=refusal)
     target, key = letter.ask.target, letter.ask.key
     ticket = joined(course, letter)
     try:
@@ -138,10 +140,10 @@ async def _ask(course: Course, letter: Letter) -> bool:
             await _let_in(course, ticket) and closed_door(course, target, key, waited=True) is None
         ):
             course.walk.again(letter.ask)  # it closed while we waited, or the wait was too long
-            return False
+            return None
         return await _call(course, letter, ticket)
     finally:
-        bench.gate.quit(ticket)
+        course.bench.gate.quit(ticket)
 
 
 async def _let_in(course: Course, ticket: Ticket) -> bool:
@@ -156,27 +158,22 @@ async def _let_in(course: Course, ticket: Ticket) -> bool:
     return ticket.admitted
 
 
-async def _call(course: Course, letter: Letter, ticket: Ticket) -> bool:
-    """Mark, send, record. True when the job has left."""
+async def _call(course: Course, letter: Letter, ticket: Ticket) -> Ending | Return | None:
+    """Mark, send, record. None: the call failed, and the walk has been told."""
     enter(course, letter, ticket)
-    row: AttemptRow | None = None
+    marked: AttemptRow | Ending | Return | None = None
     try:
-        row = await _mark(course, letter)
+        marked = await _mark(course, letter)
     finally:
-        if row is None:
+        if not isinstance(marked, AttemptRow):
             leave(course, letter, ticket, None)
-    if row is None:
-        return True
-    sent = Sent(letter, row, ticket, clock.monotonic_s())
-    try:
-        found = await (race(course, sent) if course.walk.hedges else _alone(course, sent))
-    except asyncio.CancelledError:
-        await asyncio.shield(_hung_up(course))
-        return True
+    if not isinstance(marked, AttemptRow):
+        return marked
+    sent = Sent(letter, marked, ticket, clock.monotonic_s())
+    found = await (race(course, sent) if course.walk.hedges else _alone(course, sent))
     if found is None:
-        return False
-    await _settle(course, Ending(JobStatus.COMPLETED, result=result_of(found.answer), served=found.served))
-    return True
+        return None
+    return Ending(JobStatus.COMPLETED, result=result_of(found.answer), served=found.served)
 
 
 async def _alone(course: Course, sent: Sent) -> Won | None:
@@ -193,74 +190,63 @@ async def _alone(course: Course, sent: Sent) -> Won | None:
     return won(sent, outcome) if isinstance(outcome, Answer) else None
 
 
-async def _mark(course: Course, letter: Letter) -> AttemptRow | None:
-    """Commit the call as `sent`. None: it must not be made, and the job has left."""
+async def _mark(course: Course, letter: Letter) -> AttemptRow | Ending | Return:
+    """Commit the call as `sent`. Where it must not be made: how the job leaves."""
     row, mark = begun(course, letter)
     try:
         held = await asyncio.shield(mark)
     except OverBudget as exc:
-        course.rows -= 1
-        await _settle(course, Ending(JobStatus.FAILED, error=exc.failure))
-        return None
+        refused(course, row)
+        return Ending(JobStatus.FAILED, error=exc.failure)
     except Closing:  # the process ends and the database is away; whether the mark is there nobody knows
         unsent(course, row)
-        await _settle(course, Return())
-        return None
+        return Return()
     except asyncio.CancelledError:  # hung up before the bytes left; the mark is on its way all the same
         course.marking = (row, mark)
-        await asyncio.shield(_hung_up(course))
-        return None
+        raise
     if not held:
-        course.rows -= 1
+        refused(course, row)
         # The claim is lost, or somebody asked to stop between two calls: settle finds out which.
-        await _settle(course, Return())
-        return None
+        return Return()
     if not course.bench.engine.fresh():
         # We were frozen while it was marked: the claim may have passed on since the mark looked at it.
         unsent(course, row)
-        await _settle(course, Return())
-        return None
+        return Return()
     course.calls += 1
     return row
 
 
-async def _hung_up(course: Course) -> None:
-    """The job was interrupted while calls of it were open, or about to be made."""
-    interrupted = next((row for row in course.done if row.kind is FailureKind.INTERRUPTED), None)
-    why = interrupted.reason if interrupted is not None else None
+def interrupted(course: Course) -> Ending | Return:
+    """How a job leaves that was hung up on: while calls of it were open, between two, or about to make one."""
+    cut = next((row for row in course.done if row.kind is FailureKind.INTERRUPTED), None)
+    why = cut.reason if cut is not None else None
     last = course.stops + 1 >= STOPS_MAX  # another stop would come before the answer again, and be paid again
     if last:
         why = f"{STOPS_MAX} workers were stopped before the answer came; DRAIN_S is how long a call may go on then"
-    if interrupted is not None and (last or course.job.on_interruption == "fail"):
-        await _settle(course, Ending(JobStatus.FAILED, error=Failure(FailureKind.INTERRUPTED, why or "")))
-        return
-    await _settle(course, Return())
+    if cut is not None and (last or course.job.on_interruption == "fail"):
+        return Ending(JobStatus.FAILED, error=Failure(FailureKind.INTERRUPTED, why or ""))
+    return Return()
 
 
-async def _settle(course: Course, to: Ending | Return) -> None:
-    """End the claim, with everything that is not yet on record."""
-    job = course.job
-    if course.marking is not None:
-        (row, mark), course.marking = course.marking, None
-        with suppress(OverBudget, Closing):
-            if await mark:
-                unsent(course, row)
-    move = Settle(
-        job.id,
-        job.claim_id,
-        to,
-        calls=course.calls,
-        rows=course.rows,
-        usage=course.usage,
-        cost_nano=course.cost,
-        cost_complete=course.cost_complete,
-    )
-    entry = Entry(job.id, job.claim_id, begin=course.skips, close=course.done, settle=move, budget_key=job.budget_key)
-    course.skips, course.done = [], []
-    course.left = True
-    urgent = course.bench.engine.urgent(job.lane)
+async def settle(courses: Sequence[Course], to: Ending | Return) -> None:
+    """End the claim, with everything that is not yet on record: of a panel the ways of all its members."""
+    bench, job = courses[0].bench, courses[0].job
+    for course in courses:
+        if course.marking is not None:
+            (row, mark), course.marking = course.marking, None
+            with suppress(OverBudget, Closing):
+                if await mark:
+                    unsent(course, row)
+    move = settled(courses, to)
+    entry = Entry(job.id, job.claim_id, settle=move, budget_key=job.budget_key)
+    for course in courses:
+        entry.begin = [*entry.begin, *course.skips]
+        entry.close = [*entry.close, *course.done]
+        course.skips, course.done = [], []
+        course.left = True
+    urgent = bench.engine.urgent(job.lane)
     try:
-        moved = await course.bench.engine.writer.write(entry, urgent=urgent)
+        moved = await bench.engine.writer.write(entry, urgent=urgent)
     except Closing:
         raise
     except Exception as exc:
@@ -269,11 +255,11 @@ async def _settle(course: Course, to: Ending | Return) -> None:
         # The answer itself cannot be stored: the job ends visibly rather than never.
         failure = Failure(FailureKind.INTERNAL, f"the answer could not be stored ({type(exc).__name__})")
         ended = replace(entry, settle=replace(move, to=Ending(JobStatus.FAILED, error=failure)))
-        moved = await course.bench.engine.writer.write(ended, urgent=urgent)
+        moved = await bench.engine.writer.write(ended, urgent=urgent)
     if not moved:
         events.emit("claim.lost", level="warning", job_id=job.id, claim_id=job.claim_id)
 
 
-async def _settle_bare(bench: Bench, job: Claimed, ending: Ending) -> None:
-    entry = Entry(job.id, job.claim_id, settle=Settle(job.id, job.claim_id, ending))
+async def settle_bare(bench: Bench, job: Claimed, to: Ending | Return) -> None:
+    entry = Entry(job.id, job.claim_id, settle=Settle(job.id, job.claim_id, to))
     await bench.engine.writer.write(entry, urgent=bench.engine.urgent(job.lane))

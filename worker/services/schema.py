@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
-import jsonschema_rs
-
+from worker.domain.schema import BadSchema, check, mismatch
 from worker.providers.json_text import answer_json
 
-MESSAGE_CUT: Final = 300
-_POINTERS: Final = ("$ref", "$dynamicRef", "$recursiveRef", "$schema")
-_DIALECTS: Final = ("http://json-schema.org/draft-", "https://json-schema.org/draft/")
-
-
-class BadSchema(ValueError):
-    """The schema itself is not usable; the message says why."""
-
-
-def check(schema: Mapping[str, Any]) -> None:
-    """Raise BadSchema for a schema that is none, or that points outside itself (a `$ref` would be fetched)."""
-    for word, ref in _refs(schema, 0):
-        # A dialect that the validator does not know would be fetched, like any other reference.
-        if not ref.startswith(_DIALECTS if word == "$schema" else "#"):
-            raise BadSchema(f"output_schema may only refer to itself: {word} {ref[:80]!r} points elsewhere")
-    try:
-        _validator(json.dumps(schema))
-    except (ValueError, jsonschema_rs.ValidationError) as exc:
-        raise BadSchema(f"output_schema is not a valid JSON Schema: {str(exc)[:MESSAGE_CUT]}") from exc
+__all__ = ["BadSchema", "check", "fits"]
 
 
 def fits(schema: Mapping[str, Any], text: str | None) -> tuple[Any, str | None]:
@@ -38,28 +17,4 @@ def fits(schema: Mapping[str, Any], text: str | None) -> tuple[Any, str | None]:
         value = answer_json(text or "")
     except ValueError:
         return None, "the answer is not JSON"
-    error = next(iter(_validator(json.dumps(schema)).iter_errors(value)), None)
-    if error is None:
-        return value, None
-    where = "/".join(str(part) for part in error.instance_path) or "the answer"
-    return value, f"{where}: {error.message}"[:MESSAGE_CUT]
-
-
-@lru_cache(maxsize=256)
-def _validator(schema: str) -> Any:
-    return jsonschema_rs.validator_for(json.loads(schema), retriever=_refuse)
-
-
-def _refuse(uri: str) -> Any:
-    raise ValueError(f"a schema may not refer to {uri[:80]}")
-
-
-def _refs(value: Any, depth: int) -> list[tuple[str, str]]:
-    if depth > 64:
-        raise BadSchema("output_schema is nested more than 64 levels deep")
-    if isinstance(value, dict):
-        own = [(word, value[word]) for word in _POINTERS if isinstance(value.get(word), str)]
-        return own + [ref for part in value.values() for ref in _refs(part, depth + 1)]
-    if isinstance(value, list):
-        return [ref for part in value for ref in _refs(part, depth + 1)]
-    return []
+    return value, mismatch(schema, value)

@@ -11,12 +11,14 @@ from typing import Any
 
 from worker import clock, events
 from worker.deps import Deps
-from worker.domain.answer import Json, Kind
+from worker.domain.answer import JobKind, Json
 from worker.domain.delivery import Webhook, notify_of
 from worker.domain.failure import Lane
 from worker.domain.job import NewJob, OnInterruption
+from worker.domain.panel import read_panel
 from worker.services import listeners, pictures
 from worker.services.listeners import vault_of
+from worker.services.outcomes import learned
 from worker.store import idempotency, jobs
 from worker.store.database import Connection
 from worker.webhooks.vault import Vault
@@ -26,7 +28,7 @@ from worker.webhooks.vault import Vault
 class JobRequest:
     """A job as asked for, validated in form."""
 
-    kind: Kind
+    kind: JobKind
     models: tuple[str, ...]
     input: Mapping[str, Json]
     lane: Lane = Lane.INTERACTIVE
@@ -87,6 +89,7 @@ def submit(
         known = earlier(deps, project_id, idempotent)
         if known is not None:
             return known
+    requests = [_weighed(deps, project_id, request) for request in requests]
     deps.intake.admit(project_id, Counter(request.lane for request in requests))
     vault = vault_of(deps) if any(request.webhook for request in requests) else None
     new = [_new_job(deps, project_id, key_id, request) for request in requests]
@@ -128,6 +131,14 @@ def hint(deps: Deps, interactive: Sequence[str], lanes: set[Lane]) -> None:
             deps.hints.lane(Lane.BATCH)
     except Exception as exc:  # noqa: BLE001 - the broker's troubles are never the caller's
         events.emit("hint.lost", level="warning", error=type(exc).__name__)
+
+
+def _weighed(deps: Deps, project_id: str, request: JobRequest) -> JobRequest:
+    """Weights that are learned are those of the day the question is put: a prediction is judged by one scale."""
+    if request.kind != "prediction" or request.input["consensus"]["weights"] != "learned":
+        return request
+    panel = read_panel(request.input)
+    return replace(request, input=replace(panel, learned=learned(deps, project_id, panel)).stored())
 
 
 class TooLate(Exception):

@@ -15,7 +15,8 @@ from typing import Final
 from worker import clock, events
 from worker.deps import Deps
 from worker.domain.failure import Lane
-from worker.engine.engine import Engine, Run
+from worker.engine.control import Control
+from worker.engine.engine import Engine, Held, Run
 from worker.engine.replay import replay
 from worker.engine.spool import Spool
 from worker.limits.gate import Gate, Rates, Shared
@@ -27,6 +28,7 @@ from worker.services.batches.keeper import Keeper
 from worker.services.course import Bench
 from worker.services.deliver import Deliverer
 from worker.services.pauses import LOOK_S, PauseWatch
+from worker.services.predict import predict
 from worker.services.run import run
 from worker.services.tell import BLOCK, tell
 from worker.services.watchdog import Watchdog
@@ -225,7 +227,10 @@ class Worker:
             await gate.close()
             await transport.aclose()
 
-        return lambda held, control: run(bench, held, control), close
+        def start(held: Held, control: Control) -> Awaitable[None]:
+            return (predict if held.job.kind == "prediction" else run)(bench, held, control)
+
+        return start, close
 
     def _every(self, seconds: float, work: Callable[[], None], called: threading.Event | None) -> None:
         """Work each so many seconds, and when it is called; until the end of the drain."""

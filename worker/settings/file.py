@@ -1,4 +1,4 @@
-"""The tables of `completar.toml`: providers and routes. The file holds names of variables, never keys."""
+"""The tables of `completar.toml`: providers, routes and panels. The file holds names of variables, never keys."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from decimal import Decimal
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from worker.domain.consensus import Consensus
 from worker.domain.failure import INTERACTIVE, FailureKind, Override, Then
 from worker.domain.money import Price
+from worker.domain.panel import MAX_MEMBERS
 from worker.domain.retry import Backoff
 from worker.domain.route import Need
 from worker.settings import address
@@ -32,6 +35,10 @@ _OURS: Final = {kind for kind, rule in INTERACTIVE.items() if rule.then is Then.
 }
 
 
+_CONSENSUS: Final = frozenset(one.name for one in fields(Consensus))
+_READ_CONSENSUS: Final = TypeAdapter(Consensus)
+
+
 def _variable(name: str) -> str:
     if not _VARIABLE.fullmatch(name) or (len(name) >= 20 and "_" not in name):
         raise ValueError("must be the name of an environment variable in capitals; keys do not belong in the file")
@@ -43,6 +50,14 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if twice:
         raise ValueError(f"names {', '.join(twice)} twice")
     return names
+
+
+def _consensus(given: dict[str, Any]) -> dict[str, Any]:
+    unknown = [name for name in given if name not in _CONSENSUS]
+    if unknown:
+        raise ValueError(f"has no field {unknown[0]}; there are {', '.join(sorted(_CONSENSUS))}")
+    read = _READ_CONSENSUS.validate_python(given)
+    return {name: getattr(read, name) for name in given}
 
 
 def _theirs(kind: FailureKind) -> FailureKind:
@@ -148,9 +163,25 @@ class RouteConfig(_Table):
     on: Mapping[TheirKind, Override] = {}
 
 
+class MemberConfig(_Table):
+    """One seat of a panel: a model, and whom to ask in its place."""
+
+    model: Text
+    fallback: Annotated[tuple[Text, ...], AfterValidator(_distinct)] = ()
+    name: Text | None = None
+
+
+class PanelConfig(_Table):
+    """A named panel. `consensus` is what a prediction does not say itself of how votes become an answer."""
+
+    members: Annotated[tuple[Text | MemberConfig, ...], Field(min_length=1, max_length=MAX_MEMBERS)] = ()
+    consensus: Annotated[dict[str, Any], AfterValidator(_consensus)] = {}
+
+
 class File(_Table):
     providers: Mapping[str, ProviderConfig] = {}
     routes: Mapping[str, RouteConfig] = {}
+    panels: Mapping[str, PanelConfig] = {}
 
 
 _T = TypeVar("_T", bound=_Table)
@@ -173,6 +204,7 @@ def parsed(text: str, where: str) -> tuple[File, list[Fault]]:
         File(
             providers=_named(ProviderConfig, document, "providers", faults),
             routes=_named(RouteConfig, document, "routes", faults),
+            panels=_named(PanelConfig, document, "panels", faults),
         ),
         faults,
     )

@@ -57,6 +57,7 @@ def read(environ: Mapping[str, str], config_file: Path | None = None) -> tuple[S
     values["endpoint"] = _endpoint(given, faults)
     values["providers"] = _providers(given, file, values["endpoint"], faults)
     values["routes"] = file.routes
+    values["panels"] = file.panels
     settings = Settings(**values)
     faults += _crossed(settings)
     return settings.model_copy(update={"warnings": _warnings(given, settings, file)}), faults

@@ -19,7 +19,7 @@ from worker.domain.answer import Json
 from worker.domain.failure import Lane
 from worker.settings import address
 from worker.settings.address import Network
-from worker.settings.file import ProviderConfig, RouteConfig
+from worker.settings.file import PanelConfig, ProviderConfig, RouteConfig
 
 SandboxMode = Literal["auto", "on", "off"]
 HintsMode = Literal["auto", "redis", "sql"]
@@ -315,6 +315,7 @@ class Settings(BaseModel):
 
     providers: Mapping[str, ProviderConfig] = {}
     routes: Mapping[str, RouteConfig] = {}
+    panels: Mapping[str, PanelConfig] = {}
     endpoint: Endpoint | None = None
     keys: Mapping[str, SecretStr] = {}
     warnings: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,7 @@ from worker.domain.state import AttemptState
 from worker.store.moment import db_now
 from worker.store.rows import Rows
 from worker.store.tables import attempt
-from worker.store.text import clean
+from worker.store.text import clean, dumps
 
 _BEGUN = Rows(
     id=sa.Text,
@@ -32,6 +33,7 @@ _BEGUN = Rows(
     kind=sa.Text,
     reason=sa.Text,
     held_nano=sa.BigInteger,
+    member=sa.Text,
 )
 _CLOSED = Rows(
     job_id=sa.Text,
@@ -50,6 +52,7 @@ _CLOSED = Rows(
     reasoning_tokens=sa.BigInteger,
     cost_nano=sa.BigInteger,
     provider_request_id=sa.Text,
+    answer=sa.Text,
 )
 
 
@@ -72,6 +75,7 @@ def begin(conn: sa.Connection, rows: Sequence[AttemptRow]) -> None:
             r.kind.value if r.kind is not None else None,
             clean(r.reason),
             r.held_nano,
+            clean(r.member),
         )
         for r in rows
     ]
@@ -109,6 +113,7 @@ def close(conn: sa.Connection, rows: Sequence[AttemptRow]) -> None:
             r.usage.reasoning_tokens,
             r.cost_nano,
             clean(r.provider_request_id, 200),
+            dumps(r.answer) if r.answer is not None else None,
         )
         for r in rows
     ]
@@ -187,6 +192,8 @@ def _attempt(row: Any) -> Attempt:
             cost_nano=row.cost_nano,
             provider_request_id=row.provider_request_id,
             held_nano=row.held_nano,
+            member=row.member,
+            answer=json.loads(row.answer) if row.answer is not None else None,
         ),
         row.sent_at,
         row.ended_at,

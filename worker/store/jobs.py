@@ -15,7 +15,7 @@ from worker import clock
 from worker.domain.answer import Failure
 from worker.domain.failure import RETRYABLE, FailureKind, Lane
 from worker.domain.fairness import shares
-from worker.domain.job import FORMAT, STARTS_MAX, SUSPECT_FROM, Claimed, Ending, NewJob, Return
+from worker.domain.job import FORMAT, STARTS_MAX, SUSPECT_FROM, Claimed, Ending, NewJob, Return, format_of
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
 from worker.store import budgets, deaths, tallies
@@ -52,6 +52,7 @@ _NEW = Rows(
     max_cost_nano=sa.BigInteger,
     key_id=sa.Text,
     notify=sa.Integer,
+    format=sa.Integer,
 )
 _INPUT = Rows(job_id=sa.Text, body=sa.Text, metadata=sa.Text)
 _MANY: Final = 50  # from so many on, Postgres takes the inputs by COPY: quoting them all in an array costs more
@@ -78,6 +79,7 @@ def insert(conn: sa.Connection, jobs: Sequence[NewJob]) -> None:
                 j.max_cost_nano,
                 j.key_id,
                 j.notify,
+                format_of(j.kind),
             )
             for j in jobs
         ],
@@ -136,8 +138,8 @@ def _insert(dialect: str) -> sa.Insert:
         "retry_of": v.c.retry_of,
         "max_cost_nano": v.c.max_cost_nano,
         "key_id": v.c.key_id,
-        "format": sa.literal(FORMAT),
         "notify": v.c.notify,
+        "format": v.c.format,
     }
     return job.insert().from_select(list(into_job), sa.select(*into_job.values()))
 

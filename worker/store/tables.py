@@ -225,6 +225,8 @@ attempt: Final = sa.Table(
     sa.Column("cost_nano", Big),
     sa.Column("provider_request_id", sa.Text),
     sa.Column("held_nano", Big),  # what the call might cost, where a budget is kept
+    sa.Column("member", sa.Text),  # of a panel, whose call it was
+    sa.Column("answer", sa.Text),  # what that member said, as JSON
     # For sums over a time. Rows come in its order, so a few bytes for each hundred pages will do.
     sa.Index("ix_attempt_sent_at", "sent_at", postgresql_using="brin"),
     postgresql_with={"fillfactor": 80},
@@ -242,6 +244,33 @@ death: Final = sa.Table(
     sa.Column("found_at", Moment, nullable=False),
     sa.Column("in_flight", sa.Integer, nullable=False),  # jobs it held, this one included
     sa.Column("open_target", sa.Text),  # who was being asked; NULL: no call of this job was open
+)
+
+prediction_outcome: Final = sa.Table(
+    "prediction_outcome",
+    metadata,
+    _id("job_id", primary_key=True),
+    _id("project_id", nullable=False),
+    sa.Column("type", sa.String(12), nullable=False),  # of the answer that was asked for
+    sa.Column("value", sa.Text, nullable=False),  # JSON: what turned out to be true
+    sa.Column("recorded_at", Moment, nullable=False),
+    sa.Column("corrected_at", Moment),
+)
+
+# How each vote of a prediction did, once its outcome is known. Stays when the prediction itself is forgotten.
+prediction_score: Final = sa.Table(
+    "prediction_score",
+    metadata,
+    _id("project_id", primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),  # which one voted; empty: the verdict of the panel
+    _id("job_id", primary_key=True),
+    sa.Column("member", sa.Text, primary_key=True),
+    sa.Column("type", sa.String(12), nullable=False),
+    sa.Column("correct", sa.Boolean),  # NULL: a probability of one half is neither
+    sa.Column("probability", sa.Float),  # that it gave to what is asked by `happened`; NULL: it named none
+    sa.Column("happened", sa.Boolean, nullable=False),
+    sa.Column("voted_at", Moment, nullable=False),
+    sa.Index("ix_prediction_score_job_id", "job_id"),
 )
 
 worker: Final = sa.Table(

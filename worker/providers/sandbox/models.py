@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b, shake_128
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import jsonschema_rs
 
 from worker.domain.money import estimate_tokens
+from worker.providers.sandbox import panelist
 from worker.providers.sandbox.instance import instance
 
 Json = Any
@@ -50,6 +51,7 @@ MODELS: Final[Mapping[str, str]] = MappingProxyType(
         "length": "Stops in mid-sentence with finish_reason length.",
         "refuse": "Declines to answer.",
         "filtered": "Has its answer withheld by a content filter.",
+        "panelist-80": "Votes in predictions, right 80 times in 100. Any panelist-<percent>, -bold and -shy work.",
         "embed": "Embeddings: a unit vector of eight numbers for each input.",
     }
 )
@@ -283,6 +285,14 @@ def _broken_json(ask: _Ask, seen: Seen) -> Reply:
     return _said(text[: len(text) // 2 + 1].rstrip("}]"), ask, seen)
 
 
+def _panelist(percent: int, manner: panelist.Manner, ask: _Ask, seen: Seen) -> Reply:
+    for field, schema in _schemas(ask.body):
+        said = panelist.vote(_last_text(ask), schema, percent, manner) if isinstance(schema, dict) else None
+        if field == "response_format" and said is not None:
+            return _said(said, ask, seen)
+    return _good(ask, seen)
+
+
 def _tools(ask: _Ask, seen: Seen) -> Reply:
     call = _tool_call(ask)
     if call is None:
@@ -343,6 +353,9 @@ _TIMES: Final = {None: math.inf, "-once": 1, "-twice": 2}
 
 
 def _by_pattern(model: str) -> _Behaviour | None:
+    member = panelist.NAME.fullmatch(model)
+    if member is not None:
+        return partial(_panelist, int(member["percent"]), cast("panelist.Manner", member["manner"] or ""))
     match = _PATTERN.fullmatch(model)
     if match is None:
         return None

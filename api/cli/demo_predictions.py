@@ -1,0 +1,49 @@
+"""`completar demo --predictions`: fifty questions with known answers, and what each of five members is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from api.cli.client import Client
+from api.cli.fault import Exit
+from api.cli.predictions import Kept, put, record, show_scores
+from api.cli.progress import Progress
+from api.cli.questions import Questions
+from api.cli.screen import Screen, seconds
+from api.embedded import Embedded
+
+QUESTIONS: Final = Path(__file__).resolve().parents[2] / "examples" / "questions.csv"
+# One that is good, one that is fair, one that is sure of everything, one that is sure of nothing, and one that is down.
+PANEL: Final = tuple(
+    f"sandbox/{name}" for name in ("panelist-92", "panelist-78", "panelist-70-bold", "panelist-84-shy", "fail-503")
+)
+
+
+def run(screen: Screen, own: Embedded, target: Path) -> Exit:
+    """Put them, record what is known, and show the scores."""
+    screen.say("The sandbox answers, which is no real model: five members with dice of their own, one of them down.")
+    questions = Questions(QUESTIONS, {"panel": list(PANEL), "consensus": {"early_stop": False}})
+    client = Client(own.url, own.key, screen)
+    try:
+        with (
+            target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream,
+            Progress(screen) as progress,
+        ):
+            output = Kept(stream, ordered=True)
+            mine = put(client, screen, questions, output, progress)
+            took_s = progress.elapsed_s
+        known = record(client, questions, output)
+        found = client.get("/v1/predictions/scores").json()
+    finally:
+        client.close()
+    agreed = sum(bool(one["consensus"]) for one in output.done.values())
+    screen.data(
+        f"{mine.sums.ended} questions in {seconds(took_s)}: {agreed} with a consensus, "
+        f"{mine.sums.done - agreed} without, {mine.sums.failed} failed; {known} outcomes recorded"
+    )
+    screen.data("")
+    show_scores(screen, found)
+    screen.data(f"\nEvery vote: {target}")
+    screen.data("With keys: completar predictions run examples/questions.csv -m groq -m gemini -m openai --outcomes")
+    return Exit.OK if mine.sums.done else Exit.FAILED
