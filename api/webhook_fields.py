@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from api.fields import WHOLE, Strict, fault
 from api.problems import Fault
-from worker.domain.delivery import Webhook
+from worker.domain.delivery import BATCH_ENDINGS, Webhook
 from worker.webhooks.address import MAX_URL, Refused
 
 ENDPOINT_ID: Final = "^we_[0-9a-hjkmnp-tv-z]{26}$"
@@ -19,6 +19,14 @@ MAX_HEADERS: Final = 20
 MAX_HEADER: Final = 2048
 
 JobEvent = Literal["job.queued", "job.in_progress", "job.completed", "job.failed", "job.cancelled", "job.expired"]
+BatchEvent = Literal[
+    "batch.in_progress",
+    "batch.finalizing",
+    "batch.completed",
+    "batch.failed",
+    "batch.cancelled",
+    "batch.expired",
+]
 EventType = Literal[
     "job.queued",
     "job.in_progress",
@@ -109,6 +117,20 @@ class JobWebhook(Strict):
     @property
     def value(self) -> Webhook:
         return Webhook(self.url, tuple(dict.fromkeys(self.events)), self.payload)
+
+
+class BatchWebhook(Strict):
+    """Who hears of this one batch, once for all its lines; signed as for a job."""
+
+    url: Url
+    events: Annotated[list[BatchEvent], Field(min_length=1, max_length=6)] = Field(
+        default_factory=lambda: list(BATCH_ENDINGS),  # type: ignore[arg-type]
+        description="The ends of a batch where nothing is said.",
+    )
+
+    @property
+    def value(self) -> Webhook:
+        return Webhook(self.url, tuple(dict.fromkeys(self.events)))
 
 
 def refusal(exc: Refused, field: str = "url", line: int | None = None) -> Fault:

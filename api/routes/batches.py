@@ -14,7 +14,8 @@ from api.desk import Desk
 from api.fields import DIGITS, MaxCost, Metadata, Priority, Strict, fault
 from api.openai_fields import BATCH_ID, Expiry
 from api.operations import Answer, Body, Call, Operations, Reply
-from api.problems import CONFLICT, KEY_REUSED, NOT_FOUND, Fault, Problem, invalid
+from api.problems import CONFLICT, KEY_REUSED, NO_SECRET_KEY, NOT_FOUND, Fault, Problem, invalid
+from api.webhook_fields import BatchWebhook, refusal
 from worker.deps import Deps
 from worker.domain.batch import FINAL, BatchStatus, BatchView, window_s
 from worker.domain.money import nano_of
@@ -46,8 +47,8 @@ def known(value: str) -> str:
 class NewBatch(Strict):
     """The file has one request a line: `{"custom_id", "method": "POST", "url", "body"}`, `url` being the endpoint.
 
-    `max_cost` and `priority` are Completar's own: no line is started that could pass the one, and lines of a higher
-    priority go first.
+    `max_cost`, `priority` and `webhook` are Completar's own: no line is started that could pass the first, lines of a
+    higher priority go first, and the last is told of the batch.
     """
 
     model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True)
@@ -63,6 +64,7 @@ class NewBatch(Strict):
     output_expires_after: Expiry | None = None
     max_cost: MaxCost | None = None
     priority: Priority = 0
+    webhook: BatchWebhook | None = None
 
 
 @batches.add(
@@ -74,7 +76,7 @@ class NewBatch(Strict):
     body=Body(NewBatch),
     headers=(preference.IDEMPOTENCY_KEY,),
     answers={200: Answer("The batch; its file is yet to be read.", BatchBody, (preference.REPLAYED,))},
-    problems=(KEY_REUSED,),
+    problems=(KEY_REUSED, NO_SECRET_KEY),
 )
 def create_batch(desk: Desk, call: Call) -> Reply:
     """A faulty file is found when it is read: then the batch is `failed`, and no line has run."""
@@ -82,6 +84,9 @@ def create_batch(desk: Desk, call: Call) -> Reply:
     key = preference.idempotency_key(call, "batches.create", call.given)
     seconds = window_s(asked.completion_window)
     assert seconds is not None
+    webhook = None if asked.webhook is None else asked.webhook.value
+    if webhook is not None and (refused := desk.guard.refused([webhook.url])):
+        raise invalid(refusal(refused[webhook.url], "webhook.url"))
     request = BatchRequest(
         endpoint=asked.endpoint,
         input_file_id=asked.input_file_id,
@@ -91,6 +96,7 @@ def create_batch(desk: Desk, call: Call) -> Reply:
         output_expires_s=None if asked.output_expires_after is None else asked.output_expires_after.seconds,
         priority=asked.priority,
         max_cost_nano=None if asked.max_cost is None else nano_of(asked.max_cost),
+        webhook=webhook,
     )
     try:
         made = create(desk.deps, call.project_id, request, key, key_id=call.key_id)

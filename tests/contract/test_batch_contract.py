@@ -676,3 +676,34 @@ def test_batches_of_another_project_are_not_there(idle: Web, lonely: openai.Open
     theirs = stranger.batches.create(input_file_id=batch.input_file_id, endpoint=CHAT, completion_window="24h")
     with idle.working():
         assert until(stranger, theirs.id).status == "failed", "a file of another project cannot be found"
+
+
+# -- one event for the whole of it ---------------------------------------------------------------------------------
+
+
+def test_a_batch_tells_whom_it_names_and_the_clients_own_library_verifies_it(
+    database_url: str, tmp_path: Path, provider: ScriptedProvider
+) -> None:
+    own = {"COMPLETAR_SECRET_KEY": "k" * 32, "COMPLETAR_PRIVATE_NETWORKS": "127.0.0.0/8"}
+    with (
+        ScriptedProvider() as receiver,
+        web(database_url, tmp_path, provider, COMPLETAR_LOG_LEVEL="error", **own) as site,
+        site.working(),
+        site.served() as served,
+        openai.OpenAI(base_url=f"{served}/v1", api_key=site.key) as client,
+    ):
+        receiver.always(script.reply(204))
+        secret = httpx.post(
+            f"{served}/v1/webhook_secret/rotate", json={}, headers={"Authorization": f"Bearer {site.key}"}
+        ).json()["secret"]
+        lines = jsonl([line(1), line(2)])
+        batch = made(client, lines, extra_body={"webhook": {"url": receiver.url + "/done"}})
+        done = until(client, batch.id)
+        (request,) = receiver.wait_for(1)
+        event = client.webhooks.unwrap(request.body, request.headers, secret=secret)
+        assert (event.type, event.data.id) == ("batch.completed", batch.id)
+        told = json.loads(request.body)["data"]
+        assert told["output_file_id"] == done.output_file_id
+        assert told["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
+        with pytest.raises(openai.BadRequestError, match="not on the public internet"):
+            made(client, lines, extra_body={"webhook": {"url": "https://10.0.0.1/"}})

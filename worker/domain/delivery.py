@@ -26,6 +26,7 @@ class DeliveryState(StrEnum):
 ENDINGS: Final = ("completed", "failed", "cancelled", "expired")
 JOB_EVENTS: Final = tuple(f"job.{status}" for status in ("queued", "in_progress", *ENDINGS))
 JOB_ENDINGS: Final = tuple(f"job.{status}" for status in ENDINGS)
+BATCH_ENDINGS: Final = tuple(f"batch.{status}" for status in ENDINGS)
 BATCH_EVENTS: Final = tuple(f"batch.{status}" for status in ("in_progress", "finalizing", *ENDINGS))
 OWN_EVENTS: Final = ("webhook_endpoint.test", "webhook_endpoint.disabled", "webhook_delivery.exhausted")
 EVENT_TYPES: Final = (*JOB_EVENTS, *BATCH_EVENTS, *OWN_EVENTS)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from worker import clock
 from worker.deps import Deps
 from worker.domain.batch import FINAL, BatchView, NewBatch
+from worker.domain.delivery import Webhook
 from worker.domain.file import BATCH
+from worker.services import listeners
+from worker.services.listeners import vault_of
 from worker.services.submit import IdempotencyKey, KeyReused
 from worker.store import batches, files, idempotency
 
@@ -27,6 +30,7 @@ class BatchRequest:
     max_cost_nano: int | None = None
     retry_of: str | None = None
     origin_id: str | None = None
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ def create(
 ) -> Created:
     """The row is committed when this returns. A file that is not there is found by who validates, as at OpenAI.
 
-    Raises WrongPurpose, KeyReused, StillRunning (of a retry), Unavailable (database away; nothing is stored).
+    Raises WrongPurpose, KeyReused, StillRunning (of a retry), NoKey (a webhook is asked for, and there is nothing to
+    encrypt its secret with), Unavailable (database away; nothing is stored).
     """
     if idempotent is not None and (made_before := earlier(deps, project_id, idempotent)) is not None:
         return made_before
@@ -88,6 +93,8 @@ def create(
                     if one.status not in FINAL:
                         raise StillRunning(f"batch {one.id} runs lines of the same file and is {one.status}")
             batches.insert(conn, new)
+            if request.webhook is not None:
+                listeners.subscribe(conn, vault_of(deps), project_id, [(new.id, request.webhook)])
             made = batches.get(conn, project_id, new.id)
     except _TooLate:  # the same key in parallel: the other one made the batch
         first = earlier(deps, project_id, idempotent) if idempotent is not None else None
