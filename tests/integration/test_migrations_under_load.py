@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -64,9 +64,9 @@ def using_every_table(database: Database) -> Iterator[None]:
         yield
 
 
-def longest_read_s(database: Database, until: threading.Event) -> float:
+def longest_read_s(database: Database, until: Callable[[], bool]) -> float:
     longest = 0.0
-    while not until.is_set():
+    while not until():
         before = time.monotonic()
         with database.read() as conn:
             for name in ("job", "api_key", "attempt", "project"):
@@ -89,9 +89,10 @@ def test_it_gives_way_and_gets_there(database: Database, gave_way: threading.Eve
     migrating = threading.Thread(target=run)
     with using_every_table(database):
         migrating.start()
-        longest = longest_read_s(database, gave_way)
+        # One that needs no table for itself (new tables, an index) does not have to give way.
+        longest = longest_read_s(database, lambda: gave_way.is_set() or not migrating.is_alive())
         assert longest < 1.0, f"{after} held up others for {longest:.1f} s"
-        assert migrating.is_alive()
+        assert gave_way.is_set() or failed == []
     migrating.join(20)
     assert failed == []
     with database.read() as conn:
