@@ -460,7 +460,7 @@ class World:
         """As `services/course` does it."""
         walk = Walk(self.route, job.lane, NEEDS, job.most)
         if job.rows:
-            courses._replay(walk, [Attempt(row, _time(sent), _time(ended)) for row, sent, ended in job.rows])
+            courses.replay(walk, [Attempt(row, _time(sent), _time(ended)) for row, sent, ended in job.rows])
         return walk
 
     def _door(

@@ -635,6 +635,7 @@ class StoreMachine(RuleBasedStateMachine):
                 j.error = to.error.kind
             if j.status is S.CANCELLING:
                 j.move(S.CANCELLED, self.now)
+                j.error = FailureKind.CANCELLED
             elif isinstance(to, Ending):
                 j.move(to.status, self.now)
                 j.answered = to.result is not None
@@ -676,6 +677,7 @@ class StoreMachine(RuleBasedStateMachine):
         j.deaths += 1
         if j.status is S.CANCELLING:
             j.move(S.CANCELLED, self.now)
+            j.error = FailureKind.CANCELLED
         elif j.deaths >= STARTS_MAX:
             j.move(S.FAILED, self.now)
             j.error = FailureKind.POISON

@@ -210,6 +210,7 @@ def _plans(database: Database, call: Callable[[sa.Connection], Any]) -> tuple[li
     def explained(conn: sa.Connection) -> None:
         for statement, parameters in sent:
             if not statement.startswith(("SAVEPOINT", "RELEASE")):
+                parameters = parameters[0] if isinstance(parameters, list) else parameters  # noqa: PLW2901 - of many
                 (found,) = conn.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).scalar_one()
                 plans.append((statement, Plan(list(_nodes(found["Plan"])))))
 
