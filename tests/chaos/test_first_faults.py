@@ -221,7 +221,7 @@ def test_a_worker_frozen_past_its_lease_cannot_write_over_a_newer_fate(
 def test_a_worker_frozen_while_it_marks_a_call_does_not_make_it(
     station: Station, provider: ScriptedProvider, processes: Processes, postgres: Postgres, postgres_url: str
 ) -> None:
-    """Its mark looked at the claim before the freeze and is committed after it, when the job is somebody else's."""
+    """Its mark holds the claim, so nobody takes the job back until the database has ended that transaction."""
     frozen = processes.worker(station.env)
     url = postgres_url.replace("+psycopg", "")
     with psycopg.connect(url) as holding, psycopg.connect(url, autocommit=True) as looking:
@@ -231,14 +231,15 @@ def test_a_worker_frozen_while_it_marks_a_call_does_not_make_it(
         wait_until(lambda: looking.execute(waits).fetchone(), "the mark to wait for the lock")
         frozen.freeze()
     processes.worker(station.env)
-    (job,) = station.ended([job_id], within_s=20)
+    (job,) = station.ended([job_id], within_s=25)
     assert job.status is JobStatus.COMPLETED
     frozen.thaw()
     frozen.wait_for_line("worker.declared_dead")
     fresh = station.submit(5, prompt="afterwards")
     assert {j.status for j in station.ended(fresh)} == {JobStatus.COMPLETED}
     assert max(_calls_by_prompt(provider).values()) == 1
-    assert station.course(job_id) == ["first:cancelled", "first:answered"]
+    assert station.course(job_id)[-1] == "first:answered"
+    assert set(station.course(job_id)[:-1]) <= {"first:cancelled"}
 
 
 def test_the_database_stopped_hard_loses_no_answer(

@@ -29,14 +29,14 @@ EXPLODE = "explode"
 # request is built, before any call is marked.
 _BOMB = """
 import os, signal, worker.services.run as run
-written = run._written
+written = run.written
 def bomb(course, ask):
     if "{word}" in str(course.request):
         with open({log!r}, "a") as file:
             file.write(course.job.id + "\\n")
         os.killpg(0, signal.SIGKILL)
     return written(course, ask)
-run._written = bomb
+run.written = bomb
 """
 
 
