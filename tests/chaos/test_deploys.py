@@ -72,8 +72,8 @@ def test_it_is_gone_within_the_shortest_grace(
 ) -> None:
     """With calls open that never answer."""
     worker = processes.worker(station.env)
-    ids = station.submit(20) + station.submit(20, lane=Lane.BATCH)
-    provider.wait_for(40)
+    ids = station.submit(15) + station.submit(15, lane=Lane.BATCH)  # all open: a new target gets no more at once
+    provider.wait_for(30)
     {
         "database frozen": own_postgres.freeze,
         "database gone": lambda: own_postgres.stop("immediate"),
