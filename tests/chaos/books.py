@@ -45,6 +45,7 @@ class Job:
     output: int | None
     cost_nano: int | None
     cost_complete: bool
+    deaths: int = 0  # of workers that had it
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def plain(url: str) -> str:
 
 
 _JOBS: Final = """
-    SELECT j.id, j.status, j.version, j.error_kind, j.attempts, j.input_tokens, j.output_tokens, j.cost_nano,
+    SELECT j.id, j.status, j.version, j.error_kind, j.deaths, j.attempts, j.input_tokens, j.output_tokens, j.cost_nano,
            j.cost_complete, i.body AS asked, r.body AS answered
     FROM job j JOIN job_input i ON i.job_id = j.id LEFT JOIN job_result r ON r.job_id = j.id
 """
@@ -123,6 +124,7 @@ def _job(row: Any) -> Job:
         version=row.version,
         text=json.loads(row.answered)["text"] if row.answered is not None else None,
         error_kind=row.error_kind,
+        deaths=row.deaths,
         attempts=row.attempts,
         input=row.input_tokens,
         output=row.output_tokens,

@@ -173,14 +173,13 @@ def _twice(jobs: Sequence[Job], moves: Sequence[Move]) -> Iterator[Breach]:
             yield Breach("twice", f"{job.id} has version {job.version}, its last move made {version.get(job.id, 1)}")
 
 
-def _gave_up(job: Job, calls: Sequence[Call]) -> bool:
-    lost = sum(1 for call in calls if call.state in {"lost", "superseded"})
-    return job.status == "failed" and job.error_kind == "interrupted" and lost >= STARTS_MAX
+def _gave_up(job: Job) -> bool:
+    return job.status == "failed" and job.error_kind == "poison" and job.deaths >= STARTS_MAX
 
 
 def _failed(jobs: Sequence[Job], calls: Mapping[str, Sequence[Call]]) -> Iterator[Breach]:
     for job in jobs:
-        if job.status in FINAL and job.status != "completed" and not _gave_up(job, calls.get(job.id, ())):
+        if job.status in FINAL and job.status != "completed" and not _gave_up(job):
             states = ", ".join(call.state for call in calls.get(job.id, ()))
             yield Breach("failed", f"{job.id} is {job.status} ({job.error_kind}) after {states or 'no call'}")
 
@@ -253,7 +252,7 @@ def _counts(
     return Counts(
         jobs=len(acknowledged),
         completed=sum(1 for job in books.jobs if job.status == "completed"),
-        given_up=sum(1 for job in books.jobs if _gave_up(job, calls.get(job.id, ()))),
+        given_up=sum(1 for job in books.jobs if _gave_up(job)),
         sends=len(ledger.prompts),
         refusals=len(ledger.refusals),
         extra=len(ledger.prompts) - len(ledger.refusals) - len(ledger.asked),

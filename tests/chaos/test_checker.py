@@ -221,7 +221,7 @@ def test_a_job_may_end_as_failed_when_three_workers_died_with_it(world: World) -
     world.tell("nemesis", "kill", pid=2, open=[{"job": "job_b", "call": "att_3"}])
     world.tell("nemesis", "kill", pid=3, open=[{"job": "job_b", "call": "att_4"}])
     world.calls = [Call(f"att_{n}", "job_b", "lost", "interrupted", None, None, None, None) for n in (2, 3, 4)]
-    world.job(0, status="failed", error_kind="interrupted", text=None, input=None, output=None, cost_nano=None)
+    world.job(0, status="failed", error_kind="poison", deaths=3, text=None, input=None, output=None, cost_nano=None)
     world.moves[-1] = _move("job_b", "in_progress", "failed", 5)
     verdict = check(world.told, Books(world.jobs, world.calls, world.moves))
     assert verdict.breaches == ()
