@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -101,7 +100,7 @@ class Spool:
             found = sorted(self._folder.iterdir())
         except OSError:  # nothing was ever kept
             return []
-        stale = time.time() - TAKEN_S
+        stale = clock.now().timestamp() - TAKEN_S
         waiting = []
         for path in found:
             if path.suffix == ".jsonl":

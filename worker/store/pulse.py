@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import socket
 import threading
-from time import monotonic
 from typing import Any, Final
 
 import psycopg
 from psycopg.errors import _WaitTimeout
+
+from worker.clock import monotonic_s
 
 PATIENCE_S: Final = 0.5  # a statement takes this long before anybody wonders, and again before they wonder anew
 PROBE_S: Final = 0.7
@@ -36,9 +37,9 @@ class Pulse:
     def beats(self) -> bool:
         """Ask, unless somebody just did. Waits PROBE_S at most for the server, and as long for another who asks."""
         with self._asking:
-            if monotonic() - self._asked_s >= FRESH_S:
+            if monotonic_s() - self._asked_s >= FRESH_S:
                 self._beats = self._answers()
-                self._asked_s = monotonic()
+                self._asked_s = monotonic_s()
             return self._beats
 
     def stopped(self) -> bool:
@@ -83,12 +84,12 @@ def connection(pulse: Pulse) -> type[psycopg.Connection[Any]]:
 
     class Watched(psycopg.Connection[Any]):
         def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ARG002
-            until_s = monotonic() + LONGEST_S
+            until_s = monotonic_s() + LONGEST_S
             while True:
                 try:
                     return super().wait(gen, timeout=PATIENCE_S)
                 except _WaitTimeout:
-                    if monotonic() < until_s and pulse.beats():
+                    if monotonic_s() < until_s and pulse.beats():
                         continue
                     self.pgconn.finish()  # what it was about may be done or not: it is never used again
                     raise psycopg.OperationalError(_NO_ANSWER) from None
