@@ -185,7 +185,7 @@ def test_an_idempotency_key_makes_one_job(site: Web) -> None:
 
 
 def test_fifty_in_parallel_make_one_job(site: Web) -> None:
-    ready = threading.Barrier(50)
+    ready = threading.Barrier(50, timeout=60)
 
     def post(_n: int) -> Any:
         ready.wait()

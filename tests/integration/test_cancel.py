@@ -82,7 +82,7 @@ def test_of_a_thousand_cancels_that_race_a_finish_each_has_one_winner_and_the_bo
     held, rows = _running(database, RACES)
     told: dict[str, JobStatus] = {}
     moved: dict[str, bool] = {}
-    start = threading.Barrier(2)
+    start = threading.Barrier(2, timeout=60)
     faults: list[BaseException] = []
 
     def people() -> None:

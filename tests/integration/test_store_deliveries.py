@@ -171,7 +171,7 @@ def test_workers_that_claim_at_once_never_share_a_delivery(postgres_url: str) ->
             endpoint(database, project, f"we_{name}", max_concurrency=100, max_rps=1000.0)
             told(database, project, 20, f"we_{name}")
         got: list[list[Due]] = [[] for _ in range(4)]
-        start = Barrier(4)
+        start = Barrier(4, timeout=60)
 
         def work(n: int) -> None:
             start.wait()

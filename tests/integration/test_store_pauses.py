@@ -75,7 +75,7 @@ def test_of_many_that_want_to_probe_one_may(database: Database) -> None:
         assert not pauses.take_probe(conn, seen, 120.0), "it is not due"
     make_due(database)
     seen = only(database)
-    start, won = threading.Barrier(4), []
+    start, won = threading.Barrier(4, timeout=60), []
 
     def race() -> None:
         start.wait()
@@ -210,7 +210,7 @@ def test_jobs_are_woken_a_part_at_a_time_the_oldest_first(database: Database) ->
 def test_one_job_is_taken_out_of_its_park_by_one_worker(database: Database) -> None:
     mark = mark_of([ACME])
     (job_id,) = stored(database, 1, mark=mark)
-    start, won = threading.Barrier(2), []
+    start, won = threading.Barrier(2, timeout=60), []
 
     def race(worker_id: str, lanes: Sequence[Lane]) -> None:
         start.wait()
