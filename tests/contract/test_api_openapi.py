@@ -105,6 +105,7 @@ def _found(schema: Any) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("hooks")
+@pytest.mark.timeout(1000)
 def test_schemathesis_finds_nothing(site: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(job_events, "LONGEST_S", 1.0)
     monkeypatch.chdir(tmp_path)  # it keeps notes in the working folder
