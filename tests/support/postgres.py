@@ -94,13 +94,20 @@ class Postgres:
         settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
         with self._log.open("ab") as log:
             self._server = subprocess.Popen(
-                [self._bin / "postgres", "-D", self._data, "-p", str(self.port), *settings],
+                [
+                    *dying_with_us(signal.SIGQUIT),
+                    self._bin / "postgres",
+                    "-D",
+                    self._data,
+                    "-p",
+                    str(self.port),
+                    *settings,
+                ],
                 cwd=self._home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the test run, which then stops us
-                preexec_fn=dying_with_us(signal.SIGQUIT),  # noqa: PLW1509
                 **self._as,
             )
         wait_until(self._answers, "Postgres to answer", 30)

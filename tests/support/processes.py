@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,15 +17,15 @@ from typing import Final, Self
 from tests.support.wait import free_port, listening, wait_until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG: Final = 1
 
 
-def dying_with_us(signal_number: int = signal.SIGKILL) -> Callable[[], None] | None:
-    """A `preexec_fn` with which the kernel ends the child when the test run is killed; None where it cannot."""
-    if _LIBC is None:
-        return None
-    return lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, signal_number)
+def dying_with_us(number: signal.Signals = signal.SIGKILL) -> list[str]:
+    """What to put before a command so that the kernel ends it when the test run is killed; nothing where it cannot.
+
+    No `preexec_fn`: Python code between fork and exec may wait for ever for a lock that another thread held.
+    """
+    setpriv = shutil.which("setpriv")
+    return [] if setpriv is None else [setpriv, "--pdeathsig", number.name.removeprefix("SIG"), "--"]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -60,14 +60,13 @@ class Process:
         """Start, or start again; the log goes on where it was."""
         with self.log.open("ab") as output:
             self._popen = subprocess.Popen(
-                self.command,
+                [*dying_with_us(), *self.command],
                 cwd=self.cwd,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=dying_with_us(),  # noqa: PLW1509 - one prctl call, no locks taken
             )
         return self
 

@@ -52,6 +52,7 @@ class Redis:
         with Path(self._home, "log").open("ab") as log:
             self._server = subprocess.Popen(
                 [
+                    *dying_with_us(),
                     *(self._program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", self._home),
                     *("--save", "", "--appendonly", "no", "--daemonize", "no", *options),
                 ],
@@ -59,7 +60,6 @@ class Redis:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=dying_with_us(),  # noqa: PLW1509
             )
         wait_until(self._answers, "Redis to answer")
         return self
