@@ -223,15 +223,26 @@ def _suspect(dialect: str) -> sa.Select[Any]:
         .where(
             job.c.status == sa.literal_column("'queued'"),
             job.c.deaths >= sa.literal_column(str(SUSPECT_FROM)),
-            _going_on(dialect),
-            job.c.format <= sa.bindparam("known"),
-            job.c.lane.in_(sa.bindparam("lanes", expanding=True)),
-            job.c.run_at <= db_now(),
+            _unseen(
+                _going_on(dialect),
+                job.c.format <= sa.bindparam("known"),
+                job.c.lane.in_(sa.bindparam("lanes", expanding=True)),
+                job.c.run_at <= db_now(),
+            ),
         )
         .order_by(job.c.run_at, job.c.id)
         .limit(1)
     )
     return statement if dialect == "sqlite" else statement.with_for_update(skip_locked=True)
+
+
+def _unseen(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """These conditions, for rows that are to be found by something else: the planner does not look into a CASE.
+
+    What it knows of a queue is of another time. With the conditions in sight it once took a block of jobs out of a
+    backlog of 24,000 by reading them all, for it held that almost nothing was queued.
+    """
+    return sa.case((sa.and_(*conditions), sa.true()), else_=sa.false())
 
 
 def _going_on(dialect: str) -> sa.ColumnElement[bool]:
@@ -289,10 +300,12 @@ def _claim(dialect: str, *, suspects: bool = False) -> Any:
         job.update()
         .where(
             job.c.id.in_(sa.select(v.c.id)),
-            job.c.status == _S.QUEUED.value,
-            job.c.run_at <= db_now(),
-            job.c.format <= sa.bindparam("known"),
-            job.c.deaths >= SUSPECT_FROM if suspects else job.c.deaths < SUSPECT_FROM,
+            _unseen(
+                job.c.status == _S.QUEUED.value,
+                job.c.run_at <= db_now(),
+                job.c.format <= sa.bindparam("known"),
+                job.c.deaths >= SUSPECT_FROM if suspects else job.c.deaths < SUSPECT_FROM,
+            ),
         )
         .values(
             status=_S.IN_PROGRESS.value,
@@ -477,7 +490,10 @@ def _settle(dialect: str) -> Any:
     }
     return (
         job.update()
-        .where(job.c.id == v.c.id, job.c.claim_id == v.c.claim_id, job.c.status.in_([s.value for s in _HELD]))
+        .where(
+            job.c.id == v.c.id,
+            _unseen(job.c.claim_id == v.c.claim_id, job.c.status.in_([s.value for s in _HELD])),
+        )
         .values(
             status=sa.case((stopping, _S.CANCELLED.value), else_=v.c.status),
             version=job.c.version + 1,
@@ -552,9 +568,11 @@ def _still_ours(dialect: str) -> sa.Select[Any]:
         sa.select(job.c.id)
         .where(
             job.c.id == v.c.id,
-            job.c.claim_id == v.c.claim_id,
-            job.c.status == _S.IN_PROGRESS.value,
-            _going_on(dialect),
+            _unseen(
+                job.c.claim_id == v.c.claim_id,
+                job.c.status == _S.IN_PROGRESS.value,
+                _going_on(dialect),
+            ),
         )
         .with_for_update(read=True, of=job)
     )
