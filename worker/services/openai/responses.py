@@ -66,7 +66,7 @@ def _one_of(default: str | None, *known: str) -> BeforeValidator:
 
 def _refused(message: str, remedy: str, *fine: Json) -> PlainValidator:
     def judged(value: Any) -> None:
-        if value is not None and not any(value is one or value == one for one in fine):
+        if value is not None and not any(type(value) is type(one) and value == one for one in fine):
             raise fault(message, remedy)
 
     return PlainValidator(judged)
@@ -173,7 +173,12 @@ def _says_something(items: list[Any]) -> list[Any]:
     return items
 
 
-Items = Annotated[list[Item], Field(min_length=1, max_length=MAX_MESSAGES), AfterValidator(_says_something)]
+_THOUGHT: Final = {"properties": {"type": {"const": "reasoning"}}, "required": ["type"]}
+Items = Annotated[
+    list[Item],
+    Field(min_length=1, max_length=MAX_MESSAGES, json_schema_extra={"contains": {"not": _THOUGHT}}),
+    AfterValidator(_says_something),
+]
 
 
 # -- how it is to be answered ------------------------------------------------------------------------------------
@@ -220,7 +225,18 @@ def _choice(value: Any) -> Any:
 ToolChoice = Annotated[
     Any,
     PlainValidator(_choice),
-    WithJsonSchema({"anyOf": [{"enum": ["auto", "none", "required"]}, {"type": "object"}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["auto", "none", "required"]},
+                {
+                    "type": "object",
+                    "properties": {"type": {"const": "function"}, "name": {"type": "string"}},
+                    "required": ["type", "name"],
+                },
+            ]
+        }
+    ),
 ]
 _NULL: Final = WithJsonSchema({"type": "null"})
 _WHOLE_TALK: Final = "Send the whole conversation as `input`: Completar keeps none."
