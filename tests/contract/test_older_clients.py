@@ -19,10 +19,12 @@ from tests.support.processes import ROOT
 
 _ACCEPTANCE: Final = ("tests/contract/test_batch_contract.py", "tests/contract/test_responses.py")
 _RUN: Final = """
-import sys, openai, pytest
+import sys, pytest
 major, *arguments = sys.argv[1:]
+code = pytest.main(arguments)
+import openai  # not before: pytest must see the modules of its plugins first
 assert openai.__version__.startswith(major + "."), openai.__file__
-sys.exit(pytest.main(arguments))
+sys.exit(code)
 """
 
 
