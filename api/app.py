@@ -25,6 +25,7 @@ from api.routes.operation import operation
 from api.routes.pauses import pausing
 from api.routes.predictions import predictions
 from api.routes.queue import queue
+from api.routes.responses import responses
 from api.routes.uploads import uploads
 from api.routes.usage import usage
 from api.routes.webhook_deliveries import webhook_deliveries
@@ -33,7 +34,19 @@ from worker.deps import Deps
 
 _WORK: Final = tuple(
     chain(
-        *(jobs, job_events, predictions, dead_letters, chat, files, uploads, batches, batch_results, batch_estimate),
+        *(
+            jobs,
+            job_events,
+            predictions,
+            dead_letters,
+            chat,
+            responses,
+            files,
+            uploads,
+            batches,
+            batch_results,
+            batch_estimate,
+        ),
         *(completar, webhook_endpoints, webhook_deliveries, operation, pausing, queue, usage),
     )
 )

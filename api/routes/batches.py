@@ -21,7 +21,7 @@ from worker.domain.batch import FINAL, BatchStatus, BatchView, window_s
 from worker.domain.money import nano_of
 from worker.services.batches.create import BatchRequest, StillRunning, WrongPurpose, create
 from worker.services.batches.create import cancel as cancel_batch
-from worker.services.batches.endpoints import ENDPOINTS
+from worker.services.batches.endpoints import ENDPOINTS, REFUSED
 from worker.services.batches.pause import pause, resume
 from worker.services.batches.retry import NotRetriable, retry
 from worker.store import batches as store
@@ -39,6 +39,9 @@ def _window(value: str) -> str:
 
 def known(value: str) -> str:
     """Raises a fault."""
+    if value in REFUSED:
+        served = ", ".join(ENDPOINTS)
+        raise fault(f"cannot be {value}: {REFUSED[value]}", f"Batches here are of {served}.")
     if value not in ENDPOINTS:
         raise fault(f"must be one of {', '.join(ENDPOINTS)}", "Choose one of these.")
     return value

@@ -38,11 +38,11 @@ BUSY_S: Final = 1
 chat: Final = Operations("OpenAI-compatible", "openai")
 
 
-class _Out(BaseModel):
+class Out(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class ServedBy(_Out):
+class ServedBy(Out):
     """Not OpenAI's: which job answered, and which provider."""
 
     job: str
@@ -56,22 +56,22 @@ class ChatMessage(BaseModel):
     content: str | None
 
 
-class ChatChoice(_Out):
+class ChatChoice(Out):
     index: int
     message: ChatMessage
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
     logprobs: None
 
 
-class CachedTokens(_Out):
+class CachedTokens(Out):
     cached_tokens: int
 
 
-class ReasoningTokens(_Out):
+class ReasoningTokens(Out):
     reasoning_tokens: int
 
 
-class ChatUsage(_Out):
+class ChatUsage(Out):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -79,7 +79,7 @@ class ChatUsage(_Out):
     completion_tokens_details: ReasoningTokens
 
 
-class ChatCompletion(_Out):
+class ChatCompletion(Out):
     """`model` is the one that served; `usage` is null where the provider told none."""
 
     id: str
@@ -91,7 +91,7 @@ class ChatCompletion(_Out):
     completar: ServedBy
 
 
-class EmbeddingItem(_Out):
+class EmbeddingItem(Out):
     """`embedding`: numbers, or little-endian 32-bit floats in base64 where that was asked for."""
 
     object: Literal["embedding"]
@@ -99,12 +99,12 @@ class EmbeddingItem(_Out):
     embedding: list[float] | str
 
 
-class EmbeddingUsage(_Out):
+class EmbeddingUsage(Out):
     prompt_tokens: int
     total_tokens: int
 
 
-class EmbeddingList(_Out):
+class EmbeddingList(Out):
     object: Literal["list"]
     data: list[EmbeddingItem]
     model: str
@@ -112,7 +112,7 @@ class EmbeddingList(_Out):
     completar: ServedBy
 
 
-class ModelBody(_Out):
+class ModelBody(Out):
     """A route, or a target of one; `created` is 0: they are configured, not made."""
 
     id: str
@@ -121,14 +121,14 @@ class ModelBody(_Out):
     owned_by: str
 
 
-class ModelList(_Out):
+class ModelList(Out):
     object: Literal["list"]
     data: list[ModelBody]
 
 
 JOB: Final = Header("x-completar-job", "The job behind this answer.")
-_ANSWERED: Final = (JOB, preference.REPLAYED)
-_PROBLEMS: Final = (UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL, BUSY, NOT_YET, *sorts_of_failed_jobs())
+ANSWERED: Final = (JOB, preference.REPLAYED)
+PROBLEMS: Final = (UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL, BUSY, NOT_YET, *sorts_of_failed_jobs())
 
 
 @chat.add(
@@ -139,16 +139,14 @@ _PROBLEMS: Final = (UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL, BUSY, NOT_YET, *sorts
     scope="jobs:write",
     body=Body(ChatRequest),
     headers=(preference.IDEMPOTENCY_KEY,),
-    answers={200: Answer("The answer.", ChatCompletion, _ANSWERED)},
-    problems=(NO_STREAM, *_PROBLEMS),
+    answers={200: Answer("The answer.", ChatCompletion, ANSWERED)},
+    problems=(NO_STREAM, *PROBLEMS),
 )
 def create_chat_completion(desk: Desk, call: Call) -> Reply:
     """An interactive job that is waited for. Not done in time: 504, the job goes on, `x-completar-job` names it."""
     asked: ChatRequest = call.body
-    if asked.stream:
-        remedy = "Send `stream: false`, or make a job at POST /v1/jobs and follow it at /v1/jobs/{id}/events."
-        raise invalid(Fault("stream", "cannot be true: this server does not stream answers", remedy), sort=NO_STREAM)
-    job, headers = _answered(desk, call, "chat.completions", chat_job(asked))
+    whole(asked.stream)
+    job, headers = answered(desk, call, "chat.completions", chat_job(asked))
     return Reply(chat_completion(job), 200, headers)
 
 
@@ -160,13 +158,13 @@ def create_chat_completion(desk: Desk, call: Call) -> Reply:
     scope="jobs:write",
     body=Body(EmbeddingRequest),
     headers=(preference.IDEMPOTENCY_KEY,),
-    answers={200: Answer("The vectors, in the order of the inputs.", EmbeddingList, _ANSWERED)},
-    problems=_PROBLEMS,
+    answers={200: Answer("The vectors, in the order of the inputs.", EmbeddingList, ANSWERED)},
+    problems=PROBLEMS,
 )
 def create_embedding(desk: Desk, call: Call) -> Reply:
     """An interactive job that is waited for, as a chat completion is."""
     asked: EmbeddingRequest = call.body
-    job, headers = _answered(desk, call, "embeddings", embedding_job(asked))
+    job, headers = answered(desk, call, "embeddings", embedding_job(asked))
     return Reply(embedding_list(job, asked.encoding_format), 200, headers)
 
 
@@ -201,7 +199,14 @@ def retrieve_model(desk: Desk, call: Call) -> Reply:
     return Reply(found)
 
 
-def _answered(desk: Desk, call: Call, route: str, request: JobRequest) -> tuple[JobView, dict[str, str]]:
+def whole(stream: bool | None) -> None:
+    """Raises Problem where a stream is asked for."""
+    if stream:
+        remedy = "Send `stream: false`, or make a job at POST /v1/jobs and follow it at /v1/jobs/{id}/events."
+        raise invalid(Fault("stream", "cannot be true: this server does not stream answers", remedy), sort=NO_STREAM)
+
+
+def answered(desk: Desk, call: Call, route: str, request: JobRequest) -> tuple[JobView, dict[str, str]]:
     """The completed job and the headers that name it. Raises Problem for every other end."""
     key = preference.idempotency_key(call, route, call.given)
     with desk.waiting.seat() as seated:

@@ -153,7 +153,7 @@ def test_its_typed_errors(client: openai.OpenAI, url: str, provider: ScriptedPro
         client.chat.completions.create(model="gpt-nobody", messages=MESSAGES)
     assert (no_model.value.code, no_model.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.NotFoundError) as nowhere:
-        client.responses.create(model="default", input="hi")
+        client.moderations.create(input="hi")
     assert nowhere.value.type == "invalid_request_error"
     with pytest.raises(openai.BadRequestError) as bad:
         client.chat.completions.create(model="default", messages=[])

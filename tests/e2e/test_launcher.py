@@ -47,7 +47,7 @@ class Tree:
     def make(self) -> Tree:
         (self.root / "api" / "cli").mkdir(parents=True)
         shutil.copy(ROOT / "run.py", self.root)
-        for name in ("requirements.txt", "requirements-test.txt"):
+        for name in ("requirements.txt", "requirements-test.txt", *(f"requirements-openai-{n}.txt" for n in (1, 2))):
             (self.root / name).write_text("# nothing\n")
         for name, text in (("__init__.py", ""), ("cli/__init__.py", ""), ("cli/__main__.py", _CLI)):
             (self.root / "api" / name).write_text(text)
@@ -157,6 +157,22 @@ def test_the_test_lock_is_installed_only_for_developers(made: Tree) -> None:
     assert "No module named 'tests'" in err
     assert code == 1
     assert made.run("up")[2] == ""
+
+
+def test_tests_have_older_clients_beside_the_new_one_and_go_on_without(made: Tree) -> None:
+    _, _, err = made.run("test", "x")
+    assert "requirements-openai-2.txt" in err
+    assert "requirements-openai-1.txt" in err
+    assert "No module named pytest" in err
+    (made.root / "requirements-openai-2.txt").write_text(_PINNED)
+    (made.venv / "clients" / "openai-2" / "openai").mkdir(parents=True)
+    index = f"http://127.0.0.1:{free_port()}/simple"
+    code, _, err = made.run("test", "x", PIP_INDEX_URL=index, PIP_RETRIES="0")
+    assert "Is the network away?" in err
+    assert "No module named pytest" in err, "the tests were begun all the same"
+    assert code == 1
+    assert not (made.venv / "clients" / "openai-2").exists(), "what is out of step is not tested with"
+    assert not (made.venv / "installing").exists()
 
 
 def test_an_install_that_was_cut_short_is_begun_anew(made: Tree) -> None:

@@ -268,7 +268,7 @@ def test_a_look_reads_the_index_of_the_claim_and_stops_at_the_bound(postgres_url
             )
             assert "Seq Scan" not in plan, plan
             assert "Sort" not in plan, plan
-            assert plan.count("ix_job_due") == 6, plan
+            assert plan.count("ix_job_due") == 7, plan
             assert "rows=10000" not in plan, plan
 
 

@@ -23,7 +23,7 @@ from worker.domain.job import AttemptRow, Ending, NewJob
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine import writer
 from worker.engine.writer import Entry
-from worker.store import attempts, idempotency, jobs, keys, leases, usage, views, workers
+from worker.store import attempts, idempotency, jobs, keys, leases, urgent, usage, views, workers
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import instant
@@ -145,6 +145,8 @@ CALLS: Final[dict[str, tuple[Call, int]]] = {
         lambda c, o: jobs.claim_block(c, Lane.INTERACTIVE, 5, worker_id="w", claim_id="c"),
         WASTE,
     ),
+    "urgent_lines": (lambda c, o: urgent.count(c, "proj_00", "batch_7", 2_000), WASTE),
+    "hurry_lines": (lambda c, o: urgent.hurry(c, "batch_7", 2_000), WASTE),
     "mark": (lambda c, o: writer.store(c, o.mark()), WASTE),
     "settle": (lambda c, o: writer.store(c, o.end()), WASTE),
     "history": (lambda c, o: attempts.of_jobs(c, [job_id for job_id, _ in o.running]), WASTE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.deps import Deps
 from worker.domain.job import JobView
+from worker.domain.ramp import URGENT
 from worker.domain.state import JobStatus
 from worker.services.submit import IdempotencyKey, JobRequest, Submitted, submit
 from worker.store import views
@@ -40,7 +41,7 @@ def retry(
         lane=job.lane,
         output_schema=stored["output_schema"],
         metadata=job.metadata,
-        priority=job.priority,
+        priority=min(job.priority, URGENT - 1),
         on_interruption=job.on_interruption,
         retry_of=job.id,
         max_cost_nano=job.max_cost_nano,

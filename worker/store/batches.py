@@ -32,8 +32,8 @@ MAX_COST: Final = "max_cost"
 
 @dataclass(frozen=True, slots=True)
 class Tended:
-    """An open batch as whoever tends it sees it. `remaining_s` to the end of its window, `cancelling_s` since it was
-    asked to stop (None: nobody did), both by the database's clock.
+    """An open batch as whoever tends it sees it. `remaining_s` to the end of its window, which is `window_s` long,
+    `cancelling_s` since it was asked to stop (None: nobody did), both by the database's clock.
 
     taken_line, taken  up to which line of the file lines are jobs, and how many those are
     written_line       up to which line the files are written
@@ -48,6 +48,7 @@ class Tended:
     status: BatchStatus
     expires_at: datetime
     remaining_s: float
+    window_s: float
     cancelling_s: float | None
     total: int
     taken_line: int
@@ -215,6 +216,7 @@ def tended(conn: sa.Connection, batch_id: str, owner: str) -> Tended | None:
         status=_S(row.status),
         expires_at=row.expires_at,
         remaining_s=row.remaining_s,
+        window_s=(row.expires_at - row.created_at).total_seconds(),
         cancelling_s=None if row.cancelling_in_s is None else -row.cancelling_in_s,
         total=row.total,
         taken_line=row.taken_line,

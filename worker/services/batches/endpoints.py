@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 from worker.domain.answer import Json
 from worker.domain.failure import Lane
 from worker.domain.job import JobView
-from worker.services.openai.answers import chat_completion, embedding_list, text_completion
+from worker.services.openai.answers import chat_completion, embedding_list, response, text_completion
 from worker.services.openai.requests import (
     ChatRequest,
     CompletionRequest,
@@ -25,7 +25,17 @@ from worker.services.openai.requests import (
     completion_job,
     embedding_job,
 )
+from worker.services.openai.responses import ResponseRequest, response_job
 from worker.services.submit import JobRequest
+
+RESPONSES: Final = "/v1/responses"
+# OpenAI's other endpoints for batches, and why a line cannot ask for them.
+REFUSED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "/v1/moderations": "no other provider has them, so there is nothing to fall back to",
+        **dict.fromkeys(("/v1/images/generations", "/v1/images/edits", "/v1/videos"), "only texts are made here"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,12 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = MappingProxyType(
             TypeAdapter(ChatRequest),
             partial(chat_job, lane=Lane.BATCH),
             lambda job, _encoding: chat_completion(job),
+        ),
+        RESPONSES: Endpoint(
+            ResponseRequest,
+            TypeAdapter(ResponseRequest),
+            partial(response_job, lane=Lane.BATCH),
+            lambda job, _encoding: response(job),
         ),
         "/v1/completions": Endpoint(
             CompletionRequest,

@@ -13,6 +13,7 @@ from worker.domain.job import NewJob
 from worker.providers.catalog import UnknownModel
 from worker.services.batches import lines as reading
 from worker.services.batches.desk import Desk, Lost, Turns
+from worker.services.batches.hurry import Hurry
 from worker.services.batches.ledger import Ledger
 from worker.services.batches.lines import Line
 from worker.services.batches.source import lines_of
@@ -35,7 +36,7 @@ def take_in(desk: Desk, batch: Tended) -> Turns:
     """Until every line is a job, or the batch is to rest. Raises Lost when it is no longer `in_progress`, or ours."""
     with desk.deps.database.read() as conn:
         file = files.input_of(conn, batch.input_file_id)
-    ledger = Ledger.of(desk, batch)
+    ledger, hurry = Ledger.of(desk, batch), Hurry(desk)
     page: list[_Held] = []
     size = 0
     at = batch
@@ -51,7 +52,7 @@ def take_in(desk: Desk, batch: Tended) -> Turns:
                 if page:
                     at = _store(desk, at, page)
                     page, size = [], 0
-                yield from _room(desk, at, ledger, hold)
+                yield from _room(desk, at, ledger, hurry, hold)
                 at = _look(desk, batch.id)
                 if _must_rest(at):
                     return
@@ -62,9 +63,11 @@ def take_in(desk: Desk, batch: Tended) -> Turns:
             at = _store(desk, at, page)
             page, size = [], 0
             yield 0.0
+            hurry.look(at)
             while not _must_rest(at) and _far_ahead(desk, at):
                 yield AHEAD_S
                 at = _look(desk, batch.id)
+                hurry.look(at)
             if _must_rest(at):
                 return
     if page:
@@ -83,7 +86,7 @@ def _hold(desk: Desk, line: Line, size: int) -> int:
         return 0
 
 
-def _room(desk: Desk, at: Tended, ledger: Ledger, nano: int) -> Turns:
+def _room(desk: Desk, at: Tended, ledger: Ledger, hurry: Hurry, nano: int) -> Turns:
     """Until lines have ended that were cheaper than they might have been. When there is none left, the batch stops."""
     while not ledger.room_for(nano):
         if ledger.idle:
@@ -94,6 +97,7 @@ def _room(desk: Desk, at: Tended, ledger: Ledger, nano: int) -> Turns:
         at = _look(desk, at.id)
         if _must_rest(at):
             return
+        hurry.look(at)
         ledger.catch_up()
 
 

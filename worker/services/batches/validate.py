@@ -11,10 +11,13 @@ from worker.deps import Deps
 from worker.domain.answer import Json
 from worker.domain.batch import BatchStatus, LineError
 from worker.domain.file import FileView
+from worker.services import pictures
 from worker.services.batches import lines
 from worker.services.batches.desk import Desk, Lost, Turns
+from worker.services.batches.endpoints import RESPONSES
 from worker.services.batches.lines import BadLine, Raw
 from worker.services.batches.source import lines_of
+from worker.services.pictures import ForbiddenPicture
 from worker.services.pricing import Unpriced
 from worker.store import batches, files
 from worker.store.batches import Tended
@@ -97,6 +100,11 @@ def _judge(deps: Deps, raw: Raw, batch: Tended, seen: set[bytes], models: set[st
         message = "This custom_id was used in an earlier line; each must be used once."
         return [LineError("duplicate_custom_id", message, "custom_id", line.number)]
     seen.add(mark)
+    try:
+        pictures.check(None, line.request.input, deps.addresses)
+    except ForbiddenPicture as exc:
+        field = "body.input" if batch.endpoint == RESPONSES else f"body.{exc.field}"
+        return [LineError("invalid_request", f"{field} {exc.why}.", field, line.number)]
     if batch.max_cost_nano is not None:
         try:
             lines.hold_nano(deps.catalog, line, len(raw[1] or b""))

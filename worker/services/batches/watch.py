@@ -7,6 +7,7 @@ from typing import Final
 from worker.domain.batch import BatchStatus
 from worker.domain.state import JobStatus
 from worker.services.batches.desk import Desk, Lost, Turns
+from worker.services.batches.hurry import Hurry
 from worker.store import batches, jobs, tallies
 from worker.store.batches import Tended
 
@@ -18,10 +19,11 @@ PATIENCE_S: Final = 600.0  # after a cancel, open calls may answer this long
 
 def watch(desk: Desk, batch: Tended) -> Turns:
     """Until no line is open; then in_progress -> finalizing. Raises Lost when somebody stops or pauses it meanwhile."""
-    pause = FASTEST_S
+    pause, hurry = FASTEST_S, Hurry(desk)
     while batch.remaining_s > 0:
         if _ended(desk, batch):
             break
+        hurry.look(batch)
         yield min(pause, max(FASTEST_S, batch.remaining_s))
         pause = min(SLOWEST_S, pause * 1.1)
         batch = desk.look(batch.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
@@ -57,15 +58,15 @@ class EmbeddingRequest(Ours):
 
 def chat_job(asked: ChatRequest, lane: Lane = Lane.INTERACTIVE) -> JobRequest:
     wanted = _wanted(asked)
-    return _job("completion", asked, wanted, _schema(wanted), lane)
+    return job_of("completion", asked, wanted, lane, strict_schema(wanted))
 
 
 def completion_job(asked: CompletionRequest, lane: Lane = Lane.INTERACTIVE) -> JobRequest:
-    return _job("completion", asked, _wanted(asked), None, lane)
+    return job_of("completion", asked, _wanted(asked), lane)
 
 
 def embedding_job(asked: EmbeddingRequest, lane: Lane = Lane.INTERACTIVE) -> JobRequest:
-    return _job("embedding", asked, _wanted(asked), None, lane)
+    return job_of("embedding", asked, _wanted(asked), lane)
 
 
 def _wanted(asked: Ours) -> dict[str, Json]:
@@ -74,23 +75,25 @@ def _wanted(asked: Ours) -> dict[str, Json]:
     return {name: value for name, value in given.items() if name not in _OURS and value is not None}
 
 
-def _job(kind: Kind, asked: Ours, wanted: dict[str, Json], schema: Json, lane: Lane) -> JobRequest:
+def job_of(
+    kind: Kind, asked: Ours, wanted: dict[str, Json], lane: Lane, output_schema: Mapping[str, Json] | None = None
+) -> JobRequest:
+    """`wanted` is the portable request."""
     return JobRequest(
         kind=kind,
         models=tuple(dict.fromkeys((asked.model, *(asked.models or ())))),
         input=wanted,
         lane=lane,
-        output_schema=schema,
+        output_schema=output_schema,
         metadata={} if asked.metadata is None else asked.metadata,
         deadline_s=asked.deadline_s,
         max_cost_nano=None if asked.max_cost is None else nano_of(asked.max_cost),
     )
 
 
-def _schema(wanted: dict[str, Json]) -> Json:
+def strict_schema(wanted: Mapping[str, Json]) -> Mapping[str, Json] | None:
     """A schema that was asked for strictly: then Completar itself sees to it that the answer fits."""
     asked = wanted.get("response_format")
     inner = asked.get("json_schema") if isinstance(asked, dict) and asked.get("type") == "json_schema" else None
-    if isinstance(inner, dict) and inner.get("strict") is True and isinstance(inner.get("schema"), dict):
-        return inner["schema"]
-    return None
+    schema = inner.get("schema") if isinstance(inner, dict) and inner.get("strict") is True else None
+    return schema if isinstance(schema, dict) else None
