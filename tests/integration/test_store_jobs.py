@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
@@ -194,6 +196,25 @@ def test_a_part_that_a_project_does_not_need_goes_to_the_others(database: Databa
     stored(database, 2, project_id="proj_b")
     with database.write() as conn:
         assert len(jobs.claim_block(conn, Lane.BATCH, 20, worker_id="w", claim_id="c")) == 20
+
+
+def test_projects_beyond_those_a_claim_looks_at_have_their_turn(database: Database) -> None:
+    """The first ones have work that is never due: nobody may wait behind them for ever."""
+    for n in range(6):
+        for priority in range(2):
+            stored(database, 2, project_id=f"proj_{n}", priority=priority)
+    with database.write() as conn:
+        conn.execute(
+            job_table.update().where(job_table.c.project_id < "proj_3").values(run_at=datetime(2999, 1, 1, tzinfo=UTC))
+        )
+    turn, seen = jobs.Turn(), Counter[str]()
+    for _ in range(20):
+        with database.write() as conn:
+            for one in jobs.claim_block(conn, Lane.BATCH, 2, worker_id="w", claim_id="c", turn=turn, most=5):
+                seen[one.project_id] += 1
+    assert seen == {"proj_3": 4, "proj_4": 4, "proj_5": 4}
+    with database.write() as conn:
+        assert jobs.claim_block(conn, Lane.BATCH, 2, worker_id="w", claim_id="c", turn=jobs.Turn(), most=5) == []
 
 
 def test_blocks_of_two_workers_do_not_overlap(database: Database) -> None:

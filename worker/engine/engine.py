@@ -75,6 +75,7 @@ class _LaneState:
     buffer: deque[Held] = field(default_factory=deque)
     running: dict[str, Control] = field(default_factory=dict)
     claiming: bool = False
+    turn: jobs.Turn = field(default_factory=jobs.Turn)
     gathering: bool = False
     taken: int = 0
     started: int = 0  # since the last tick
@@ -257,7 +258,7 @@ class Engine:
                 state.due = False
                 room = min(BLOCK, free + state.ahead)
                 held = await self.loop.run_in_executor(self._claims, self._claim_block, state.lane, room)
-                state.due = state.due or len(held) >= room
+                state.due = state.due or len(held) >= room or bool(held and state.turn.after)
         except Unavailable as exc:
             events.emit("claim.waiting", level="warning", lane=state.lane.value, reason=str(exc))
             self.loop.call_later(AWAY_S, self._woken, state.lane)
@@ -276,8 +277,9 @@ class Engine:
         return self._claimed(lambda conn, worker, claim: jobs.claim(conn, ids, worker_id=worker, claim_id=claim))
 
     def _claim_block(self, lane: Lane, room: int) -> list[Held]:
+        turn = self._lanes[lane].turn
         return self._claimed(
-            lambda conn, worker, claim: jobs.claim_block(conn, lane, room, worker_id=worker, claim_id=claim)
+            lambda conn, worker, claim: jobs.claim_block(conn, lane, room, worker_id=worker, claim_id=claim, turn=turn)
         )
 
     def _claimed(self, take: Callable[[Any, str, str], list[Claimed]]) -> list[Held]:

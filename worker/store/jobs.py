@@ -147,7 +147,7 @@ def _insert(dialect: str) -> sa.Insert:
 # -- queued -> in_progress ---------------------------------------------------------------------------------------
 
 _IDS = Rows(id=sa.Text)
-_GROUPS = Rows(project_id=sa.Text, priority=sa.Integer, quota=sa.Integer)
+GROUPS_MAX: Final = 100  # projects and priorities that one claim looks into
 
 
 def claim(
@@ -162,25 +162,59 @@ def claim(
     return [_claimed(row, claim_id) for row in conn.execute(_claim(dialect, suspects=suspects), params)]
 
 
+@dataclass(slots=True)
+class Turn:
+    """Where a claim begins to look for projects with work: behind those that the one before looked at."""
+
+    after: str = ""  # a project's id
+
+
 def claim_block(
-    conn: sa.Connection, lane: Lane, room: int, *, worker_id: str, claim_id: str, max_projects: int = 100
+    conn: sa.Connection,
+    lane: Lane,
+    room: int,
+    *,
+    worker_id: str,
+    claim_id: str,
+    turn: Turn | None = None,
+    most: int = GROUPS_MAX,
 ) -> list[Claimed]:
     """Take up to `room` due jobs of a lane: fair between projects, priority and then age within each.
 
-    First the projects and priorities that have work are read off the index, then rows are locked in those: the
-    backlog is never ranked as a whole.
+    First the projects and priorities that have work are read off the index, `most` of them at a time, then rows are
+    locked in those: the backlog is never ranked as a whole. Where there are more, the next claim with the same `turn`
+    looks at the next ones: those that were looked at may have nothing that is due.
     """
-    taken = _chosen(conn, lane, room, max_projects)
+    taken = _chosen(conn, lane, room, turn if turn is not None else Turn(), most)
     return claim(conn, taken, worker_id=worker_id, claim_id=claim_id) if taken else []
 
 
 def claimable(conn: sa.Connection, lane: Lane) -> bool:
     """Whether a claim of this lane would find anything now. Locks what it finds until the transaction ends."""
-    return bool(_chosen(conn, lane, 1, 100))
+    return bool(_chosen(conn, lane, 1, Turn(), GROUPS_MAX))
 
 
-def _chosen(conn: sa.Connection, lane: Lane, room: int, max_projects: int) -> list[str]:
-    groups = [(r.project_id, r.priority) for r in conn.execute(_groups(), {"lane": lane.value, "most": max_projects})]
+def _turned(conn: sa.Connection, lane: Lane, turn: Turn, most: int) -> list[tuple[str, int]]:
+    """The next projects with work and their priorities; no project is cut in two unless it fills the whole list."""
+
+    def walk(after: str) -> list[tuple[str, int]]:
+        found = conn.execute(_groups(), {"lane": lane.value, "most": most, "after": after})
+        return [(row.project_id, row.priority) for row in found]
+
+    groups = walk(turn.after)
+    if len(groups) < most and turn.after:  # past the last project: it begins again
+        groups += [group for group in walk("") if group[0] <= turn.after]
+    if len(groups) < most:
+        turn.after = ""
+        return groups
+    last = groups[most - 1][0]
+    whole = [group for group in groups[:most] if group[0] != last] or groups[:most]
+    turn.after = whole[-1][0]
+    return whole
+
+
+def _chosen(conn: sa.Connection, lane: Lane, room: int, turn: Turn, most: int) -> list[str]:
+    groups = _turned(conn, lane, turn, most)
     taken: dict[tuple[str, int], Sequence[str]] = {}
     draw = clock.draw()
     while groups and (left := room - sum(map(len, taken.values()))) > 0:  # what some leave goes to the others
@@ -261,7 +295,13 @@ def _groups() -> sa.Select[Any]:
     """The distinct (project, priority) of queued rows, one index probe each (a loose index scan)."""
     queued = sa.and_(job.c.lane == sa.bindparam("lane"), job.c.status == sa.literal_column("'queued'"))
     order = (job.c.project_id, job.c.priority)
-    first = sa.select(*order).where(queued).order_by(*order).limit(1).subquery("first")
+    first = (
+        sa.select(*order)
+        .where(queued, job.c.project_id > sa.bindparam("after"))
+        .order_by(*order)
+        .limit(1)
+        .subquery("first")
+    )
     walk = sa.select(first.c.project_id, first.c.priority, sa.literal(1).label("n")).cte("walk", recursive=True)
     beyond = sa.tuple_(job.c.project_id, job.c.priority) > sa.tuple_(walk.c.project_id, walk.c.priority)
     probe = [sa.select(c).where(queued, beyond).order_by(*order).limit(1).scalar_subquery() for c in order]
