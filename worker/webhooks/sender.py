@@ -105,8 +105,8 @@ class Sender:
         try:
             url = parse(url_text, self._rules)  # it was checked when it was stored; the rules may have changed since
             async with asyncio.timeout(timeout_s) as clock:
-                line = await self._line(endpoint_id, url)
-                async with line.stream(_request(url, headers, body, log)) as response:
+                await self._tidy()
+                async with self._line(endpoint_id, url).stream(_request(url, headers, body, log)) as response:
                     status = response.status
                     fields = _fields(response.headers)
                     log.address = _peer(response)
@@ -136,26 +136,28 @@ class Sender:
         )
 
     async def aclose(self) -> None:
-        for line in self._lines.values():
-            await line.aclose()
-        self._lines.clear()
+        while self._lines:
+            await self._lines.popitem()[1].aclose()
 
-    async def _line(self, endpoint_id: str, url: Url) -> Line:
-        """Connections of this endpoint to this URL, and of nobody else."""
+    async def _tidy(self) -> None:
+        """Close what nobody has used for long, one line at each try, and what is too much."""
+        for name, line in list(self._lines.items())[:1]:
+            if line.stale:
+                await self._lines.pop(name).aclose()
+        while len(self._lines) >= LINES:
+            idle = next((name for name, line in self._lines.items() if line.idle), None)
+            if idle is None:
+                break
+            await self._lines.pop(idle).aclose()
+
+    def _line(self, endpoint_id: str, url: Url) -> Line:
+        """Connections of this endpoint to this URL, and of nobody else. To be used at once: it is idle until then."""
         name = f"{endpoint_id} {url.scheme}://{url.authority}"
         line = self._lines.pop(name, None)
         if line is None:
             origin = httpcore.Origin(url.scheme.encode(), url.host.encode(), url.port)
             line = Line(origin, self._tls, _Pinned(url, self._rules, self._resolve))
         self._lines[name] = line
-        oldest = next(iter(self._lines))
-        if self._lines[oldest].stale:
-            await self._lines.pop(oldest).aclose()
-        while len(self._lines) > LINES:
-            idle = next((key for key, kept in self._lines.items() if kept.idle and kept is not line), None)
-            if idle is None:
-                break
-            await self._lines.pop(idle).aclose()
         return line
 
     async def _by_system(self, host: str, port: int) -> Sequence[str]:
