@@ -13,7 +13,19 @@ from tests.support import scripted_provider as script
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.station import Station
 from tests.support.wait import wait_until
-from tests.support.webhooks import ENV, OTHER, SECRET, hurry, listen, seal, states, verified
+from tests.support.webhooks import (  # noqa: F401 - fixtures
+    ENV,
+    OTHER,
+    SECRET,
+    a_provider,
+    a_receiver,
+    a_station,
+    hurry,
+    listen,
+    seal,
+    states,
+    verified,
+)
 from worker import clock
 from worker.domain.batch import NewBatch
 from worker.domain.delivery import BATCH_EVENTS, JOB_EVENTS, DeliveryState
@@ -22,8 +34,6 @@ from worker.domain.state import JobStatus
 from worker.services import deliver
 from worker.store import batches, delivery_views, outbox, webhook_endpoints
 from worker.store.delivery_views import Filter
-
-pytest_plugins = ["tests.support.webhooks"]
 
 
 def test_the_end_of_a_job_reaches_the_receiver_once_signed_and_without_the_answer(

@@ -50,7 +50,18 @@ from tests.support import scripted_provider as script
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.station import Station
 from tests.support.wait import wait_until
-from tests.support.webhooks import OTHER, SECRET, hurry, listen, seal, states, verified
+from tests.support.webhooks import (  # noqa: F401 - fixtures
+    OTHER,
+    SECRET,
+    a_provider,
+    a_receiver,
+    a_station,
+    hurry,
+    listen,
+    seal,
+    states,
+    verified,
+)
 from worker import clock
 from worker.celery_app import make_celery
 from worker.domain.failure import Lane
@@ -59,8 +70,6 @@ from worker.store import jobs, outbox, webhook_endpoints
 from worker.store.moment import later
 from worker.store.tables import delivery, event, job, webhook_endpoint
 from worker.webhooks.schedule import SCHEDULE_S
-
-pytest_plugins = ["tests.support.webhooks"]
 
 
 def ended(station: Station, **more: object) -> str:

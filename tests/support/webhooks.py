@@ -1,4 +1,7 @@
-"""What tests of webhooks stand on: a provider, a receiver and an installation that may call it. A pytest plugin."""
+"""What tests of webhooks stand on: a provider, a receiver and an installation that may call it.
+
+The fixtures are imported by the functions' names (`a_provider`, `a_receiver`, `a_station`) and asked for by their own.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +28,22 @@ ENV = {"COMPLETAR_SECRET_KEY": KEY, "COMPLETAR_PRIVATE_NETWORKS": "127.0.0.0/8"}
 SECRET, OTHER = secret_of(b"\xfb" * 32), secret_of(b"\xff" * 32)
 
 
-@pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
+@pytest.fixture(name="provider")
+def a_provider() -> Iterator[ScriptedProvider]:
     with ScriptedProvider() as running:
         running.always(script.chat("a secret answer"))
         yield running
 
 
-@pytest.fixture
-def receiver() -> Iterator[ScriptedProvider]:
+@pytest.fixture(name="receiver")
+def a_receiver() -> Iterator[ScriptedProvider]:
     with ScriptedProvider() as running:
         running.always(script.reply(204))
         yield running
 
 
-@pytest.fixture
-def station(database_url: str, provider: ScriptedProvider, tmp_path: Path) -> Iterator[Station]:
+@pytest.fixture(name="station")
+def a_station(database_url: str, provider: ScriptedProvider, tmp_path: Path) -> Iterator[Station]:
     with closing(Station(database_url, provider, tmp_path, **ENV)) as made:
         yield made
 
