@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from api.fields import WHOLE, ModelName, Strict, Text, fault
-from api.job import CostBody, Count
+from api.job import Count
 from worker.domain.answer import Json
 from worker.domain.consensus import Method, TieRule
 from worker.domain.panel import MAX_MEMBERS, Place
@@ -149,53 +149,6 @@ class OutcomeFields(Strict):
 
 class _Out(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class VoteBody(_Out):
-    """`model` is the target that answered, or was asked last. A vote that is not `usable` says why in `reason`."""
-
-    member: str
-    weight: float
-    model: str | None
-    answer: Any
-    confidence: float | None
-    rationale: str | None
-    usable: bool
-    reason: str | None
-    kind: str | None
-    latency_s: float | None
-    cost: CostBody
-
-
-class JudgeBody(_Out):
-    model: str
-    answer: Any
-    rationale: str | None
-    usable: bool
-    reason: str | None
-    latency_s: float | None
-    cost: CostBody
-
-
-class PredictionResult(_Out):
-    """`answer` is null where there is no consensus; `leading` is what was ahead all the same."""
-
-    answer: Any
-    leading: Any
-    agreement: float
-    confidence: float | None
-    consensus: bool
-    reason: str
-    method: Method
-    tie: TieRule
-    tie_rule_used: TieRule | None
-    requested: Count
-    usable: Count
-    failed: Count
-    dissent: list[str]
-    votes: list[VoteBody]
-    judge: JudgeBody | None
-    cost: CostBody
 
 
 class OutcomeBody(_Out):

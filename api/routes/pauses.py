@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 import flask
@@ -21,6 +23,7 @@ from worker.providers.catalog import ProviderSpec
 from worker.providers.spec import target_named
 from worker.settings import closest
 from worker.store import pauses as stored
+from worker.store.database import Connection
 
 pausing: Final = Operations("Operation")
 
@@ -91,18 +94,18 @@ def _may_be_empty(model: Any) -> Body:
     return Body(model, read=read)
 
 
-_HELD: Final = {200: Answer("What is paused of the provider now.", PauseList)}
-
-
-@pausing.add(
+# Each answers with what holds after it.
+_by_hand: Final = partial(
+    pausing.add,
     "POST",
-    "/v1/providers/<provider>/pause",
-    "providers.pause",
-    "Pause a provider or a key",
     scope="admin",
-    body=_may_be_empty(PauseRequest),
-    answers=_HELD,
+    answers={200: Answer("What is paused of the provider now.", PauseList)},
     problems=(NOT_FOUND,),
+)
+
+
+@_by_hand(
+    "/v1/providers/<provider>/pause", "providers.pause", "Pause a provider or a key", body=_may_be_empty(PauseRequest)
 )
 def pause(desk: Desk, call: Call) -> Reply:
     """No worker asks it from about a second later until it is resumed; calls that are out may end. Jobs that have no
@@ -111,73 +114,44 @@ def pause(desk: Desk, call: Call) -> Reply:
     spec = _provider(desk, call.path["provider"])
     given: PauseRequest = call.body
     scope = Scope("provider", spec.name) if given.key is None else Scope("key", spec.name, _key(spec, given.key))
-    with desk.deps.database.write() as conn:
-        stored.begin_by(conn, scope, _one_line(given.reason) or _BY_HAND, call.key_id)
-        held = stored.holding(conn, spec.name)
+    held = _moved(desk, spec.name, lambda conn: stored.begin_by(conn, scope, _why(given.reason), call.key_id))
     events.emit("pause.begun", of=str(scope), by=call.key_id)
-    return _list(held)
+    return held
 
 
-@pausing.add(
-    "POST",
+@_by_hand(
     "/v1/providers/<provider>/resume",
     "providers.resume",
     "Let a provider or a key go on",
-    scope="admin",
     body=_may_be_empty(ResumeRequest),
-    answers=_HELD,
-    problems=(NOT_FOUND,),
 )
 def resume(desk: Desk, call: Call) -> Reply:
     """Ends pauses, whoever began them. Jobs that wait go on within about two seconds."""
     spec = _provider(desk, call.path["provider"])
     given: ResumeRequest = call.body
     key = None if given.key is None else _key(spec, given.key)
-    with desk.deps.database.write() as conn:
-        stored.end_all_by(conn, spec.name, call.key_id, key=key)
-        held = stored.holding(conn, spec.name)
+    held = _moved(desk, spec.name, lambda conn: stored.end_all_by(conn, spec.name, call.key_id, key=key))
     events.emit("pause.ended", of=spec.name if key is None else f"key {key} of {spec.name}", by=call.key_id)
-    return _list(held)
+    return held
 
 
-@pausing.add(
-    "POST",
-    "/v1/targets/open",
-    "targets.open",
-    "Open a target's circuit breaker",
-    scope="admin",
-    body=Body(TargetRequest),
-    answers=_HELD,
-    problems=(NOT_FOUND,),
-)
+@_by_hand("/v1/targets/open", "targets.open", "Open a target's circuit breaker", body=Body(TargetRequest))
 def open_(desk: Desk, call: Call) -> Reply:
     """No worker calls the target until its breaker is closed by `/v1/targets/close`."""
     target = _target(desk, call.body.target)
-    with desk.deps.database.write() as conn:
-        stored.begin_by(conn, _door(target), _one_line(call.body.reason) or _BY_HAND, call.key_id)
-        held = stored.holding(conn, target.provider)
+    scope, why = _door(target), _why(call.body.reason)
+    held = _moved(desk, target.provider, lambda conn: stored.begin_by(conn, scope, why, call.key_id))
     events.emit("breaker.forced", target=target.name, to="open", by=call.key_id)
-    return _list(held)
+    return held
 
 
-@pausing.add(
-    "POST",
-    "/v1/targets/close",
-    "targets.close",
-    "Close a target's circuit breaker",
-    scope="admin",
-    body=Body(TargetRequest),
-    answers=_HELD,
-    problems=(NOT_FOUND,),
-)
+@_by_hand("/v1/targets/close", "targets.close", "Close a target's circuit breaker", body=Body(TargetRequest))
 def close(desk: Desk, call: Call) -> Reply:
     """Every worker calls the target again as if nothing had failed, whether it was opened by hand or by failures."""
     target = _target(desk, call.body.target)
-    with desk.deps.database.write() as conn:
-        stored.end_by(conn, _door(target), call.key_id)
-        held = stored.holding(conn, target.provider)
+    held = _moved(desk, target.provider, lambda conn: stored.end_by(conn, _door(target), call.key_id))
     events.emit("breaker.forced", target=target.name, to="close", by=call.key_id)
-    return _list(held)
+    return held
 
 
 def pause_json(one: Pause) -> dict[str, Json]:
@@ -197,12 +171,16 @@ def pause_json(one: Pause) -> dict[str, Json]:
     }
 
 
-def _list(held: list[Pause]) -> Reply:
+def _moved(desk: Desk, provider: str, move: Callable[[Connection], object]) -> Reply:
+    """What is paused of the provider after a move, which is made in the same transaction."""
+    with desk.deps.database.write() as conn:
+        move(conn)
+        held = stored.holding(conn, provider)
     return Reply({"object": "list", "data": [pause_json(one) for one in held]})
 
 
-def _one_line(reason: str | None) -> str:
-    return " ".join((reason or "").split())
+def _why(reason: str | None) -> str:
+    return " ".join((reason or "").split()) or _BY_HAND
 
 
 def _door(target: Target) -> Scope:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import panels, report, runs, waits
+from tests.bench import hooks, panels, report, runs, waits
 from tests.bench.ground import Ground, Run
+from tests.bench.hooks import Figure
 from tests.bench.report import Results
 from tests.bench.waits import Wait
 from tests.support.parts import PartMissing
@@ -37,12 +38,17 @@ class Size:
     embedded: int
     large: int  # 0: left out
     panels: int
+    deliveries: int
+    beside_hooks: int  # jobs of each of the runs that are compared
+    pairs: int
     wait_s: float
     quiet_s: float
 
 
-FULL: Final = Size(300, 2_000, 5, 8_000, 20_000, 30_000, 10_000, 10_000, 15_000, 3_000, wait_s=20.0, quiet_s=5.0)
-QUICK: Final = Size(80, 400, 3, 2_000, 4_000, 6_000, 5_000, 3_000, 0, 800, wait_s=4.0, quiet_s=0.5)
+FULL: Final = Size(
+    300, 2_000, 5, 8_000, 20_000, 30_000, 10_000, 10_000, 15_000, 3_000, 12_000, 12_000, 4, wait_s=20.0, quiet_s=5.0
+)
+QUICK: Final = Size(80, 400, 3, 2_000, 4_000, 6_000, 5_000, 3_000, 0, 800, 3_000, 3_000, 1, wait_s=4.0, quiet_s=0.5)
 
 
 def say(text: str) -> None:
@@ -53,7 +59,7 @@ def measured(size: Size) -> Results:
     """Every case, whatever became of the ones before."""
     found = Results()
 
-    def case(name: str, measure: Callable[[], Run | Wait]) -> None:
+    def case(name: str, measure: Callable[[], Run | Wait | Figure]) -> None:
         try:
             result = measure()
         except Exception as fault:  # noqa: BLE001 - told in the report; the other cases have their figures
@@ -63,6 +69,8 @@ def measured(size: Size) -> Results:
             say(result.line())
             if isinstance(result, Run):
                 found.runs[name] = result
+            elif isinstance(result, Figure):
+                found.figures[name] = result
             else:
                 found.waits[name] = result
 
@@ -80,6 +88,9 @@ def measured(size: Size) -> Results:
             case("large", lambda: runs.large(ground, size.large))
         case("embedded", lambda: runs.embedded(ground, size.embedded))
         case("panels", lambda: panels.rate(ground, size.panels))
+        case("deliveries", lambda: hooks.deliveries(ground, size.deliveries))
+        case("hanging", lambda: hooks.hanging(ground, size.beside_hooks, size.pairs))
+        case("cancels", lambda: hooks.cancels(ground, size.beside_hooks))
         rate = found.runs["one"].per_s if "one" in found.runs else 2_000.0
         backlog = int(1.5 * rate * size.wait_s) + 2_000  # more than can be done meanwhile
         case("idle", lambda: waits.idle(ground, size.wait_s))
@@ -92,7 +103,7 @@ def measured(size: Size) -> Results:
 def main() -> int:
     parser = argparse.ArgumentParser(prog=report.COMMAND, description="Measure Completar against what one would write.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
-    parser.add_argument("--quick", action="store_true", help="in a minute and a half; rates are rougher")
+    parser.add_argument("--quick", action="store_true", help="in two minutes; rates are rougher")
     parser.add_argument(
         "--from", type=Path, dest="earlier", metavar="FILE", help="only print what an earlier run wrote"
     )

@@ -1,6 +1,7 @@
 """Webhooks: how fast they go out, and what they cost the jobs they tell of.
 
-`python -m tests.bench.hooks` prints both in about a minute. A receiver counts what arrives and answers 204.
+`python3 run.py bench` measures them among all else; `python -m tests.bench.hooks` them alone, at more rates. A receiver
+counts what arrives and answers 204, or never answers.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from tests.bench import jobs as work
-from tests.bench.ground import Ground, pid_of
-from tests.bench.usage import cpu_s
-from tests.support.processes import Process
+from tests.bench.ground import Ground, Run
+from tests.support.wait import wait_until
 from worker import clock
 from worker.domain.delivery import DEFAULT_EVENTS
 from worker.domain.failure import Lane
+from worker.services.deliver import PLACES
 from worker.store import jobs as job_moves
 from worker.store import projects, webhook_endpoints
 from worker.store.database import Database
@@ -35,87 +37,117 @@ from worker.webhooks.vault import Vault
 KEY: Final = "k" * 32
 ENV: Final = {"COMPLETAR_SECRET_KEY": KEY, "COMPLETAR_PRIVATE_NETWORKS": "127.0.0.0/8"}
 KEPT: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")
+FAST: Final = 2_000.0  # deliveries a second that an endpoint allows: more than are made
+LOOK_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """`per_s` of the middle, between 15 % and 85 % of them; CPU of the worker and of Postgres, for each."""
+class Figure:
+    """One number about webhooks. `told`: what else there is to say of it; `others` as in Run."""
 
     name: str
-    count: int
-    per_s: float
-    cpu_ms: float
-    postgres_ms: float
+    value: float
+    unit: str
+    told: str
+    others: float
 
     def line(self) -> str:
-        figures = f"{self.count:>6,} | {self.per_s:>7,.0f} | {self.cpu_ms:>6.2f} | {self.postgres_ms:>6.3f}"
-        return f"| {self.name:<48} | {figures} |"
+        return f"{self.name}: {self.value:,.1f} {self.unit}; {self.told}"
 
 
-def deliveries(ground: Ground, count: int, endpoints: int, max_rps: float = 1000.0) -> Rate:
-    """Jobs that ended before the worker came; it has nothing to do but to tell."""
+def deliveries(ground: Ground, count: int, endpoints: int = 1, max_rps: float = FAST) -> Figure:
+    """Per second, of the middle (between 15 % and 85 %), by one worker process with nothing else to do.
+
+    The jobs they tell of ended before the worker came.
+    """
     with _receiver(ground) as url, ground.fresh_database() as database_url, closing(Database(database_url)) as database:
         _listen(database, [url] * endpoints, max_rps)
-        ids = work.fill(database, Lane.BATCH, count // endpoints)
-        for start in range(0, len(ids), 1000):
-            with database.write() as conn:
-                for job_id in ids[start : start + 1000]:
-                    job_moves.cancel(conn, projects.ensure(conn), job_id)
-        worker = _worker(ground, database_url)
-        at, cost = _watched([worker.pid, pid_of(ground.postgres)], worker, lambda: _delivered(database), count)
-        worker.kill()
-    name = f"deliveries, {endpoints} endpoint{'s' * (endpoints > 1)}"
-    return Rate(f"{name}, at most {max_rps * endpoints:,.0f}/s", count, at, *cost)
+        _cancel(database, work.fill(database, Lane.BATCH, count // endpoints))
+        ground.quiet()
+        worker = ground.worker(database_url, **ENV)
+        try:
+            with ground.watch([worker], lightly=True) as watch:
+                begun_at, seen = time.monotonic(), [(time.monotonic(), 0)]
+                while seen[-1][1] < count:
+                    assert worker.running, worker.tail()
+                    time.sleep(LOOK_S)
+                    seen.append((time.monotonic(), _delivered(database)))
+        finally:
+            worker.kill()
+    middle = [(at, n) for at, n in seen if 0.15 * count <= n <= 0.85 * count]
+    assert len(middle) > 1, "too few deliveries for a rate"
+    (low_at, low), (high_at, high) = middle[0], middle[-1]
+    cost = {name: 1000 * spent / count for name, spent in watch.cost_s(begun_at, seen[-1][0]).items()}
+    return Figure(
+        f"deliveries to {endpoints} endpoint{'s' * (endpoints > 1)} that allow {max_rps:,.0f}/s",
+        (high - low) / (high_at - low_at),
+        "a second",
+        f"{cost['worker']:.2f} ms CPU each with the start of the worker, Postgres {cost['postgres']:.2f}",
+        watch.others(low_at, high_at),
+    )
 
 
-def jobs(ground: Ground, count: int, hooks: str) -> Rate:
+def jobs(ground: Ground, count: int, hooks: str) -> Run:
     """Many rows; `hooks`: none, noted (nobody sends them), taken (by a fast receiver), hanging (it never answers)."""
-    hanging = hooks == "hanging"
     with (
-        _receiver(ground, *["--hang"] * hanging) as url,
+        _receiver(ground, *["--hang"] * (hooks == "hanging")) as url,
         ground.fresh_database() as database_url,
         closing(Database(database_url)) as database,
     ):
         if hooks != "none":
-            _listen(database, [url], 1000.0)
+            _listen(database, [url], FAST)
         work.fill(database, Lane.BATCH, count)
-        worker = _worker(ground, database_url, COMPLETAR_WEBHOOKS="off" if hooks == "noted" else "on")
-        at, cost = _watched(
-            [worker.pid, pid_of(ground.postgres)], worker, lambda: count - work.unfinished(database), count
-        )
-        worker.kill()
-    return Rate(f"jobs, webhooks {hooks}", count, at, *cost)
+        start = partial(ground.worker, database_url, **ENV, COMPLETAR_WEBHOOKS="off" if hooks == "noted" else "on")
+        return ground.measure(f"jobs, webhooks {hooks}", count, lambda: [start()], lambda: work.unfinished(database))
 
 
-def _worker(ground: Ground, database_url: str, **more: str) -> Process:
-    env = {
-        "DATABASE_URL": database_url,
-        "REDIS_URL": ground.redis.url,
-        "COMPLETAR_CONFIG": str(ground.config),
-        "SLOTS": "1000",
-        **ENV,
-        **more,
-    }
-    return ground.processes.from_procfile("worker", env)
+def hanging(ground: Ground, count: int, pairs: int) -> Figure:
+    """By how many per cent the rate of jobs is lower when every receiver hangs than when nobody is told.
+
+    Each pair runs one way and the next the other way round, so that what drifts meanwhile counts for both; the fastest
+    of each are compared, for single runs of a few seconds differ by a tenth and more, and what disturbs one slows it.
+    """
+    rates: dict[str, list[float]] = {"none": [], "hanging": []}
+    others = 0.0
+    for pair in range(pairs):
+        for hooks in ("none", "hanging") if pair % 2 == 0 else ("hanging", "none"):
+            run = jobs(ground, count, hooks)
+            rates[hooks].append(run.per_s)
+            others = max(others, run.others)
+    without, beside = max(rates["none"]), max(rates["hanging"])
+    lost = [f"{100 * (1 - b / a):+.1f}" for a, b in zip(rates["none"], rates["hanging"], strict=True)]
+    told = f"{without:,.0f} jobs/s without and {beside:,.0f} with; by pairs {', '.join(lost)} %"
+    return Figure("jobs lost to receivers that hang", 100 * (1 - beside / without), "%", told, others)
 
 
-def _watched(pids: Sequence[int], worker: Process, done: Callable[[], int], count: int) -> tuple[float, list[float]]:
-    """Rate of the middle, and the CPU that each process took for each, in milliseconds."""
-    low: tuple[float, int] | None = None
-    high: tuple[float, int] | None = None
-    begun = [cpu_s(pid) for pid in pids]
-    while (n := done()) < count:
-        now = time.monotonic()
-        if low is None and n >= 0.15 * count:
-            low = now, n
-        if n <= 0.85 * count:
-            high = now, n
-        assert worker.running, worker.tail()
-        time.sleep(0.05)
-    cost = [1000 * (cpu_s(pid) - before) / count for pid, before in zip(pids, begun, strict=True)]
-    if low is None or high is None or high[0] <= low[0]:
-        return float("nan"), cost
-    return (high[1] - low[1]) / (high[0] - low[0]), cost
+def cancels(ground: Ground, count: int) -> Figure:
+    """Seconds from the cancel of all jobs of a worker to the end of the last of them, while every receiver hangs."""
+    with (
+        _receiver(ground, "--hang") as url,
+        ground.fresh_database() as database_url,
+        closing(Database(database_url)) as database,
+    ):
+        _listen(database, [url], FAST)
+        _cancel(database, work.fill(database, Lane.BATCH, 2 * PLACES))
+        ground.quiet()
+        ground.mock.reset()
+        worker = ground.worker(database_url, **ENV)
+        try:
+            with ground.watch([worker], lightly=True) as watch:
+                wait_until(lambda: _sending(database) == PLACES, "receivers that hang")
+                ids = work.fill(database, Lane.BATCH, count)
+                wait_until(lambda: ground.mock.served().in_flight >= PLACES, "jobs that run")
+                _cancel(database, ids)
+                begun_at, open_jobs = time.monotonic(), work.unfinished(database)
+                while work.unfinished(database):
+                    assert worker.running, worker.tail()
+                    time.sleep(0.02)
+                over_at = time.monotonic()
+        finally:
+            worker.kill()
+        ended = work.by_status(database).get("cancelled", 0) - 2 * PLACES
+    told = f"{ended:,} of {count:,} were cancelled, of which {open_jobs} ran"
+    return Figure("cancels, receivers hanging", over_at - begun_at, "s", told, watch.others(begun_at, over_at))
 
 
 def _listen(database: Database, urls: list[str], max_rps: float) -> None:
@@ -124,19 +156,28 @@ def _listen(database: Database, urls: list[str], max_rps: float) -> None:
         project = projects.ensure(conn)
         for n, url in enumerate(urls):
             new = NewEndpoint(clock.new_id("we"), project, f"{url}/{n}", DEFAULT_EVENTS, secret=sealed)
-            webhook_endpoints.insert(conn, _wide(new, max_rps))
+            webhook_endpoints.insert(conn, replace(new, max_rps=max_rps, max_concurrency=100))
 
 
-def _wide(new: NewEndpoint, max_rps: float) -> NewEndpoint:
-    return NewEndpoint(
-        new.id, new.project_id, new.url, new.event_types, max_rps=max_rps, max_concurrency=100, secret=new.secret
-    )
+def _cancel(database: Database, ids: list[str]) -> None:
+    for start in range(0, len(ids), work.PAGE):
+        with database.write() as conn:
+            project = projects.ensure(conn)
+            for job_id in ids[start : start + work.PAGE]:
+                job_moves.cancel(conn, project, job_id)
 
 
 def _delivered(database: Database) -> int:
+    return _counted(database, delivery.c.ended_at.is_not(None))
+
+
+def _sending(database: Database) -> int:
+    return _counted(database, delivery.c.state == "sending")
+
+
+def _counted(database: Database, where: sa.ColumnElement[bool]) -> int:
     with database.read() as conn:
-        ended = sa.select(sa.func.count()).select_from(delivery).where(delivery.c.ended_at.is_not(None))
-        return int(conn.execute(ended).scalar_one())
+        return int(conn.execute(sa.select(sa.func.count()).select_from(delivery).where(where)).scalar_one())
 
 
 @contextmanager
@@ -184,7 +225,6 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help="only be the receiver")
     parser.add_argument("--hang", action="store_true")
     parser.add_argument("--quick", action="store_true", help="a third of the work")
-    parser.add_argument("--jobs", action="store_true", help="only what webhooks cost jobs")
     options = parser.parse_args()
     if options.serve:
         _Receiver.hangs = options.hang
@@ -193,15 +233,14 @@ def main() -> None:
     for name in set(os.environ) - set(KEPT):
         del os.environ[name]
     size = 1 if options.quick else 3
-    print("| case | count | per s | CPU ms each | Postgres |\n| --- | ---: | ---: | ---: | ---: |", flush=True)
-    with Ground(0.0) as ground:
-        if not options.jobs:
-            print(deliveries(ground, 4_000 * size, 1).line(), flush=True)
-            print(deliveries(ground, 4_000 * size, 10).line(), flush=True)
-        if not options.quick and not options.jobs:
-            print(deliveries(ground, 10_000, 1, 300.0).line(), flush=True)
-        for hooks in ("none", "noted", "hanging", "taken", "none", "noted", "hanging"):
-            print(jobs(ground, 6_000 * size, hooks).line(), flush=True)
+    with Ground(2.0) as ground:
+        print(deliveries(ground, 4_000 * size).line(), flush=True)
+        print(deliveries(ground, 4_000 * size, 10).line(), flush=True)
+        print(deliveries(ground, 2_000 * size, 1, 300.0).line(), flush=True)
+        print(hanging(ground, 6_000, 2 * size).line(), flush=True)
+        print(cancels(ground, 6_000).line(), flush=True)
+        for hooks in ("noted", "taken"):
+            print(jobs(ground, 6_000, hooks).line(), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tests.bench import usage
 from tests.bench.ground import SLOTS, Run
+from tests.bench.hooks import Figure
 from tests.bench.waits import Wait
 
 DISTURBED: Final = 0.05  # share of the machine that others may take before a figure is marked
@@ -22,6 +23,7 @@ class Results:
 
     runs: dict[str, Run] = field(default_factory=dict)
     waits: dict[str, Wait] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
 
@@ -65,6 +67,9 @@ def targets(found: Results) -> list[Target]:
         _of_run(found, "embedded (SQLite), 1 process", "embedded", lambda run: run.per_s, 300, "jobs/s", at_least=True),
         _of_run(found, "panels of five, 1 process", "panels", lambda run: run.per_s, 200, "panels/s", at_least=True),
         *_waiting(found, "a panel of five, over its slowest needed member", "panel", 30, 80),
+        _of_figure(found, "webhooks: deliveries, 1 process", "deliveries", 300, at_least=True),
+        _of_figure(found, "webhooks: jobs lost when every receiver hangs", "hanging", 5),
+        _of_figure(found, "webhooks: the end of cancelled jobs when every receiver hangs", "cancels", 2),
     ]
 
 
@@ -90,6 +95,13 @@ def _of_run(
         return Target(what, None, bound, at_least, unit, why=found.failures[case])
     run = found.runs[case]
     return Target(what, figure(run), bound, at_least, unit, disturbed=run.others > DISTURBED)
+
+
+def _of_figure(found: Results, what: str, case: str, bound: float, at_least: bool = False) -> Target:
+    if case in found.failures:
+        return Target(what, None, bound, at_least, "", why=found.failures[case])
+    one = found.figures[case]
+    return Target(what, one.value, bound, at_least, one.unit, disturbed=one.others > DISTURBED)
 
 
 def _slots_used(run: Run) -> float:
@@ -122,6 +134,7 @@ def document(found: Results, *, quick: bool, seconds: float) -> dict[str, Any]:
         },
         "runs": {case: asdict(run) for case, run in found.runs.items()},
         "waits": {case: asdict(wait) for case, wait in found.waits.items()},
+        "figures": {case: asdict(one) for case, one in found.figures.items()},
         "failures": found.failures,
         "targets": [{**asdict(target), "met": target.met} for target in targets(found)],
     }
@@ -130,6 +143,7 @@ def document(found: Results, *, quick: bool, seconds: float) -> dict[str, Any]:
 def tables(document: dict[str, Any]) -> str:
     """Markdown, aligned for a terminal too."""
     runs, waits, promised = document["runs"], document["waits"], document["targets"]
+    figures = document.get("figures", {})  # an earlier run may have none
     parts = [
         _machine(document),
         _table(
@@ -174,6 +188,13 @@ def tables(document: dict[str, Any]) -> str:
             ],
         ),
         _table(
+            ("webhooks", "", "others", ""),
+            [
+                (one["name"], f"{one['value']:,.1f} {one['unit']}", _others(one), one["told"])
+                for one in figures.values()
+            ],
+        ),
+        _table(
             ("target", "bound", "measured", ""),
             [(target["what"], _bound(target), _measured(target), _verdict(target)) for target in promised],
         ),
@@ -193,7 +214,7 @@ def _closing(document: dict[str, Any]) -> str:
     met = sum(target["met"] for target in promised)
     lines = [f"{met} of {len(promised)} targets met. Again: `{document['command']}`"]
     lines += [f"No figure of {case}: {why}" for case, why in document["failures"].items()]
-    measured = (*document["runs"].values(), *document["waits"].values())
+    measured = (*document["runs"].values(), *document["waits"].values(), *document.get("figures", {}).values())
     disturbed = [one["name"] for one in measured if one["others"] > DISTURBED]
     if disturbed:
         lines.append(

@@ -11,6 +11,7 @@ import pytest
 
 from tests.bench import jobs, naive, report
 from tests.bench.ground import Run
+from tests.bench.hooks import Figure
 from tests.bench.mock import Mock, held_s
 from tests.bench.report import Results
 from tests.bench.waits import Wait
@@ -83,11 +84,18 @@ RUN = Run("run", 1_000, 2_000.0, 0.5, 0.1, 0.01, 0.03, 120.0, 100.0, 990, 950.0,
 WAIT = Wait("wait", 300, 10.0, 40.0, 45.0, None, ran_dry=False, others=0.0)
 
 
+FIGURES = {
+    "deliveries": Figure("deliveries", 450.0, "a second", "", 0.0),
+    "hanging": Figure("hanging", 6.0, "%", "", 0.0),
+    "cancels": Figure("cancels", 1.0, "s", "", 0.0),
+}
+
+
 def _results() -> Results:
     runs = dict.fromkeys(("one", "skewed", "embedded", "panels"), RUN)
     runs |= {"naive": replace(RUN, per_s=25.0), "script": replace(RUN, per_s=400.0)}
     runs |= {"two": replace(RUN, per_s=3_100.0), "interactive": replace(RUN, per_s=1_000.0)}
-    return Results(runs, {"idle": WAIT, "panel": WAIT, "beside": WAIT, "within": WAIT})
+    return Results(runs, {"idle": WAIT, "panel": WAIT, "beside": WAIT, "within": WAIT}, dict(FIGURES))
 
 
 def test_every_target_is_judged_by_its_own_figure() -> None:
@@ -98,7 +106,9 @@ def test_every_target_is_judged_by_its_own_figure() -> None:
     assert judged["slots used under log-normal latency"] == (95.0, True)
     assert judged["interactive, 1 process, against naive Celery"] == (40.0, True)
     assert judged["a waiting client, idle, p99"] == (40.0, True)
-    assert len(judged) == 17
+    assert judged["webhooks: deliveries, 1 process"] == (450.0, True)
+    assert judged["webhooks: jobs lost when every receiver hangs"] == (6.0, False)
+    assert len(judged) == 20
 
 
 def test_what_could_not_be_measured_is_said_and_not_met() -> None:
@@ -121,4 +131,4 @@ def test_what_could_not_be_measured_is_said_and_not_met() -> None:
         "2 processes against 1",
     ]
     assert "during: the disturbed one." in text
-    assert "12 of 17 targets met. Again: `python3 run.py bench --quick`" in text
+    assert "14 of 20 targets met. Again: `python3 run.py bench --quick`" in text

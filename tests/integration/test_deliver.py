@@ -3,82 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-import standardwebhooks
 
 from tests.support import scripted_provider as script
-from tests.support.scripted_provider import Received, ScriptedProvider
+from tests.support.scripted_provider import ScriptedProvider
 from tests.support.station import Station
 from tests.support.wait import wait_until
+from tests.support.webhooks import (  # noqa: F401 - fixtures
+    ENV,
+    OTHER,
+    SECRET,
+    a_provider,
+    a_receiver,
+    a_station,
+    hurry,
+    listen,
+    seal,
+    states,
+    verified,
+)
 from worker import clock
 from worker.domain.batch import NewBatch
-from worker.domain.delivery import BATCH_EVENTS, DEFAULT_EVENTS, JOB_EVENTS, DeliveryState
+from worker.domain.delivery import BATCH_EVENTS, JOB_EVENTS, DeliveryState
 from worker.domain.failure import Lane
 from worker.domain.state import JobStatus
 from worker.services import deliver
 from worker.store import batches, delivery_views, outbox, webhook_endpoints
 from worker.store.delivery_views import Filter
-from worker.store.moment import later
-from worker.store.tables import delivery
-from worker.store.webhook_endpoints import NewEndpoint
-from worker.webhooks.signature import secret_of
-
-SECRET = secret_of(b"\xfb" * 32)
-OLD = secret_of(b"\xff" * 32)
-KEY = "k" * 32
-ENV = {"COMPLETAR_SECRET_KEY": KEY, "COMPLETAR_PRIVATE_NETWORKS": "127.0.0.0/8"}
-
-
-@pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as running:
-        running.always(script.chat("a secret answer"))
-        yield running
-
-
-@pytest.fixture
-def receiver() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as running:
-        running.always(script.reply(204))
-        yield running
-
-
-@pytest.fixture
-def station(database_url: str, provider: ScriptedProvider, tmp_path: Path) -> Iterator[Station]:
-    with closing(Station(database_url, provider, tmp_path, **ENV)) as made:
-        yield made
-
-
-def listen(station: Station, receiver: ScriptedProvider, endpoint_id: str = "we_a", **more: object) -> str:
-    vault = station.deps.vault
-    assert vault is not None
-    fields: dict[str, object] = {"event_types": DEFAULT_EVENTS, "secret": vault.seal(SECRET), **more}
-    new = NewEndpoint(endpoint_id, station.project_id, receiver.url + "/hook", **fields)  # type: ignore[arg-type]
-    with station.deps.database.write() as conn:
-        webhook_endpoints.insert(conn, new)
-    return endpoint_id
-
-
-def verified(request: Received, secret: str = SECRET) -> dict[str, object]:
-    body: dict[str, object] = standardwebhooks.Webhook(secret).verify(request.body, dict(request.headers))
-    assert body["id"] == request.headers["webhook-id"]
-    return body
-
-
-def states(station: Station) -> list[str]:
-    with station.deps.database.read() as conn:
-        return sorted(d.state.value for d in delivery_views.listed(conn, station.project_id, Filter(limit=100))[0])
-
-
-def hurry(station: Station) -> None:
-    """Nobody waits for the schedule here: what waits is due."""
-    with station.deps.database.write() as conn:
-        conn.execute(delivery.update().where(delivery.c.state == "pending").values(due_at=later(-1)))
 
 
 def test_the_end_of_a_job_reaches_the_receiver_once_signed_and_without_the_answer(
@@ -151,16 +106,14 @@ def test_a_failure_is_tried_again_with_the_same_id_and_body_and_a_fresh_signatur
 
 
 def test_in_a_rotation_both_secrets_sign(station: Station, receiver: ScriptedProvider) -> None:
-    vault = station.deps.vault
-    assert vault is not None
-    listen(station, receiver, secret=vault.seal(OLD))
+    listen(station, receiver, secret=seal(station, OTHER))
     with station.deps.database.write() as conn:
-        webhook_endpoints.rotate(conn, station.project_id, "we_a", vault.seal(SECRET), 3600)
+        webhook_endpoints.rotate(conn, station.project_id, "we_a", seal(station, SECRET), 3600)
     with station.worker():
         station.run()
         (request,) = receiver.wait_for(1)
     verified(request, SECRET)
-    verified(request, OLD)
+    verified(request, OTHER)
 
 
 def test_gone_disables_keeps_what_follows_and_tells_the_others_once(

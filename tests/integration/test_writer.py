@@ -73,6 +73,25 @@ def test_many_writes_share_transactions_and_each_learns_its_own_outcome(database
     assert transactions <= 10
 
 
+def test_what_is_urgent_in_one_turn_of_the_loop_shares_a_transaction(database: Database) -> None:
+    held = claimed(database, 5)
+    transactions = 0
+    write = database.write
+
+    def counted() -> Any:
+        nonlocal transactions
+        transactions += 1
+        return write()
+
+    database.write = counted  # type: ignore[method-assign]
+
+    async def play(writer: Writer) -> list[bool]:
+        return await asyncio.gather(*(writer.write(done(job), urgent=True) for job in held))
+
+    assert on_a_loop(database, play) == [True] * 5
+    assert transactions == 1
+
+
 @pytest.mark.postgres
 def test_a_row_the_database_refuses_fails_alone(postgres_url: str) -> None:
     """On Postgres: SQLite stores any value in any column and refuses nothing here."""

@@ -15,9 +15,9 @@ from worker.domain.state import FINAL, JobStatus
 from worker.store import views
 from worker.store.database import Database, Unavailable
 
-FASTEST_S: Final = 0.004
+FASTEST_S: Final = 0.003
 SLOWEST_S: Final = 0.1
-_SHARE: Final = 0.02  # of the time waited so far: a job that took 2 s is seen at most 40 ms late
+_SHARE: Final = 0.01  # of the time waited so far: a job that took 2 s is seen at most 20 ms late
 
 
 @dataclass(slots=True, eq=False)

@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from worker import events
-from worker.store import batches, deliveries, files, idempotency, jobs, leases, pauses, uploads, workers
+from worker import clock, events
+from worker.store import (
+    batches,
+    deliveries,
+    files,
+    idempotency,
+    jobs,
+    leases,
+    pauses,
+    retired_endpoints,
+    uploads,
+    workers,
+)
 from worker.store.database import Database
 
 LEASE: Final = "sweep"
+ENDPOINTS: Final = "webhook endpoints"
+ENDPOINTS_S: Final = 3600.0  # between two walks over the addresses that came with requests
 EXPIRED_AT_ONCE: Final = 500
 WORKERS_KEPT_S: Final = 24 * 3600.0
 
@@ -41,7 +54,20 @@ def sweep(
         files.prune(conn)
     with database.write() as conn:
         deliveries.purge(conn, retention_s)
+    forget_endpoints(database)
     return True
+
+
+def forget_endpoints(database: Database) -> None:
+    """Addresses that came with requests and that nothing refers to: all of them are looked at, a block at a time."""
+    with database.write() as conn:
+        # A holder of its own each time, so that nobody renews it: once in that time for all workers together.
+        if not leases.take(conn, ENDPOINTS, clock.new_id("swp"), ENDPOINTS_S):
+            return
+    after: str | None = ""
+    while after is not None:
+        with database.write() as conn:
+            after = retired_endpoints.purge(conn, after)
 
 
 def expire(database: Database) -> None:

@@ -20,6 +20,7 @@ from worker.domain.money import NO_USAGE, Usage
 from worker.store import tallies
 from worker.store.batch_tables import batch, batch_ended, batch_line, batch_tally
 from worker.store.moment import db_now, later, seconds_until
+from worker.store.tables import subscription
 from worker.store.text import dumps
 
 _S = BatchStatus
@@ -376,6 +377,7 @@ def prune(conn: sa.Connection, older_than_s: float) -> int:
     if gone < _AT_ONCE:
         for table in (batch_tally, batch_ended):
             conn.execute(table.delete().where(table.c.batch_id == batch_id))
+        conn.execute(subscription.delete().where(subscription.c.object_id == batch_id))
         conn.execute(batch.update().where(batch.c.id == batch_id).values(taken=0))
     return gone
 

@@ -351,6 +351,7 @@ webhook_endpoint: Final = sa.Table(
     sa.Column("disabled_at", Moment),
     sa.Column("disabled_reason", sa.Text),
     sa.Column("deleted_at", Moment),
+    sa.Column("retired_at", Moment),  # of requests, and no new one finds it any more
     sa.Column("created_at", Moment, nullable=False),
     sa.Index("ix_webhook_endpoint_project_id", "project_id", "id"),
     sa.Index("uq_webhook_endpoint_fingerprint", "project_id", "fingerprint", unique=True),
@@ -370,6 +371,7 @@ subscription: Final = sa.Table(  # who asked to hear of one job or batch
     metadata,
     _id("object_id", primary_key=True),
     _id("endpoint_id", primary_key=True),
+    sa.Index("ix_subscription_endpoint_id", "endpoint_id"),
 )
 
 outbox: Final = (

@@ -19,14 +19,15 @@ import httpcore
 
 from worker.clock import monotonic_s
 from worker.webhooks.address import Address, Refused, Rules, Url, parse, vet
+from worker.webhooks.line import Line
 from worker.webhooks.lookup import Lookups
 from worker.webhooks.schedule import Fault
+from worker.webhooks.wire import Wire
 
 ANSWER_BYTES: Final = 8192
 DNS_S: Final = 5.0
 DIALS: Final = 3  # addresses of one name that are tried
-KEEPALIVE_S: Final = 5.0
-POOLS: Final = 256  # endpoints whose connections are kept
+LINES: Final = 256  # endpoints whose connections are kept
 BODY_S: Final = 1.0  # the status has told everything; the answer's text is only for people
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -84,7 +85,7 @@ class Sender:
         self._tls = ssl.create_default_context() if tls is None else tls
         self._lookups = Lookups()
         self._resolve: Resolve = self._by_system if resolve is None else resolve
-        self._pools: OrderedDict[str, httpcore.AsyncConnectionPool] = OrderedDict()
+        self._lines: OrderedDict[str, Line] = OrderedDict()  # the one that was used last at the end
 
     async def post(
         self, endpoint_id: str, url_text: str, headers: Mapping[str, str], body: bytes, *, timeout_s: float
@@ -104,20 +105,8 @@ class Sender:
         try:
             url = parse(url_text, self._rules)  # it was checked when it was stored; the rules may have changed since
             async with asyncio.timeout(timeout_s) as clock:
-                pool = await self._pool(endpoint_id, url)
-                async with pool.stream(
-                    b"POST",
-                    httpcore.URL(
-                        scheme=url.scheme.encode(), host=url.host.encode(), port=url.port, target=url.path.encode()
-                    ),
-                    headers=[
-                        (b"host", url.authority.encode()),
-                        (b"content-length", str(len(body)).encode()),
-                        *_encoded(headers),
-                    ],
-                    content=body,
-                    extensions={"trace": log.trace},
-                ) as response:
+                await self._tidy()
+                async with self._line(endpoint_id, url).stream(_request(url, headers, body, log)) as response:
                     status = response.status
                     fields = _fields(response.headers)
                     log.address = _peer(response)
@@ -147,29 +136,29 @@ class Sender:
         )
 
     async def aclose(self) -> None:
-        for pool in self._pools.values():
-            await pool.aclose()
-        self._pools.clear()
+        while self._lines:
+            await self._lines.popitem()[1].aclose()
 
-    async def _pool(self, endpoint_id: str, url: Url) -> httpcore.AsyncConnectionPool:
-        """Connections of this endpoint to this URL, and of nobody else."""
-        name = f"{endpoint_id} {url.scheme}://{url.authority}"
-        pool = self._pools.pop(name, None)
-        if pool is None:
-            pool = httpcore.AsyncConnectionPool(
-                ssl_context=self._tls,
-                max_connections=None,
-                max_keepalive_connections=20,
-                keepalive_expiry=KEEPALIVE_S,
-                network_backend=_Pinned(url, self._rules, self._resolve),
-            )
-        self._pools[name] = pool
-        while len(self._pools) > POOLS:
-            idle = next((key for key, kept in self._pools.items() if not kept.connections or _idle(kept)), None)
+    async def _tidy(self) -> None:
+        """Close what nobody has used for long, one line at each try, and what is too much."""
+        for name, line in list(self._lines.items())[:1]:
+            if line.stale:
+                await self._lines.pop(name).aclose()
+        while len(self._lines) >= LINES:
+            idle = next((name for name, line in self._lines.items() if line.idle), None)
             if idle is None:
                 break
-            await self._pools.pop(idle).aclose()
-        return pool
+            await self._lines.pop(idle).aclose()
+
+    def _line(self, endpoint_id: str, url: Url) -> Line:
+        """Connections of this endpoint to this URL, and of nobody else. To be used at once: it is idle until then."""
+        name = f"{endpoint_id} {url.scheme}://{url.authority}"
+        line = self._lines.pop(name, None)
+        if line is None:
+            origin = httpcore.Origin(url.scheme.encode(), url.host.encode(), url.port)
+            line = Line(origin, self._tls, _Pinned(url, self._rules, self._resolve))
+        self._lines[name] = line
+        return line
 
     async def _by_system(self, host: str, port: int) -> Sequence[str]:
         return await asyncio.wrap_future(self._lookups.ask(host, port))
@@ -180,15 +169,14 @@ class _Pinned(httpcore.AsyncNetworkBackend):
 
     def __init__(self, url: Url, rules: Rules, resolve: Resolve) -> None:
         self._url, self._rules, self._resolve = url, rules, resolve
-        self._inner = httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
         host: str,  # noqa: ARG002 - the URL's, which is at hand taken apart
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109 - httpcore's signature; one bound holds for all of a try
+        local_address: str | None = None,  # noqa: ARG002
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
     ) -> httpcore.AsyncNetworkStream:
         log = _log.get()
         begun = monotonic_s()
@@ -199,7 +187,7 @@ class _Pinned(httpcore.AsyncNetworkBackend):
         for address in addresses[:DIALS]:
             log.address = str(address)
             try:
-                return await self._inner.connect_tcp(str(address), port, timeout, local_address, socket_options)
+                return await Wire.connect(str(address), port)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
                 last = exc
         assert last is not None
@@ -227,8 +215,18 @@ class _Unresolved(Exception):
     """The message is for people and names nobody."""
 
 
-def _idle(pool: httpcore.AsyncConnectionPool) -> bool:
-    return all(connection.is_idle() for connection in pool.connections)
+def _request(url: Url, headers: Mapping[str, str], body: bytes, log: _Log) -> httpcore.Request:
+    return httpcore.Request(
+        b"POST",
+        httpcore.URL(scheme=url.scheme.encode(), host=url.host.encode(), port=url.port, target=url.path.encode()),
+        headers=[
+            (b"host", url.authority.encode()),
+            (b"content-length", str(len(body)).encode()),
+            *_encoded(headers),
+        ],
+        content=body,
+        extensions={"trace": log.trace},
+    )
 
 
 def _peer(response: httpcore.Response) -> str | None:
