@@ -168,7 +168,7 @@ def _shown(screen: Screen, batch: Batch) -> None:
         "status": _state(batch),
         "lines": f"{counts['total']:,}: {counts['completed']:,} done, {counts['failed']:,} failed",
         "cost": money(more["cost"]["amount"]) + bound + ("" if more["cost"]["complete"] else ", and what is not known"),
-        "not asked": _not_asked(more),
+        "no call": _no_call(more),
         "expires": datetime.fromtimestamp(batch["expires_at"], UTC).isoformat(),
         "output": batch["output_file_id"],
         "errors": batch["error_file_id"],
@@ -180,10 +180,10 @@ def _shown(screen: Screen, batch: Batch) -> None:
     _faults(screen, batch)
 
 
-def _not_asked(more: dict[str, Any]) -> str | None:
-    """Lines that made no call; servers of an older release do not tell."""
+def _no_call(more: dict[str, Any]) -> str | None:
+    """Lines that made none; servers of an older release do not tell."""
     twins, cached = more.get("twins", 0), more.get("cached", 0)
-    return f"{twins:,} twins of other lines, {cached:,} answered before" if twins or cached else None
+    return f"twins {twins:,}, cached {cached:,}" if twins or cached else None
 
 
 def _faults(screen: Screen, batch: Batch) -> None:
@@ -375,7 +375,7 @@ def estimated(
         columns = ("model", "first target", "lines", "tokens in", "tokens out at most", "cost at most", "time")
         screen.table(columns, [(*_share(one),) for one in told["models"]])
         tokens = f"{told['input_tokens']:,} tokens in, at most {told['output_tokens']:,} out"
-        twins = f" ({told['twins']:,} of them twins)" if told.get("twins") else ""
+        twins = f" (twins {told['twins']:,})" if told.get("twins") else ""
         screen.say(f"{told['lines']:,} lines{twins}, {tokens}, at most {_most(told['cost'])}")
     _faults(screen, told)
     return Exit.USAGE if told["faulty"] else Exit.OK
