@@ -23,6 +23,7 @@ from worker.domain.batch import NewBatch
 from worker.domain.failure import Lane
 from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
+from worker.services.batches import shared as shared_lines
 from worker.services.batches import take_in
 from worker.store import batches, jobs, lines, shared, tallies, views
 from worker.store.batch_tables import batch as batch_table
@@ -168,6 +169,25 @@ def test_a_twin_has_its_answer_while_others_still_run(
         done = until(client, batch.id)
     assert [_said(one) for one in both(client, done)[0]] == ["late", "re: quick", "late", "re: quick", "re: quick"]
     _books(site, done, 2)
+
+
+def test_large_answers_are_copied_a_few_at_a_time(
+    site: Web, client: openai.OpenAI, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.always(script.chat("x" * 40_000, tokens=(100, 50)))
+    monkeypatch.setattr(shared_lines, "COPIED", 200_000)
+    share, pages = shared.share, list[int]()
+
+    def counting(conn: Any, batch_id: str, ended: Any, most: int) -> int:
+        pages.append(share(conn, batch_id, ended, most))
+        return pages[-1]
+
+    monkeypatch.setattr(shared, "share", counting)
+    with site.working():
+        done = until(client, made(client, jsonl(line(k, prompt="same") for k in range(8)), extra_body=DEDUPE).id)
+    assert (sum(pages), max(pages)) == (7, 2)
+    assert {len(_said(one)) for one in both(client, done)[0]} == {40_000}
+    _books(site, done, 1)
 
 
 def test_a_failure_is_shared_and_a_retry_makes_one_call(

@@ -104,7 +104,8 @@ def _named(conn: sa.Connection, lines: list[Line]) -> list[Line]:
         return lines
     found = sa.select(batch_line.c.job_id, batch_line.c.custom_id).where(batch_line.c.job_id.in_(sources))
     names = {row.job_id: row.custom_id for row in conn.execute(found)}
-    return [replace(line, twin_of=names[line.source_id]) if line.shared == "twin" else line for line in lines]
+    # One that is just being forgotten has no name any more.
+    return [replace(line, twin_of=names.get(line.source_id)) if line.shared == "twin" else line for line in lines]
 
 
 def sizes(conn: sa.Connection, job_ids: Sequence[str]) -> dict[str, int]:

@@ -82,7 +82,7 @@ def _shared(line: Line) -> str:
     """Which line, or which job, was asked in its stead; nothing where it was asked itself."""
     match line.shared:
         case "twin":
-            return f',"completar":{{"twin_of":{line.twin_of}}}'
+            return f',"completar":{{"twin_of":{line.twin_of or "null"}}}'
         case "cached":
             return f',"completar":{{"cached_from":{dumps(line.source_id)}}}'
         case _:

@@ -14,7 +14,8 @@ from worker.store import lines as stored
 from worker.store import shared
 from worker.store.batches import Tended
 
-AT_ONCE: Final = 500  # twins that get their ends in one transaction: each gets a copy of its leader's answer
+AT_ONCE: Final = 500  # twins that get their ends in one transaction; each gets a copy of its leader's answer
+COPIED: Final = 4 * 1024 * 1024  # bytes of these
 LOOK_S: Final = 0.2
 SHARE: Final = 10  # a look that took a second is good for ten
 
@@ -55,22 +56,26 @@ def along(desk: Desk, batch: Tended, turns: Turns) -> Turns:
         if not batch.dedupe or now_s < due_s:
             yield rest_s
             continue
-        n = _share(desk, batch)
+        n, full = _share(desk, batch)
         after_s = clock.monotonic_s()
-        due_s = after_s if n == AT_ONCE else after_s + max(LOOK_S, SHARE * (after_s - now_s))
+        due_s = after_s if full else after_s + max(LOOK_S, SHARE * (after_s - now_s))
         yield 0.0 if n else rest_s
 
 
 def all_shared(desk: Desk, batch: Tended) -> Turns:
     """Until no twin waits. Only where no line is open: then every leader has ended."""
-    while batch.dedupe and _share(desk, batch):
+    while batch.dedupe and _share(desk, batch)[0]:
         yield 0.0
 
 
-def _share(desk: Desk, batch: Tended) -> int:
+def _share(desk: Desk, batch: Tended) -> tuple[int, bool]:
+    """How many twins have their ends now, and whether these were as many as may be at once."""
     with desk.deps.database.read() as conn:
         ended = shared.ended_leaders(conn, batch.id, AT_ONCE)
+        largest = max(stored.sizes(conn, ended).values(), default=1) if ended else 1
     if not ended:
-        return 0
+        return 0, False
+    most = max(1, min(AT_ONCE, COPIED // max(1, largest)))
     with desk.deps.database.write() as conn:
-        return shared.share(conn, batch.id, ended, AT_ONCE)
+        n = shared.share(conn, batch.id, ended, most)
+    return n, n == most
