@@ -176,6 +176,22 @@ def test_a_twin_has_its_answer_while_others_still_run(
     _books(site, done, 2)
 
 
+def test_twins_that_wait_hold_nobody_up(
+    site: Web, client: openai.OpenAI, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("FIRST", 5), ("PAGE", 5), ("AHEAD", 10)):
+        monkeypatch.setattr(take_in, name, value)
+    held = provider.hold(script.chat("late", tokens=(100, 50)))
+    provider.always(lambda r: held if b"slow" in r.body else _echo(r))
+    prompts = ["slow"] * 40 + ["quick"] * 3
+    with site.working():
+        batch = made(client, jsonl(line(k, prompt=text) for k, text in enumerate(prompts)), extra_body=DEDUPE)
+        wait_until(lambda: client.batches.retrieve(batch.id).request_counts.completed == 3, "lines behind the twins")
+        held.release()
+        done = until(client, batch.id)
+    _books(site, done, 2)
+
+
 def test_large_answers_are_copied_a_few_at_a_time(
     site: Web, client: openai.OpenAI, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
