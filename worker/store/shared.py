@@ -46,10 +46,24 @@ _SAME: Final = (  # as of the job whose end it shares
 
 def leaders(conn: sa.Connection, batch_id: str, digests: Collection[str]) -> dict[str, str]:
     """By digest, the job of the line that stands in this batch for all that ask the same."""
-    found = sa.select(batch_line.c.digest, batch_line.c.job_id).where(
-        batch_line.c.digest.in_(digests), batch_line.c.batch_id == batch_id
+    dialect = conn.dialect.name
+    params = _DIGESTS.params(dialect, [(digest,) for digest in sorted(digests)])
+    rows = conn.execute(_leaders(dialect), params | {"batch": batch_id})
+    return {row.digest: row.job_id for row in rows if row.job_id is not None}
+
+
+@cache
+def _leaders(dialect: str) -> sa.Select[Any]:
+    """One probe of the index for each: a list of digests would tempt the planner to read the whole batch."""
+    v = _DIGESTS.table(dialect)
+    mine = (
+        sa.select(batch_line.c.job_id)
+        .where(batch_line.c.digest == v.c.digest, batch_line.c.batch_id == sa.bindparam("batch"))
+        .limit(1)
+        .correlate(v)
+        .scalar_subquery()
     )
-    return {row.digest: row.job_id for row in conn.execute(found)}
+    return sa.select(v.c.digest, mine.label("job_id"))
 
 
 def answered(conn: sa.Connection, project_id: str, digests: Collection[str], max_age_s: float) -> dict[str, str]:
@@ -62,16 +76,22 @@ def answered(conn: sa.Connection, project_id: str, digests: Collection[str], max
 
 @cache
 def _answered(dialect: str) -> sa.Select[Any]:
+    """By digest first, then job by job. As a join, the planner once began with all jobs of the project."""
     v = _DIGESTS.table(dialect)
-    newest = (
-        sa.select(job.c.id)
-        .select_from(batch_line.join(job, job.c.id == batch_line.c.job_id))
+    good = (
+        sa.select(sa.literal_column("1"))
         .where(
-            batch_line.c.digest == v.c.digest,
+            job.c.id == batch_line.c.job_id,
             job.c.project_id == sa.bindparam("project"),
             *_still_stored(job),
             job.c.ended_at > begun(sa.bindparam("since_s", type_=sa.Float)),
         )
+        .correlate(batch_line)
+        .scalar_subquery()
+    )
+    newest = (
+        sa.select(batch_line.c.job_id)
+        .where(batch_line.c.digest == v.c.digest, good == sa.literal_column("1"))
         .order_by(batch_line.c.batch_id.desc())
         .limit(1)
         .correlate(v)
@@ -109,27 +129,23 @@ def ended_leaders(conn: sa.Connection, batch_id: str, most: int) -> list[str]:
 def share(conn: sa.Connection, batch_id: str, ended: Sequence[str], most: int) -> int:
     """Give up to `most` twins of these leaders, which have ended, the same ends. Returns how many.
 
-    Whoever takes the mark off a line makes its job: two that believe to own the batch make one of each.
+    Whoever locks a line that is marked takes the mark off and makes its job: two that believe to own the batch make
+    one of each.
     """
     chosen = (
-        sa.select(batch_line.c.line)
+        sa.select(batch_line.c.job_id, batch_line.c.source_id)
         .where(batch_line.c.batch_id == batch_id, _AWAITED, batch_line.c.source_id.in_(ended))
-        .order_by(batch_line.c.source_id, batch_line.c.line)
-        .limit(most)
+        .limit(most)  # in no order: a leader may have a million, and they would all be sorted for each page
     )
     if conn.dialect.name != "sqlite":
         chosen = chosen.with_for_update()
-    once = chosen.cte("chosen")
-    marked = conn.execute(
-        batch_line.update()
-        .where(batch_line.c.batch_id == batch_id, batch_line.c.line.in_(sa.select(once.c.line)), _AWAITED)
-        .values(shared="twin")
-        .returning(batch_line.c.job_id, batch_line.c.source_id)
-    ).all()
-    if marked:
-        batches.heard(conn, batch_id, len(marked))
-        _bear(conn, batch_id, [(row.job_id, row.source_id) for row in marked])
-    return len(marked)
+    born = [(row.job_id, row.source_id) for row in conn.execute(chosen)]
+    if born:
+        by_job = batch_line.c.job_id.in_([job_id for job_id, _ in born])
+        conn.execute(batch_line.update().where(by_job).values(shared="twin"))
+        batches.heard(conn, batch_id, len(born))
+        _bear(conn, batch_id, born)
+    return len(born)
 
 
 @cache
@@ -141,12 +157,8 @@ def _ended_leaders() -> sa.Select[Any]:
     walk = sa.select(first.c.source_id).cte("walk", recursive=True)
     beyond = sa.select(source_id).where(mine, source_id > walk.c.source_id).order_by(source_id).limit(1)
     walk = walk.union_all(sa.select(beyond.scalar_subquery()).where(walk.c.source_id.is_not(None)))
-    return (
-        sa.select(walk.c.source_id)
-        .join(job, job.c.id == walk.c.source_id)
-        .where(job.c.ended_at.is_not(None))
-        .limit(sa.bindparam("most"))
-    )
+    ended_at = sa.select(job.c.ended_at).where(job.c.id == walk.c.source_id).scalar_subquery()
+    return sa.select(walk.c.source_id).where(ended_at.is_not(None)).limit(sa.bindparam("most"))
 
 
 def _bear(conn: sa.Connection, batch_id: str, lines: Sequence[tuple[str, str]]) -> None:
