@@ -49,9 +49,14 @@ class BatchUsage(Out):
     total_tokens: int
 
 
+class Caching(Out):
+    max_age: str
+
+
 class BatchMore(Out):
     """What only Completar has. `cost` is of the lines that have ended; `stopped_for` says why a batch was cancelled
-    that nobody cancelled; `retry_of` is the batch whose unanswered lines these are.
+    that nobody cancelled; `retry_of` is the batch whose unanswered lines these are. `twins` and `cached` are the lines
+    so far that made no call: they ask what an earlier line asks, or what was answered before.
     """
 
     cost: CostBody
@@ -60,6 +65,10 @@ class BatchMore(Out):
     paused_at: Unix | None
     stopped_for: Literal["max_cost"] | None
     retry_of: str | None
+    dedupe: bool
+    cache: Caching | None
+    twins: int
+    cached: int
 
 
 class BatchBody(Out):
@@ -135,6 +144,10 @@ def batch_json(batch: BatchView) -> dict[str, Json]:
             "paused_at": unix(batch.paused_at),
             "stopped_for": batch.stopped_for,
             "retry_of": batch.retry_of,
+            "dedupe": batch.dedupe,
+            "cache": None if batch.cache_age is None else {"max_age": batch.cache_age},
+            "twins": batch.twins,
+            "cached": batch.cached,
         },
     }
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final
 
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, WithJsonSchema
 
+from worker.domain.batch import age_s
 from worker.services.openai.fields import (
     AS_GIVEN,
     WHOLE,
@@ -43,6 +44,18 @@ def _digits(value: Any) -> Any:
     return value
 
 
+def _age(value: str) -> str:
+    if age_s(value) is None:
+        raise fault("must be minutes, hours or days, a year at most", "Send 7d, or such as 30m or 12h.")
+    return value
+
+
+MaxAge = Annotated[
+    str,
+    AfterValidator(_age),
+    WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]{0,5}[mhd]$", "examples": ["7d"]}),
+]
+
 # Of a query, or a form.
 DIGITS: Final = BeforeValidator(_digits)
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
@@ -55,6 +68,7 @@ __all__ = [
     "JOB_ID",
     "WHOLE",
     "DeadlineS",
+    "MaxAge",
     "MaxCost",
     "Metadata",
     "ModelName",

@@ -55,6 +55,8 @@ _MODEL: Final = click.option("--model", "--route", "model", help="Route or targe
 @click.option("--max-cost", type=click.FloatRange(0, min_open=True), help="US dollars that it may cost in all.")
 @click.option("--priority", type=click.IntRange(-2, 2), default=0, show_default=True)
 @click.option("--metadata", "-m", multiple=True, metavar="NAME=VALUE", help="To find it again.")
+@click.option("--dedupe", is_flag=True, help="Lines that ask the same make one call.")
+@click.option("--cache", "max_age", metavar="AGE", help="Take stored answers no older than this, such as 12h or 7d.")
 @as_json()
 @click.pass_obj
 def submit(
@@ -67,6 +69,8 @@ def submit(
     max_cost: float | None,
     priority: int,
     metadata: tuple[str, ...],
+    dedupe: bool,
+    max_age: str | None,
     as_json: bool,
 ) -> None:
     """Hand a file of requests over; its id is printed. It runs on its own from there.
@@ -74,11 +78,16 @@ def submit(
     For example:
       completar batch submit in.jsonl --max-cost 5
       completar batch submit reviews.csv --template "Positive or negative? {review}"
+      completar batch submit in.jsonl --dedupe --cache 7d
       cat prompts.txt | completar batch submit - --format text
     """
     body: dict[str, Any] = {"completion_window": window, "priority": priority, "metadata": _pairs(metadata)}
     if max_cost is not None:
         body["max_cost"] = max_cost
+    if dedupe:
+        body["dedupe"] = True
+    if max_age is not None:
+        body["cache"] = {"max_age": max_age}
     with server(screen) as at:
         with opened(source, shape, template) as stream, converted(stream, model) as (content, endpoint):
             file_id = at.client.upload("/v1/files", content, "batch").json()["id"]
@@ -159,6 +168,7 @@ def _shown(screen: Screen, batch: Batch) -> None:
         "status": _state(batch),
         "lines": f"{counts['total']:,}: {counts['completed']:,} done, {counts['failed']:,} failed",
         "cost": money(more["cost"]["amount"]) + bound + ("" if more["cost"]["complete"] else ", and what is not known"),
+        "no call": _no_call(more),
         "expires": datetime.fromtimestamp(batch["expires_at"], UTC).isoformat(),
         "output": batch["output_file_id"],
         "errors": batch["error_file_id"],
@@ -168,6 +178,12 @@ def _shown(screen: Screen, batch: Batch) -> None:
         if value is not None:
             screen.data(f"{name + ':':10} {value}")
     _faults(screen, batch)
+
+
+def _no_call(more: dict[str, Any]) -> str | None:
+    """Lines that made none; servers of an older release do not tell."""
+    twins, cached = more.get("twins", 0), more.get("cached", 0)
+    return f"twins {twins:,}, cached {cached:,}" if twins or cached else None
 
 
 def _faults(screen: Screen, batch: Batch) -> None:
@@ -312,10 +328,17 @@ resume = _verb("resume", "Go on with a batch that was paused.")
 @_SOURCE
 @_MODEL
 @reading
+@click.option("--dedupe", is_flag=True, help="As if lines that ask the same made one call.")
 @as_json()
 @click.pass_obj
 def estimate(
-    screen: Screen, source: str, model: str | None, template: str | None, shape: Shape | None, as_json: bool
+    screen: Screen,
+    source: str,
+    model: str | None,
+    template: str | None,
+    shape: Shape | None,
+    dedupe: bool,
+    as_json: bool,
 ) -> Exit:
     """What a file would come to: lines, tokens, cost and time. Nothing is called, and nothing is kept.
 
@@ -323,7 +346,7 @@ def estimate(
       completar batch estimate in.jsonl
     """
     with server(screen) as at:
-        return estimated(screen, at.client, source, model, template, shape, as_json=as_json)
+        return estimated(screen, at.client, source, model, template, shape, dedupe=dedupe, as_json=as_json)
 
 
 def estimated(
@@ -334,13 +357,15 @@ def estimated(
     template: str | None,
     shape: Shape | None,
     *,
+    dedupe: bool = False,
     as_json: bool = False,
 ) -> Exit:
     """Exit code 2 where a line is faulty."""
     with opened(source, shape, template) as stream, converted(stream, model) as (content, endpoint):
         file_id = client.upload("/v1/files", content, "batch").json()["id"]
     try:
-        response = client.post("/v1/batches/estimate", {"input_file_id": file_id, "endpoint": endpoint})
+        asked = {"input_file_id": file_id, "endpoint": endpoint, **({"dedupe": True} if dedupe else {})}
+        response = client.post("/v1/batches/estimate", asked)
     finally:
         client.delete(f"/v1/files/{file_id}")
     told = response.json()
@@ -350,7 +375,8 @@ def estimated(
         columns = ("model", "first target", "lines", "tokens in", "tokens out at most", "cost at most", "time")
         screen.table(columns, [(*_share(one),) for one in told["models"]])
         tokens = f"{told['input_tokens']:,} tokens in, at most {told['output_tokens']:,} out"
-        screen.say(f"{told['lines']:,} lines, {tokens}, at most {_most(told['cost'])}")
+        twins = f" (twins {told['twins']:,})" if told.get("twins") else ""
+        screen.say(f"{told['lines']:,} lines{twins}, {tokens}, at most {_most(told['cost'])}")
     _faults(screen, told)
     return Exit.USAGE if told["faulty"] else Exit.OK
 

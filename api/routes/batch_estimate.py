@@ -28,6 +28,7 @@ class ToEstimate(Strict):
     endpoint: Annotated[str, AfterValidator(known), WithJsonSchema({"type": "string", "enum": list(ENDPOINTS)})] = (
         "/v1/chat/completions"
     )
+    dedupe: bool = False
 
 
 class ShareBody(Out):
@@ -44,8 +45,9 @@ class ShareBody(Out):
 
 class EstimateBody(Out):
     """Tokens in are counted at four characters each; tokens out are the most that is allowed, 1,024 where nothing is
-    said. `read`: on how many of the lines this rests; `errors` are the first of the `faulty` ones. `seconds` null:
-    nothing is known of the speed.
+    said. `read`: on how many of the lines this rests; `errors` are the first of the `faulty` ones. `twins`: with
+    `dedupe`, the lines that would make no call; they are in no other number but `lines`. `seconds` null: nothing is
+    known of the speed.
     """
 
     object: Literal["batch.estimate"]
@@ -54,6 +56,7 @@ class EstimateBody(Out):
     lines: int
     read: int
     faulty: int
+    twins: int
     errors: BatchErrors | None
     input_tokens: int
     output_tokens: int
@@ -80,7 +83,7 @@ def estimate_batch(desk: Desk, call: Call) -> Reply:
     if file is None:
         raise _no_file(asked.input_file_id)
     try:
-        made = estimate(desk.deps, file, asked.endpoint)
+        made = estimate(desk.deps, file, asked.endpoint, dedupe=asked.dedupe)
     except Gone:
         raise _no_file(asked.input_file_id) from None
     return Reply(_json(asked, made))
@@ -102,6 +105,7 @@ def _json(asked: ToEstimate, made: Estimate) -> dict[str, Json]:
         "lines": made.lines,
         "read": made.read,
         "faulty": made.faulty,
+        "twins": made.twins,
         "errors": {"object": "list", "data": errors} if errors else None,
         "input_tokens": sum(share.usage.input_tokens or 0 for share in shares),
         "output_tokens": sum(share.usage.output_tokens or 0 for share in shares),

@@ -59,7 +59,9 @@ class ResultsQuery(BaseModel):
 
 
 class ResultLedger(Out):
-    """What the line came to. `job` null: it never became one."""
+    """What the line came to. `job` null: it never became one. `twin_of` is the `custom_id` of the line that was asked
+    in its stead, `cached_from` the job whose stored answer it has.
+    """
 
     line: int
     job: str | None
@@ -69,6 +71,8 @@ class ResultLedger(Out):
     attempts: int
     usage: UsageBody
     cost: CostBody
+    twin_of: str | None
+    cached_from: str | None
 
 
 class ResultBody(BaseModel):
@@ -136,6 +140,7 @@ def _result(one: Result, unrun: JobStatus) -> dict[str, Json]:
     job = one.job
     served = None if job is None else job.served
     made: dict[str, Json] = json.loads(one.text)
+    shared = made.get("completar", {})
     made["completar"] = {
         "line": one.line,
         "job": None if job is None else job.id,
@@ -145,5 +150,7 @@ def _result(one: Result, unrun: JobStatus) -> dict[str, Json]:
         "attempts": 0 if job is None else job.attempts,
         "usage": usage_json(NO_USAGE if job is None else job.usage),
         "cost": cost_json(0, complete=True) if job is None else cost_json(job.cost_nano, complete=job.cost_complete),
+        "twin_of": shared.get("twin_of"),
+        "cached_from": shared.get("cached_from"),
     }
     return made

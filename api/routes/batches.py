@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from api import preference
 from api.batch import BatchBody, BatchList, batch_json
 from api.desk import Desk
-from api.fields import DIGITS, MaxCost, Metadata, Priority, Strict, fault
+from api.fields import DIGITS, MaxAge, MaxCost, Metadata, Priority, Strict, fault
 from api.openai_fields import BATCH_ID, Expiry
 from api.operations import Answer, Body, Call, Operations, Reply
 from api.problems import CONFLICT, KEY_REUSED, NO_SECRET_KEY, NOT_FOUND, Fault, Problem, invalid
@@ -47,11 +47,18 @@ def known(value: str) -> str:
     return value
 
 
+class Cache(Strict):
+    """A line is answered, without a call, with what the same request was answered in this project no longer ago."""
+
+    max_age: MaxAge
+
+
 class NewBatch(Strict):
     """The file has one request a line: `{"custom_id", "method": "POST", "url", "body"}`, `url` being the endpoint.
 
-    `max_cost`, `priority` and `webhook` are Completar's own: no line is started that could pass the first, lines of a
-    higher priority go first, and the last is told of the batch.
+    `max_cost`, `priority`, `webhook`, `dedupe` and `cache` are Completar's own: no line is started that could pass the
+    first, lines of a higher priority go first, and the third is told of the batch. With `dedupe` lines that ask the
+    same make one call and share what comes of it; with `cache` a line is answered with what was answered before.
     """
 
     model_config = ConfigDict(extra="ignore", strict=True, hide_input_in_errors=True)
@@ -68,6 +75,8 @@ class NewBatch(Strict):
     max_cost: MaxCost | None = None
     priority: Priority = 0
     webhook: BatchWebhook | None = None
+    dedupe: bool = False
+    cache: Cache | None = None
 
 
 @batches.add(
@@ -100,6 +109,8 @@ def create_batch(desk: Desk, call: Call) -> Reply:
         priority=asked.priority,
         max_cost_nano=None if asked.max_cost is None else nano_of(asked.max_cost),
         webhook=webhook,
+        dedupe=asked.dedupe,
+        cache_age=None if asked.cache is None else asked.cache.max_age,
     )
     try:
         made = create(desk.deps, call.project_id, request, key, key_id=call.key_id)
@@ -198,7 +209,8 @@ class RetryQuery(BaseModel):
 def retry_batch(desk: Desk, call: Call) -> Reply:
     """A new batch of the lines that failed, expired or were cancelled, and that no other retry has answered since.
 
-    It has the window, the metadata and the bounds of the old one; `max_cost` may be another.
+    It has the window, the metadata and the bounds of the old one, its `dedupe` and its `cache`; `max_cost` may be
+    another.
     """
     before = find(desk, call)
     key = preference.idempotency_key(call, "batches.retry", {"id": before.id, "max_cost": call.query.max_cost})

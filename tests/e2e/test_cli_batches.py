@@ -144,6 +144,11 @@ def test_an_estimate_and_a_dry_run_call_nobody(served: Inside) -> None:
     served.write("in.jsonl", *({"prompt": f"{n}", "max_tokens": 10} for n in range(4)))
     told = served.json("batch", "estimate", "in.jsonl", "--json")
     assert (told["lines"], told["output_tokens"]) == (4, 40)
+    served.write("same.jsonl", *({"prompt": f"{n % 2}", "max_tokens": 10} for n in range(4)))
+    told = served.json("batch", "estimate", "same.jsonl", "--dedupe", "--json")
+    assert (told["lines"], told["twins"], told["output_tokens"]) == (4, 2, 20)
+    refused = served("batch", "submit", "same.jsonl", "--cache", "soon", code=2)
+    assert "cache.max_age must be minutes, hours or days" in refused.stderr
     dry = served("batch", "run", "in.jsonl", "--dry-run")
     assert dry.stdout.startswith("default\tsandbox/echo\t4\t")
     assert "4 lines, " in dry.stderr

@@ -61,6 +61,8 @@ MOVES: Final[Mapping[BatchStatus, frozenset[BatchStatus]]] = MappingProxyType(
 
 _WINDOW: Final = re.compile(r"([1-9][0-9]{0,2})([hd])")
 LONGEST_WINDOW_S: Final = 7 * 86_400
+_AGE: Final = re.compile(r"([1-9][0-9]{0,5})([mhd])")
+OLDEST_S: Final = 365 * 86_400
 
 
 def window_s(window: str) -> int | None:
@@ -70,6 +72,15 @@ def window_s(window: str) -> int | None:
         return None
     seconds = int(found[1]) * (3600 if found[2] == "h" else 86_400)
     return seconds if seconds <= LONGEST_WINDOW_S else None
+
+
+def age_s(age: str) -> int | None:
+    """Seconds of an age such as `30m`, `12h` or `7d`; None for one that is none, or is more than a year."""
+    found = _AGE.fullmatch(age)
+    if found is None:
+        return None
+    seconds = int(found[1]) * {"m": 60, "h": 3600, "d": 86_400}[found[2]]
+    return seconds if seconds <= OLDEST_S else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +121,8 @@ class NewBatch:
 
     max_cost_nano  what its lines may cost in all; None: no bound
     retry_of       the batch whose lines that were not answered run again; `origin_id`: the first of that family
+    dedupe         lines that ask the same make one call
+    cache_age      up to which age a stored answer to the same request is taken, such as `7d`; None: none is
     """
 
     id: str
@@ -125,6 +138,8 @@ class NewBatch:
     max_cost_nano: int | None = None
     retry_of: str | None = None
     origin_id: str | None = None
+    dedupe: bool = False
+    cache_age: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +153,7 @@ class BatchView:
     stopped_for  why it was stopped where nobody asked for it: `max_cost`
     retry_of, origin_id  of a retry: the batch it repeats, and the first of that family
     taken_line   up to which line of its file lines became jobs; `forgotten`: what they came to is no longer kept
+    dedupe, cache_age  as asked for; `twins`, `cached`: how many lines taken so far made no call because of them
     """
 
     id: str
@@ -172,3 +188,7 @@ class BatchView:
     origin_id: str | None = None
     taken_line: int = 0
     forgotten: bool = False
+    dedupe: bool = False
+    cache_age: str | None = None
+    twins: int = 0
+    cached: int = 0

@@ -128,6 +128,11 @@ batch: Final = sa.Table(
     sa.Column("stopped_for", sa.String(16)),  # why it was stopped, where nobody asked for it: max_cost
     _id("retry_of"),
     _id("origin_id"),  # of a retry: the batch that all retries of its file go back to
+    sa.Column("dedupe", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("cache_age", sa.String(8)),  # as it was asked for; NULL: no stored answer is taken
+    sa.Column("twins", sa.Integer, nullable=False, server_default=sa.text("0")),  # lines taken so far that are such
+    sa.Column("cached", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("awaited", sa.Integer, nullable=False, server_default=sa.text("0")),  # twins whose leader has not ended
     sa.Index("ix_batch_project_id", "project_id", "id"),
     sa.Index(
         "ix_batch_origin_id",
@@ -148,7 +153,26 @@ batch_line: Final = sa.Table(
     sa.Column("custom_id", sa.Text, nullable=False),  # JSON, so that any text fits
     sa.Column("encoding", sa.String(8)),  # of vectors, where it was asked for
     sa.Column("hold_nano", Big),  # what it may cost, where the batch has a bound
+    _id("digest"),  # of what it asks: the one line of its batch that stands for all that ask the same
+    # awaited: the job it shares the end of has not ended, and it has none of its own yet; twin: it has; cached: that
+    # job had ended when the line was taken in.
+    sa.Column("shared", sa.String(8)),
+    _id("source_id"),  # that job
     sa.Index("ix_batch_line_job_id", "job_id"),
+    sa.Index(
+        "ix_batch_line_digest",
+        "digest",
+        "batch_id",
+        postgresql_where=sa.text("digest IS NOT NULL"),
+        sqlite_where=sa.text("digest IS NOT NULL"),
+    ),
+    sa.Index(
+        "ix_batch_line_awaited",
+        "batch_id",
+        "source_id",
+        postgresql_where=sa.text("shared = 'awaited'"),
+        sqlite_where=sa.text("shared = 'awaited'"),
+    ),
 )
 
 # How many lines have ended. A row for each of a few slots, so that writers do not wait for one another; a writer adds

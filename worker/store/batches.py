@@ -15,7 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from worker.domain.answer import Json
-from worker.domain.batch import FINAL, OPEN, BatchStatus, BatchView, Counts, NewBatch
+from worker.domain.batch import FINAL, OPEN, BatchStatus, BatchView, Counts, NewBatch, age_s
 from worker.domain.money import NO_USAGE, Usage
 from worker.store import tallies
 from worker.store.batch_tables import batch, batch_ended, batch_line, batch_tally
@@ -39,6 +39,8 @@ class Tended:
     taken_line, taken  up to which line of the file lines are jobs, and how many those are
     written_line       up to which line the files are written
     paused, parked     whether somebody paused it, and whether lines are out of reach because of that
+    dedupe, cache_age_s  whether lines that ask the same make one call, and how old a stored answer may be
+    awaited            lines that wait for the end of another one; they are among those taken
     """
 
     id: str
@@ -65,6 +67,9 @@ class Tended:
     parked: bool = False
     stopped_for: str | None = None
     origin_id: str | None = None
+    dedupe: bool = False
+    cache_age_s: int | None = None
+    awaited: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,8 @@ def insert(conn: sa.Connection, new: NewBatch) -> None:
             max_cost_nano=new.max_cost_nano,
             retry_of=new.retry_of,
             origin_id=new.origin_id,
+            dedupe=new.dedupe,
+            cache_age=new.cache_age,
             status=_S.VALIDATING.value,
             created_at=db_now(),
             expires_at=later(sa.literal(float(new.window_s), sa.Float())),
@@ -244,6 +251,9 @@ def tended(conn: sa.Connection, batch_id: str, owner: str) -> Tended | None:
         parked=row.parked,
         stopped_for=row.stopped_for,
         origin_id=row.origin_id,
+        dedupe=row.dedupe,
+        cache_age_s=None if row.cache_age is None else age_s(row.cache_age),
+        awaited=row.awaited,
     )
 
 
@@ -262,10 +272,24 @@ def begin(conn: sa.Connection, batch_id: str, owner: str, *, total: int, model: 
     return _moved(conn, batch_id, owner, (_S.VALIDATING,), values)
 
 
-def took(conn: sa.Connection, batch_id: str, owner: str, *, after: int, line: int, n: int) -> bool:
-    """`n` more lines are jobs, up to `line`. False: not from there, or not by this owner; store nothing."""
-    values = {"taken_line": line, "taken": batch.c.taken + n}
+def took(
+    conn: sa.Connection, batch_id: str, owner: str, *, after: int, line: int, n: int, twins: int = 0, cached: int = 0
+) -> bool:
+    """`n` more lines are taken in, up to `line`. False: not from there, or not by this owner; store nothing.
+
+    twins, cached  how many of them make no call: they wait for the end of another one, or have an answer already
+    """
+    values: dict[str, Any] = {"taken_line": line, "taken": batch.c.taken + n}
+    if twins:
+        values |= {"twins": batch.c.twins + twins, "awaited": batch.c.awaited + twins}
+    if cached:
+        values |= {"cached": batch.c.cached + cached}
     return _moved(conn, batch_id, owner, (_S.IN_PROGRESS,), values, batch.c.taken_line == after)
+
+
+def heard(conn: sa.Connection, batch_id: str, n: int) -> None:
+    """So many of its lines wait no longer for the end of another one."""
+    conn.execute(batch.update().where(batch.c.id == batch_id).values(awaited=batch.c.awaited - n))
 
 
 def finalize(conn: sa.Connection, batch_id: str, owner: str) -> bool:
@@ -428,6 +452,10 @@ def _view(row: Any, counted: Counts) -> BatchView:
         origin_id=row.origin_id,
         taken_line=row.taken_line,
         forgotten=row.taken_line > 0 and row.taken == 0,
+        dedupe=row.dedupe,
+        cache_age=row.cache_age,
+        twins=row.twins,
+        cached=row.cached,
     )
 
 

@@ -85,6 +85,12 @@ def insert(conn: sa.Connection, jobs: Sequence[NewJob]) -> None:
         ],
     )
     conn.execute(_insert(dialect), params)
+    insert_inputs(conn, jobs)
+
+
+def insert_inputs(conn: sa.Connection, jobs: Sequence[NewJob]) -> None:
+    """What these jobs ask. `insert` does it; by itself it is for jobs whose rows come with their end."""
+    dialect = conn.dialect.name
     inputs = [
         (j.id, dumps({"input": j.input, "output_schema": j.output_schema}), dumps(dict(j.metadata))) for j in jobs
     ]

@@ -30,6 +30,8 @@ class BatchRequest:
     max_cost_nano: int | None = None
     retry_of: str | None = None
     origin_id: str | None = None
+    dedupe: bool = False
+    cache_age: str | None = None
     webhook: Webhook | None = None
 
 
@@ -78,6 +80,8 @@ def create(
         max_cost_nano=request.max_cost_nano,
         retry_of=request.retry_of,
         origin_id=request.origin_id,
+        dedupe=request.dedupe,
+        cache_age=request.cache_age,
     )
     try:
         with deps.database.write() as conn:

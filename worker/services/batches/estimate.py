@@ -13,6 +13,7 @@ from worker.domain.file import FileView
 from worker.domain.money import Usage
 from worker.domain.route import Target
 from worker.services.batches import lines
+from worker.services.batches.digest import digest
 from worker.services.batches.lines import BadLine, Line
 from worker.services.batches.source import raw_lines
 from worker.services.pricing import priced
@@ -39,17 +40,22 @@ class Share:
 
 @dataclass(slots=True)
 class Estimate:
-    """`lines` of the whole file; `read`: how many of them were read, `faulty`: how many of those are."""
+    """`lines` of the whole file; `read`: how many of them were read, `faulty`: how many of those are. `twins`: how many
+    of the whole file would make no call, for an earlier line asks the same.
+    """
 
     lines: int = 0
     read: int = 0
     faulty: int = 0
+    twins: int = 0
     errors: list[LineError] = field(default_factory=list)
     shares: dict[str, Share] = field(default_factory=dict)
 
 
-def estimate(deps: Deps, file: FileView, endpoint: str, *, read_s: float = READ_S) -> Estimate:
+def estimate(deps: Deps, file: FileView, endpoint: str, *, dedupe: bool = False, read_s: float = READ_S) -> Estimate:
+    """`dedupe`: lines that ask the same make one call."""
     made = Estimate()
+    seen: set[str] = set()
     until_s = clock.monotonic_s() + read_s
     for raw in raw_lines(deps, file):
         made.lines += 1
@@ -62,7 +68,15 @@ def estimate(deps: Deps, file: FileView, endpoint: str, *, read_s: float = READ_
             made.faulty += 1
             made.errors += exc.errors[: ERRORS_MAX - len(made.errors)]
             continue
+        if dedupe:
+            mark = digest(deps.catalog, file.project_id, endpoint, line.request)
+            if mark in seen:
+                made.twins += 1
+                continue
+            seen.add(mark)
         _add(deps, made, line, len(raw[1] or b""))
+    if made.read:
+        made.twins = round(made.twins * made.lines / made.read)
     for share in made.shares.values():
         _extend(share, made)
         share.seconds = _seconds(deps, share)

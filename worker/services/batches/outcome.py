@@ -43,25 +43,28 @@ def outcome(of: Setting, line: Line, job: JobView) -> tuple[Sort, str]:
     match job.status:
         case JobStatus.COMPLETED if job.result is not None:
             body = ENDPOINTS[of.endpoint].answer(job, line.encoding)
-            return "completed", _answered(name, line.custom_id, 200, body)
+            return "completed", _answered(name, line, 200, body)
         case JobStatus.FAILED if job.error is not None:
             status, kind, code = WIRE[FailureKind(job.error["kind"])]
             error = {"message": job.error["message"] or job.error["kind"], "type": kind, "param": None, "code": code}
-            return "failed", _answered(name, line.custom_id, status, {"error": error})
+            return "failed", _answered(name, line, status, {"error": error})
         case JobStatus.CANCELLED:
-            return "stopped", not_run(name, line.custom_id, "batch_cancelled" if of.stopping else "request_cancelled")
+            code = "batch_cancelled" if of.stopping else "request_cancelled"
+            return "stopped", not_run(name, line.custom_id, code, _shared(line))
         case JobStatus.EXPIRED:
             # With the window, to which its deadline was set; else by a deadline of its own.
             over = job.deadline_at is None or job.deadline_at >= of.expires_at - _SLACK
             sort: Sort = "expired" if over else "stopped"
-            return sort, not_run(name, line.custom_id, "batch_expired" if over else "request_expired")
+            code = "batch_expired" if over else "request_expired"
+            return sort, not_run(name, line.custom_id, code, _shared(line))
         case _:
-            return "failed", not_run(name, line.custom_id, "batch_failed")
+            return "failed", not_run(name, line.custom_id, "batch_failed", _shared(line))
 
 
-def not_run(name: str, custom_id: str, code: str) -> str:
+def not_run(name: str, custom_id: str, code: str, shared: str = "") -> str:
+    """`shared` as it stands at the end of the line, where it made no call of its own."""
     error = dumps({"code": code, "message": NOT_RUN[code]})
-    return f'{{"id":"batch_req_{name}","custom_id":{custom_id},"response":null,"error":{error}}}\n'
+    return f'{{"id":"batch_req_{name}","custom_id":{custom_id},"response":null,"error":{error}{shared}}}\n'
 
 
 def name_of(batch_id: str, number: int) -> str:
@@ -69,6 +72,18 @@ def name_of(batch_id: str, number: int) -> str:
     return f"{batch_id.removeprefix('batch_')}_{number}"
 
 
-def _answered(name: str, custom_id: str, status: int, body: Json) -> str:
+def _answered(name: str, line: Line, status: int, body: Json) -> str:
     response = f'{{"status_code":{status},"request_id":"req_{name}","body":{dumps(body)}}}'
-    return f'{{"id":"batch_req_{name}","custom_id":{custom_id},"response":{response},"error":null}}\n'
+    begun = f'{{"id":"batch_req_{name}","custom_id":{line.custom_id},"response":{response}'
+    return f'{begun},"error":null{_shared(line)}}}\n'
+
+
+def _shared(line: Line) -> str:
+    """Which line, or which job, was asked in its stead; nothing where it was asked itself."""
+    match line.shared:
+        case "twin":
+            return f',"completar":{{"twin_of":{line.twin_of or "null"}}}'
+        case "cached":
+            return f',"completar":{{"cached_from":{dumps(line.source_id)}}}'
+        case _:
+            return ""

@@ -55,5 +55,7 @@ def retry(
         max_cost_nano=batch.max_cost_nano if max_cost_nano is None else max_cost_nano,
         retry_of=batch.id,
         origin_id=origin_id,
+        dedupe=batch.dedupe,
+        cache_age=batch.cache_age,
     )
     return create(deps, batch.project_id, request, idempotent, key_id=key_id)

@@ -4,11 +4,12 @@ on after a crash begins with the line after the last that is a job.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
-from worker import clock
 from worker.domain.batch import BatchStatus, Counts
+from worker.domain.file import FileView
 from worker.domain.job import NewJob
 from worker.providers.catalog import UnknownModel
 from worker.services.batches import lines as reading
@@ -16,9 +17,10 @@ from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.hurry import Hurry
 from worker.services.batches.ledger import Ledger
 from worker.services.batches.lines import Line
+from worker.services.batches.shared import placed
 from worker.services.batches.source import lines_of
 from worker.services.pricing import Unpriced
-from worker.store import batches, files, jobs, tallies
+from worker.store import batches, files, jobs, shared, tallies
 from worker.store import lines as stored
 from worker.store.batches import Tended
 
@@ -29,7 +31,8 @@ AHEAD: Final = 50_000  # lines of a batch that are jobs and have not ended: at a
 AHEAD_S: Final = 0.5
 ROOM_S: Final = 0.2  # between two looks whether its bound of cost lets it go on
 
-_Held = tuple[Line, int | None]  # a line, and what it may cost
+_Read = tuple[Line, int]  # a line, and its bytes
+_Placed = tuple[Line, stored.Line]  # a line, and how it will be stored
 
 
 def take_in(desk: Desk, batch: Tended) -> Turns:
@@ -37,41 +40,51 @@ def take_in(desk: Desk, batch: Tended) -> Turns:
     with desk.deps.database.read() as conn:
         file = files.input_of(conn, batch.input_file_id)
     ledger, hurry = Ledger.of(desk, batch), Hurry(desk)
-    page: list[_Held] = []
-    size = 0
     at = batch
-    for raw in lines_of(desk.deps, batch, file):
-        if raw[0] <= at.taken_line:
-            continue
-        line = reading.read(raw, batch.endpoint, _any)
-        length = len(raw[1] or b"")
-        hold = None
-        if ledger is not None:
-            hold = _hold(desk, line, length)
-            if not ledger.room_for(hold):
-                if page:
-                    at = _store(desk, at, page)
-                    page, size = [], 0
-                yield from _room(desk, at, ledger, hurry, hold)
-                at = _look(desk, batch.id)
-                if _must_rest(at):
-                    return
-            ledger.hold(hold)
-        page.append((line, hold))
-        size += length
-        if len(page) >= (PAGE if at.taken else FIRST) or size >= PAGE_BYTES:
-            at = _store(desk, at, page)
-            page, size = [], 0
-            yield 0.0
+    for page in _pages(desk, batch, file):
+        places = placed(desk, batch, [line for line, _ in page])
+        ready: list[_Placed] = []
+        for (line, size), one in zip(page, places, strict=True):
+            place = one
+            if ledger is not None and one.shared is None:
+                hold = _hold(desk, line, size)
+                if not ledger.room_for(hold):
+                    if ready:
+                        at = _store(desk, at, ready)
+                        ready = []
+                    yield from _room(desk, at, ledger, hurry, hold)
+                    at = _look(desk, batch.id)
+                    if _must_rest(at):
+                        return
+                ledger.hold(hold)
+                place = replace(one, hold_nano=hold)
+            ready.append((line, place))
+        at = _store(desk, at, ready)
+        yield 0.0
+        hurry.look(at)
+        while not _must_rest(at) and _far_ahead(desk, at):
+            yield AHEAD_S
+            at = _look(desk, batch.id)
             hurry.look(at)
-            while not _must_rest(at) and _far_ahead(desk, at):
-                yield AHEAD_S
-                at = _look(desk, batch.id)
-                hurry.look(at)
-            if _must_rest(at):
-                return
+        if _must_rest(at):
+            return
+
+
+def _pages(desk: Desk, batch: Tended, file: FileView) -> Iterator[list[_Read]]:
+    """The lines that are not taken yet, so many as are stored at once."""
+    page: list[_Read] = []
+    total, most = 0, PAGE if batch.taken else FIRST
+    for raw in lines_of(desk.deps, batch, file):
+        if raw[0] <= batch.taken_line:
+            continue
+        size = len(raw[1] or b"")
+        page.append((reading.read(raw, batch.endpoint, _any), size))
+        total += size
+        if len(page) >= most or total >= PAGE_BYTES:
+            yield page
+            page, total, most = [], 0, PAGE
     if page:
-        _store(desk, at, page)
+        yield page
 
 
 def _must_rest(at: Tended) -> bool:
@@ -101,18 +114,25 @@ def _room(desk: Desk, at: Tended, ledger: Ledger, hurry: Hurry, nano: int) -> Tu
         ledger.catch_up()
 
 
-def _store(desk: Desk, at: Tended, page: Sequence[_Held]) -> Tended:
+def _store(desk: Desk, at: Tended, page: Sequence[_Placed]) -> Tended:
     """The batch after it. Raises Lost: then nothing of the page is stored."""
-    new = [_job(at, line) for line, _ in page]
+    own = [_job(at, line, place.job_id) for line, place in page if place.shared is None]
+    sharing = [_job(at, line, place.job_id) for line, place in page if place.shared is not None]
+    served = [(one.job_id, one.source_id) for _, one in page if one.shared == "cached" and one.source_id is not None]
     last = page[-1][0].number
+    n, twins = len(page), len(sharing) - len(served)
     with desk.deps.database.write() as conn:
-        if not batches.took(conn, at.id, desk.owner, after=at.taken_line, line=last, n=len(page)):
+        if not batches.took(
+            conn, at.id, desk.owner, after=at.taken_line, line=last, n=n, twins=twins, cached=len(served)
+        ):
             raise Lost
-        jobs.insert(conn, new)
-        rows = zip(page, new, strict=True)
-        stored.insert(
-            conn, at.id, [stored.Line(x.number, job.id, x.custom_id, x.encoding, hold) for (x, hold), job in rows]
-        )
+        if own:
+            jobs.insert(conn, own)
+        if sharing:
+            jobs.insert_inputs(conn, sharing)
+        stored.insert(conn, at.id, [place for _, place in page])
+        if served and not shared.serve(conn, at.id, served):
+            raise Lost
     desk.wake()
     return _look(desk, at.id)
 
@@ -130,19 +150,19 @@ def _far_ahead(desk: Desk, at: Tended) -> bool:
         return False
     with desk.deps.database.read() as conn:
         ended = tallies.of(conn, [at.id]).get(at.id, Counts()).ended
-    return at.taken - ended >= AHEAD
+    return at.taken - at.awaited - ended >= AHEAD
 
 
 def _any(_models: object) -> None:
     """Every name was judged before; one that has gone since fails its own line, and no other."""
 
 
-def _job(batch: Tended, line: Line) -> NewJob:
+def _job(batch: Tended, line: Line, job_id: str) -> NewJob:
     """It ends with the window of its batch, or by a deadline of its own before that."""
     request = line.request
     deadline_s = max(0.0, batch.remaining_s)
     return NewJob(
-        id=clock.new_id("job"),
+        id=job_id,
         project_id=batch.project_id,
         kind=request.kind,
         lane=request.lane,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from worker.domain.batch import BatchStatus
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.pause import rest
+from worker.services.batches.shared import along
 from worker.services.batches.take_in import take_in
 from worker.services.batches.validate import validate
 from worker.services.batches.watch import stop, watch
@@ -22,15 +23,15 @@ def tend(desk: Desk, batch_id: str) -> Turns:
                 case BatchStatus.VALIDATING:
                     yield from validate(desk, batch)
                 case BatchStatus.IN_PROGRESS if (batch.paused or batch.parked) and batch.remaining_s > 0:
-                    yield from rest(desk, batch)
+                    yield from along(desk, batch, rest(desk, batch))
                 case BatchStatus.IN_PROGRESS if batch.taken < batch.total and batch.remaining_s > 0:
-                    yield from take_in(desk, batch)
+                    yield from along(desk, batch, take_in(desk, batch))
                 case BatchStatus.IN_PROGRESS:
-                    yield from watch(desk, batch)
+                    yield from along(desk, batch, watch(desk, batch))
                 case BatchStatus.CANCELLING if batch.total == 0:
                     _cancelled_unread(desk, batch)
                 case BatchStatus.CANCELLING:
-                    yield from stop(desk, batch)
+                    yield from along(desk, batch, stop(desk, batch))
                     yield from write(desk, desk.look(batch_id))
                 case _:
                     yield from write(desk, batch)

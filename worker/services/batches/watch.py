@@ -8,6 +8,7 @@ from worker.domain.batch import BatchStatus
 from worker.domain.state import JobStatus
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.hurry import Hurry
+from worker.services.batches.shared import all_shared
 from worker.store import batches, jobs, tallies
 from worker.store.batches import Tended
 
@@ -38,7 +39,8 @@ def watch(desk: Desk, batch: Tended) -> Turns:
 def stop(desk: Desk, batch: Tended) -> Turns:
     """End what waits; what runs may go on: to its deadline, or for PATIENCE_S after a cancel.
 
-    What comes back into the queue meanwhile is ended too. A line of a batch that is stopping is not claimed.
+    What comes back into the queue meanwhile is ended too. A line of a batch that is stopping is not claimed. After it
+    no line waits for the end of another one.
     """
     to = JobStatus.CANCELLED if batch.status is BatchStatus.CANCELLING else JobStatus.EXPIRED
     asked = False
@@ -49,8 +51,10 @@ def stop(desk: Desk, batch: Tended) -> Turns:
             yield 0.0
             continue
         with desk.deps.database.read() as conn:
-            if not jobs.any_open(conn, batch.id):
-                return
+            over = not jobs.any_open(conn, batch.id)
+        if over:
+            yield from all_shared(desk, batch)
+            return
         yield FASTEST_S
         batch = desk.look(batch.id)
         if batch.status is BatchStatus.CANCELLING and to is not JobStatus.CANCELLED:
@@ -70,7 +74,7 @@ def _ended(desk: Desk, batch: Tended) -> bool:
         counted = tallies.of(conn, [batch.id]).get(batch.id)
         if counted is not None and counted.ended >= batch.taken:
             return True
-        if jobs.any_open(conn, batch.id):
+        if batch.awaited or jobs.any_open(conn, batch.id):
             return False
     with desk.deps.database.write() as conn:
         return jobs.any_open(conn, batch.id) is False and tallies.recount(conn, batch.id).ended >= batch.taken

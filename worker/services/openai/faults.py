@@ -96,6 +96,8 @@ def _fault(error: ErrorDetails, model: Any, given: Any, line: int | None) -> Fau
     match kind:
         case "missing":
             return Fault(field, "is missing", "Add it.", line)
+        case "model_type":  # theirs names the class, which is nobody's business
+            return Fault(field, "must be a JSON object", _REMEDIES[kind], line)
         case "extra_forbidden":
             return Fault(field, "is not a known field", _meant(error["loc"], model), line)
         case "fault":  # of a validator of ours: it brings its own words, and the field where it is not its own
