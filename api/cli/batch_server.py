@@ -7,15 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import click
 
 from api.cli.batch_lines import converted
-from api.cli.client import WAIT_S, Client
+from api.cli.client import PATIENCE_S, WAIT_S, Client
 from api.cli.command import Command, as_json
 from api.cli.fault import CliFault, Exit
-from api.cli.follow import PATIENCE_S
 from api.cli.progress import Progress
 from api.cli.prompts import SHAPES, Shape, opened
 from api.cli.results import Sums
@@ -144,7 +143,7 @@ def status(screen: Screen, batch_id: str, as_json: bool) -> None:
       completar batch status batch_01...
     """
     with server(screen) as at:
-        response = at.client.get(f"/v1/batches/{_checked(batch_id)}")
+        response = at.client.get(f"/v1/batches/{checked(batch_id)}")
     if as_json:
         screen.data(response.text)
         return
@@ -189,7 +188,7 @@ def wait(screen: Screen, batch_id: str, timeout_s: float | None, as_json: bool) 
     For example:
       completar batch wait batch_01... --timeout 3600
     """
-    path = f"/v1/batches/{_checked(batch_id)}"
+    path = f"/v1/batches/{checked(batch_id)}"
     until_s = None if timeout_s is None else clock.monotonic_s() + timeout_s
     with server(screen, works=frozenset({Lane.BATCH})) as at, Progress(screen) as progress:
         while True:
@@ -242,7 +241,7 @@ def results(screen: Screen, batch_id: str, follow: bool, after: str | None, targ
       completar batch results batch_01... --follow -o out.jsonl
       completar batch results batch_01... | jq -r .response.body.choices[0].message.content
     """
-    path = f"/v1/batches/{_checked(batch_id)}/results"
+    path = f"/v1/batches/{checked(batch_id)}/results"
     cursor = after if after is not None else "start"
     works = frozenset({Lane.BATCH}) if follow else frozenset[Lane]()
     with server(screen, works=works) as at:
@@ -286,7 +285,7 @@ def retry(screen: Screen, batch_id: str, max_cost: float | None, as_json: bool) 
     """
     more = "" if max_cost is None else f"?max_cost={max_cost!r}"
     with server(screen) as at:
-        response = at.client.post(f"/v1/batches/{_checked(batch_id)}/retry{more}")
+        response = at.client.post(f"/v1/batches/{checked(batch_id)}/retry{more}")
     screen.data(response.text if as_json else response.json()["id"])
 
 
@@ -297,7 +296,7 @@ def _verb(name: str, said: str) -> click.Command:
     @click.pass_obj
     def command(screen: Screen, batch_id: str, as_json: bool) -> None:
         with server(screen) as at:
-            response = at.client.post(f"/v1/batches/{_checked(batch_id)}/{name}")
+            response = at.client.post(f"/v1/batches/{checked(batch_id)}/{name}")
         screen.data(response.text if as_json else f"{batch_id}\t{_state(response.json())}")
 
     return command
@@ -338,7 +337,12 @@ def estimated(
 ) -> Exit:
     """Exit code 2 where a line is faulty."""
     with opened(source, shape, template) as stream, converted(stream, model) as (content, endpoint):
-        file_id = client.upload("/v1/files", content, "batch").json()["id"]
+        return told_of(screen, client, content, endpoint, as_json=as_json)
+
+
+def told_of(screen: Screen, client: Client, content: IO[bytes], endpoint: str, *, as_json: bool = False) -> Exit:
+    """What a content would come to. Exit code 2 where a line is faulty."""
+    file_id = client.upload("/v1/files", content, "batch").json()["id"]
     try:
         response = client.post("/v1/batches/estimate", {"input_file_id": file_id, "endpoint": endpoint})
     finally:
@@ -379,7 +383,7 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str] | None:
     return {name: value for name, _, value in pairs} or None
 
 
-def _checked(batch_id: str) -> str:
+def checked(batch_id: str) -> str:
     """Ids stand in an address: what is none must not become another address."""
     if not batch_id.replace("_", "").isalnum():
         raise CliFault(f"{batch_id!r} is no id of a batch.", "`completar batch list` shows them.", Exit.USAGE)

@@ -30,7 +30,7 @@ def run(screen: Screen, own: Embedded, target: Path) -> Exit:
             target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream,
             Progress(screen) as progress,
         ):
-            output = Kept(stream, ordered=True)
+            output = Kept(stream)
             mine = put(client, screen, questions, output, progress)
             took_s = progress.elapsed_s
         known = record(client, questions, output)

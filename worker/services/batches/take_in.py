@@ -9,14 +9,17 @@ from typing import Final
 
 from worker import clock
 from worker.domain.batch import BatchStatus, Counts
+from worker.domain.delivery import notify_of
 from worker.domain.job import NewJob
 from worker.providers.catalog import UnknownModel
+from worker.services import listeners
 from worker.services.batches import lines as reading
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.ledger import Ledger
 from worker.services.batches.lines import Line
 from worker.services.batches.source import lines_of
 from worker.services.pricing import Unpriced
+from worker.services.submit import JobRequest, weighed
 from worker.store import batches, files, jobs, tallies
 from worker.store import lines as stored
 from worker.store.batches import Tended
@@ -26,6 +29,7 @@ PAGE: Final = 500  # larger ones hardly cost less, and SQLite lets nobody else w
 PAGE_BYTES: Final = 1024 * 1024
 AHEAD: Final = 50_000  # lines of a batch that are jobs and have not ended: at any speed we know, work for ten seconds
 AHEAD_S: Final = 0.5
+LOWEST, HIGHEST = -2, 2  # priorities
 ROOM_S: Final = 0.2  # between two looks whether its bound of cost lets it go on
 
 _Held = tuple[Line, int | None]  # a line, and what it may cost
@@ -42,7 +46,7 @@ def take_in(desk: Desk, batch: Tended) -> Turns:
     for raw in lines_of(desk.deps, batch, file):
         if raw[0] <= at.taken_line:
             continue
-        line = reading.read(raw, batch.endpoint, _any)
+        line = reading.read(raw, batch.endpoint, _any, desk.deps.settings.panels)
         length = len(raw[1] or b"")
         hold = None
         if ledger is not None:
@@ -99,11 +103,14 @@ def _room(desk: Desk, at: Tended, ledger: Ledger, nano: int) -> Turns:
 
 def _store(desk: Desk, at: Tended, page: Sequence[_Held]) -> Tended:
     """The batch after it. Raises Lost: then nothing of the page is stored."""
-    new = [_job(at, line) for line, _ in page]
+    new = [_job(at, weighed(desk.deps, at.project_id, line.request)) for line, _ in page]
+    hears = [(job.id, x.request.webhook) for (x, _), job in zip(page, new, strict=True) if x.request.webhook]
     last = page[-1][0].number
     with desk.deps.database.write() as conn:
         if not batches.took(conn, at.id, desk.owner, after=at.taken_line, line=last, n=len(page)):
             raise Lost
+        if hears:
+            listeners.subscribe(conn, listeners.vault_of(desk.deps), at.project_id, hears)
         jobs.insert(conn, new)
         rows = zip(page, new, strict=True)
         stored.insert(
@@ -133,9 +140,8 @@ def _any(_models: object) -> None:
     """Every name was judged before; one that has gone since fails its own line, and no other."""
 
 
-def _job(batch: Tended, line: Line) -> NewJob:
-    """It ends with the window of its batch, or by a deadline of its own before that."""
-    request = line.request
+def _job(batch: Tended, request: JobRequest) -> NewJob:
+    """It ends with the window of its batch, or by a deadline of its own before that; its priority counts from there."""
     deadline_s = max(0.0, batch.remaining_s)
     return NewJob(
         id=clock.new_id("job"),
@@ -146,9 +152,12 @@ def _job(batch: Tended, line: Line) -> NewJob:
         input=request.input,
         output_schema=request.output_schema,
         metadata=request.metadata,
-        priority=batch.priority,
+        priority=max(LOWEST, min(HIGHEST, batch.priority + request.priority)),
         deadline_s=deadline_s if request.deadline_s is None else min(deadline_s, request.deadline_s),
+        max_attempts=request.max_attempts,
+        on_interruption=request.on_interruption,
         batch_id=batch.id,
         max_cost_nano=request.max_cost_nano,
         key_id=batch.key_id,
+        notify=0 if request.webhook is None else notify_of(request.webhook.events),
     )
