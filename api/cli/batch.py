@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
@@ -20,7 +21,7 @@ from api.cli.awake import awake
 from api.cli.batch_note import Note, digest
 from api.cli.batch_run import BatchRun, Terms, bound_told
 from api.cli.batch_server import COMMANDS, checked, reading, told_of
-from api.cli.client import Client
+from api.cli.client import Client, Refused
 from api.cli.command import Group
 from api.cli.fault import CliFault, Exit
 from api.cli.lines import BrokenLine, Line
@@ -116,11 +117,12 @@ def run(
             _same(at.client, resumed, what)
         goes_on = (goes_on or resumed is not None) and target != "-" and Path(target).is_file()
         stream = stack.enter_context(_written(target, more=goes_on))
-        progress = stack.enter_context(Progress(screen))
+        output = stack.enter_context(closing(Ordered(stream) if ordered else Output(stream)))
+        progress = Progress(screen)
         mine = BatchRun(
             at.client,
             screen,
-            Ordered(stream) if ordered else Output(stream),
+            output,
             progress,
             (lambda: iter(())) if file is None else partial(lines.read_again, file, given),
             Terms(window, priority, max_cost, None if what is None else what[:32]),
@@ -131,7 +133,8 @@ def run(
             mine.had(restored(Path(target)))
             screen.say(f"{target} has {mine.sums.ended:,} records: going on with the others.")
         try:
-            mine.run(resumed)
+            with progress:
+                mine.run(resumed)
         except KeyboardInterrupt:
             _left(screen, mine, at, target, source)
             raise
@@ -139,13 +142,17 @@ def run(
             if fault.code is Exit.UNREACHABLE and mine.batch_id is not None:
                 again = "" if note is not None else f" with --resume {mine.batch_id}"
                 fault.remedy = f"What was handed over goes on there. The same command{again} goes on watching."
+            if isinstance(fault, Refused) and fault.status in {404, 410} and note is not None:
+                fault.remedy = f"Name the server of then in COMPLETAR_URL, or delete {note.path} to begin anew."
             raise
         if note is not None and not mine.left:
             note.remove()
-    _told(screen, mine.sums, progress.elapsed_s)
-    if mine.left and max_cost is not None:
-        again = _typed("--max-cost", "--resume") if note is not None else f"completar batch retry {mine.last_id}"
-        screen.warn(bound_told(mine, max_cost, f"{again} --max-cost MORE"))
+        _told(screen, mine.sums, progress.elapsed_s)
+        if mine.left and max_cost is not None:
+            again = _typed("--max-cost", "--resume") if note is not None else f"completar batch retry {mine.last_id}"
+            screen.warn(bound_told(mine, max_cost, f"{again} --max-cost MORE"))
+        if not at.lasts:
+            mine.settle()
     return outcome(mine.sums, mine.left)
 
 

@@ -29,7 +29,9 @@ from worker import clock
 PAGE: Final = 1000
 WAIT_S: Final = 5  # the longest an answer is held back, so that what is seen is not older
 BREATH_S: Final = 0.25  # between two pages that were not full: many small ones cost the server more than few large ones
+FEW: Final = 500  # lines: their pages cost little however often they are asked for
 NOTE_S: Final = 2.0  # between two notes of how far it is
+SETTLE_S: Final = 1.0
 TELL_S: Final = 10.0  # between two looks why nothing ends
 FINAL: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 MAX_COST: Final = "max_cost"
@@ -125,6 +127,14 @@ class BatchRun:
         self._output.flush()
         self._show()
 
+    def settle(self) -> None:
+        """A server that ends with this command has a moment to end the batch too; another one would do it later."""
+        until_s = clock.monotonic_s() + SETTLE_S
+        while self.last_id is not None and clock.monotonic_s() < until_s:
+            if self._client.get(f"/v1/batches/{self.last_id}").json()["status"] in FINAL:
+                return
+            time.sleep(BREATH_S / 5)
+
     # -- handing over ------------------------------------------------------------------------------------------------
 
     def _begun(self) -> str | None:
@@ -217,7 +227,7 @@ class BatchRun:
             if not page["data"]:
                 self._tell(batch_id)
             if len(page["data"]) < PAGE:
-                time.sleep(BREATH_S)
+                time.sleep(BREATH_S if self.open > FEW else BREATH_S / 5)
         if page["status"] == "failed":
             self._refused(batch_id)
         if self.sums.ended == before and not self.left and self._lacks():

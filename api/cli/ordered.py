@@ -21,41 +21,42 @@ class Ordered(Output):
         self._due = bytearray()  # by number of the line: 1 where a record is still to be written
         self._at = array("q")  # and where it waits; -1: it is not there yet
         self._next = 0
-        self._waiting = tempfile.TemporaryFile()  # noqa: SIM115 - as long as there is this
+        self._told = False  # whether it is known which lines come; else all wait for the end
+        self._waiting = tempfile.TemporaryFile()  # noqa: SIM115 - close closes it
 
     def expect(self, number: int) -> None:
+        self._told = True
         if number >= len(self._due):
-            self._grow(number)
-            self._due[number] = 1
+            self._hold(number)
 
     def write(self, record: Record) -> None:
         number = record["line"]
         text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-        if number >= len(self._due):  # nobody told that it would come: it goes last
-            self._grow(number)
-        elif number == self._first():
-            self.put(text)
-            self._next += 1
-            self._advance()
+        if self._told and number == self._first():
+            self._written(number, text)
+            while (number := self._first()) < len(self._due) and self._at[number] >= 0:
+                self._written(number)
             return
-        self._due[number] = 1
+        self._hold(number)
         self._at[number] = self._waiting.seek(0, 2)
         self._waiting.write(text.encode(errors="surrogatepass") + b"\n")
 
     def end(self) -> None:
+        self._next = 0
         while (number := self._first()) < len(self._due):
             self._written(number)
         super().end()
 
-    def _advance(self) -> None:
-        while (number := self._first()) < len(self._due) and self._at[number] >= 0:
-            self._written(number)
+    def close(self) -> None:
+        self._waiting.close()
 
-    def _written(self, number: int) -> None:
-        if self._at[number] >= 0:
+    def _written(self, number: int, text: str | None = None) -> None:
+        if text is None and self._at[number] >= 0:
             self._waiting.seek(self._at[number])
-            self.put(self._waiting.readline()[:-1].decode(errors="surrogatepass"))
-        self._next = number + 1
+            text = self._waiting.readline()[:-1].decode(errors="surrogatepass")
+        if text is not None:
+            self.put(text)
+        self._due[number] = 0
 
     def _first(self) -> int:
         """The first line whose record is not written yet."""
@@ -63,7 +64,9 @@ class Ordered(Output):
         self._next = len(self._due) if found < 0 else found
         return self._next
 
-    def _grow(self, number: int) -> None:
+    def _hold(self, number: int) -> None:
         more = number + 1 - len(self._due)
-        self._due.extend(bytes(more))
-        self._at.extend([-1] * more)
+        if more > 0:
+            self._due.extend(bytes(more))
+            self._at.extend([-1] * more)
+        self._due[number] = 1

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, TextIO, get_args
@@ -226,9 +227,9 @@ def run(screen: Screen, source: Path, target: Path | None, outcomes: bool, who: 
     with (
         server(screen, works=frozenset({Lane.BATCH})) as at,
         _written(target) as stream,
+        closing(Kept(stream)) as output,
         Progress(screen) as progress,
     ):
-        output = Kept(stream)
         mine = put(at.client, screen, questions, output, progress)
         known = record(at.client, questions, output) if outcomes else 0
     agreed = sum(bool(one["consensus"]) for one in output.done.values())

@@ -162,6 +162,9 @@ class Output:
         """Nothing more is to come. What was interrupted has no end: it goes on where it was."""
         self.flush()
 
+    def close(self) -> None:
+        """What is held is let go; the stream is another's."""
+
 
 def restored(path: Path) -> Iterator[Record]:
     """The records an output has. A last one that was cut short is cut off. Raises CliFault."""
