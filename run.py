@@ -216,12 +216,15 @@ def become(*command: str) -> int:
 def check(steps: "dict[str, list[str]]") -> int:
     """Every step, whatever became of the ones before; then what became of each, and what could not be tested."""
     failed = []
+    # Python 3.11 parses source to underline what raised. Two threads that do so at once break both, and with them the
+    # whole run of pytest, whose report of a failed test parses it too.
+    env = dict(environment(), PYTHONNODEBUGRANGES="1")
     with tempfile.TemporaryDirectory() as folder:
         missing = Path(folder, "missing")
         missing.touch()
         for name, command in steps.items():
             print(f"\n== {name}", flush=True)
-            if subprocess.call(command, env=dict(environment(), MISSING_PARTS_FILE=str(missing))) != 0:
+            if subprocess.call(command, env=dict(env, MISSING_PARTS_FILE=str(missing))) != 0:
                 failed.append(name)
         lost = missing.read_text(encoding="utf-8")
     print("\n== summary")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from api.job import CostBody, cost_json
+from api.job import CostBody
 from api.openai_fields import Out, Unix, unix
 from worker.domain.answer import Json
 from worker.domain.batch import BatchStatus, BatchView
 from worker.domain.money import NANO, Usage
+from worker.services.native.answers import cost_json
 
 
 class BatchError(Out):

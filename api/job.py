@@ -1,12 +1,11 @@
 """A job, its attempts and its list as JSON: models for the document, and plain builders, which cost less, for answers.
 
-A test holds the two together.
+A test holds the two together. What lines of a batch are told with too is the worker's.
 """
 
 from __future__ import annotations
 
 import math
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from zlib import crc32
 
@@ -16,12 +15,11 @@ from api.fields import JOB_ID
 from worker import clock
 from worker.domain.answer import JobKind, Json
 from worker.domain.failure import FailureKind, Lane
-from worker.domain.job import JobView, Waiting
-from worker.domain.money import NANO, Usage
+from worker.domain.job import JobView
 from worker.domain.state import FINAL, AttemptState, JobStatus
+from worker.services.native.answers import cost_json, instant, usage_json
 from worker.store.attempts import Attempt
 
-CURRENCY: Final = "USD"
 _LONGEST_S: Final = 60  # a poller looks again within a minute whatever the job waits for
 
 Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -163,60 +161,6 @@ class AttemptListBody(_Out):
     data: list[AttemptBody]
 
 
-def job_json(job: JobView) -> dict[str, Json]:
-    base = url_of(job.id)
-    served = job.served
-    return {
-        "id": job.id,
-        "object": "job",
-        "kind": job.kind,
-        "status": job.status.value,
-        "version": job.version,
-        "model": job.models[0],
-        "models": list(job.models),
-        "lane": job.lane.value,
-        "priority": job.priority,
-        "on_interruption": job.on_interruption,
-        "max_cost": None if job.max_cost_nano is None else job.max_cost_nano / NANO,
-        "created_at": instant(job.created_at),
-        "queued_at": instant(job.queued_at),
-        "started_at": instant(job.started_at),
-        "ended_at": instant(job.ended_at),
-        "run_at": instant(job.run_at),
-        "waiting_for": _waiting_json(job.waiting_for),
-        "deadline": instant(job.deadline_at),
-        "attempts": job.attempts,
-        "result": job.result,
-        "error": job.error,
-        "usage": usage_json(job.usage),
-        "cost": cost_json(job.cost_nano, complete=job.cost_complete),
-        "served_by": None
-        if served is None
-        else {"provider": served.provider, "label": served.label, "model": served.model},
-        "metadata": dict(job.metadata),
-        "batch_id": job.batch_id,
-        "retry_of": job.retry_of,
-        "urls": {
-            "self": base,
-            "attempts": f"{base}/attempts",
-            "events": f"{base}/events",
-            "cancel": f"{base}/cancel",
-        },
-    }
-
-
-def _waiting_json(waiting: Waiting | None) -> dict[str, Json] | None:
-    if waiting is None:
-        return None
-    return {
-        "of": waiting.of,
-        "kind": waiting.kind,
-        "reason": waiting.reason,
-        "since": instant(waiting.since_at),
-        "until": instant(waiting.until_at),
-    }
-
-
 def attempt_json(attempt: Attempt) -> dict[str, Json]:
     row = attempt.row
     return {
@@ -240,28 +184,6 @@ def attempt_json(attempt: Attempt) -> dict[str, Json]:
         "cost": cost_json(row.cost_nano, complete=row.cost_nano is not None or row.state is AttemptState.SKIPPED),
         "provider_request_id": row.provider_request_id,
     }
-
-
-def usage_json(usage: Usage) -> dict[str, Json]:
-    return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-    }
-
-
-def cost_json(nano: int | None, *, complete: bool) -> dict[str, Json]:
-    return {"amount": None if nano is None else nano / NANO, "currency": CURRENCY, "complete": complete}
-
-
-def instant(moment: datetime | None) -> str | None:
-    """RFC 3339 in UTC with milliseconds."""
-    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def url_of(job_id: str) -> str:
-    return f"/v1/jobs/{job_id}"
 
 
 def etag(job: JobView) -> str:

@@ -11,14 +11,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from api.fields import WHOLE, Strict, fault
 from api.problems import Fault
 from worker.domain.delivery import BATCH_ENDINGS, Webhook
-from worker.webhooks.address import MAX_URL, Refused
+from worker.services.native.webhooks import Url
+from worker.webhooks.address import Refused
 
 ENDPOINT_ID: Final = "^we_[0-9a-hjkmnp-tv-z]{26}$"
 DELIVERY_ID: Final = "^whd_[0-9a-hjkmnp-tv-z]{26}$"
 MAX_HEADERS: Final = 20
 MAX_HEADER: Final = 2048
 
-JobEvent = Literal["job.queued", "job.in_progress", "job.completed", "job.failed", "job.cancelled", "job.expired"]
 BatchEvent = Literal[
     "batch.in_progress",
     "batch.finalizing",
@@ -43,7 +43,6 @@ EventType = Literal[
     "webhook_endpoint.disabled",
     "webhook_delivery.exhausted",
 ]
-PayloadName = Literal["thin", "full"]
 Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
@@ -84,9 +83,7 @@ def _moment(value: Any) -> datetime:
     raise fault("must be a moment with its offset", "Send RFC 3339, such as 2026-01-31T12:00:00Z.")
 
 
-Url = Annotated[str, Field(min_length=1, max_length=MAX_URL, examples=["https://example.com/hooks"])]
 Events = Annotated[list[EventType], Field(min_length=1, max_length=20)]
-JobEvents = Annotated[list[JobEvent], Field(min_length=1, max_length=6)]
 CustomHeaders = Annotated[
     dict[str, str],
     Field(max_length=MAX_HEADERS, description="Sent with every try; stored encrypted and never shown again."),
@@ -102,21 +99,6 @@ GraceS = Annotated[
 When = Annotated[
     datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 40})
 ]
-
-
-class JobWebhook(Strict):
-    """Who hears of this one job; signed with the project's own secret (`POST /v1/webhook_secret/rotate` shows one)."""
-
-    url: Url
-    events: JobEvents = Field(
-        default_factory=lambda: list(Webhook("").events),  # type: ignore[arg-type]
-        description="The ends of a job where nothing is said.",
-    )
-    payload: PayloadName = "thin"
-
-    @property
-    def value(self) -> Webhook:
-        return Webhook(self.url, tuple(dict.fromkeys(self.events)), self.payload)
 
 
 class BatchWebhook(Strict):

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import click
 
-from api.cli import lines
+from api.cli import batch_content, lines
 from api.cli.awake import awake
-from api.cli.batch_run import BatchRun
-from api.cli.batch_server import COMMANDS, estimated, reading
+from api.cli.batch_note import Note, digest
+from api.cli.batch_run import BatchRun, Terms, bound_told
+from api.cli.batch_server import COMMANDS, checked, reading, told_of
+from api.cli.client import Client, Refused
 from api.cli.command import Group
 from api.cli.fault import CliFault, Exit
+from api.cli.lines import BrokenLine, Line
+from api.cli.ordered import Ordered
 from api.cli.progress import Progress
 from api.cli.prompts import Shape, opened
-from api.cli.results import Output, Sums
+from api.cli.results import Output, Sums, restored
 from api.cli.screen import Screen, seconds
 from api.cli.server import Server, server
-from worker import clock
+from api.cli.shared_calls import sharing
 from worker.domain.failure import Lane
 from worker.providers.endpoints import API as ENDPOINTS_API
 from worker.settings import SANDBOX
@@ -33,48 +42,60 @@ def batch() -> None:
     """Many requests from a file."""
 
 
-for _command in COMMANDS:
-    batch.add_command(_command)
+for _each in COMMANDS:
+    batch.add_command(_each)
 
 
 @batch.command()
-@click.argument("source", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("source", metavar="FILE", required=False, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option(
     "--output", "-o", "target", metavar="OUT.jsonl", default="-", help="Where the records go; stdout if not said."
 )
 @click.option("--model", "--route", "model", help="Route or target for every line, whatever it says.")
 @reading
 @click.option("--dry-run", is_flag=True, help="Only say what it would come to: nothing is called.")
+@click.option("--max-cost", type=click.FloatRange(0, min_open=True), help="US dollars that the run may cost in all.")
+@click.option("--priority", type=click.IntRange(-2, 2), default=0, show_default=True)
+@click.option("--window", default="24h", show_default=True, help="How long it may take, such as 1h or 7d.")
 @click.option("--max-attempts", type=click.IntRange(1, 100), help="Calls per line at most.")
+@sharing
 @click.option("--ordered", is_flag=True, help="Records in the order of the lines; otherwise as they end.")
-@click.option("--resume", "name", metavar="RUN", help="Go on with a run of the last 24 hours; same file, same options.")
+@click.option("--resume", "resumed", metavar="ID", help="Go on with a run, by its batch; FILE may be left out.")
 @click.option("--endpoint", metavar="NAMESPACE/NAME", help="Inference Endpoint to resume first, where it is paused.")
 @click.option("--scale-to-zero", is_flag=True, help="Send that endpoint to sleep afterwards.")
 @click.option("--api-url", default=ENDPOINTS_API, hidden=True)
 @click.pass_obj
 def run(
     screen: Screen,
-    source: str,
+    source: str | None,
     target: str,
     model: str | None,
     template: str | None,
     shape: Shape | None,
     dry_run: bool,
+    max_cost: float | None,
+    priority: int,
+    window: str,
     max_attempts: int | None,
+    dedupe: bool,
+    max_age: str | None,
     ordered: bool,
-    name: str | None,
+    resumed: str | None,
     endpoint: str | None,
     scale_to_zero: bool,
     api_url: str,
 ) -> Exit:
-    """Run every line of a file, and write a record for each.
+    """Run every line of a file as a batch, and write a record for each as it comes.
 
     A line is a line of an OpenAI batch, or an object with `prompt`, `messages` or `input`, and `custom_id`, `model`
     and parameters where wanted. A line that is broken is reported and the others run. Of a CSV or a text file each
     record is a prompt, by --template.
 
+    Ctrl-C stops watching, and the batch goes on. The same command with the same -o goes on with it, after whatever
+    cut it off: no line is asked twice, and each has one record. OUT.jsonl.run notes how far it is, until it is over.
+
     For example:
-      completar batch run in.jsonl -o out.jsonl
+      completar batch run in.jsonl -o out.jsonl --max-cost 5
       cat in.jsonl | completar batch run - --ordered > out.jsonl
       completar batch run reviews.csv -o out.jsonl --template "Positive or negative? {review}"
       completar batch run in.jsonl -o out.jsonl --model groq/openai/gpt-oss-20b
@@ -82,45 +103,118 @@ def run(
 
     Exit code 0 when every line was answered, 3 when some were not, 1 when none was.
     """
-    if target != "-" and source != "-" and Path(target).exists() and Path(target).samefile(source):
+    if source is None and resumed is None:
+        raise CliFault("FILE is missing.", "Name a file, or `-` for stdin.", Exit.USAGE)
+    if target != "-" and source not in {None, "-"} and Path(target).exists() and Path(target).samefile(str(source)):
         raise CliFault("Input and output are the same file.", "Give another name to -o.", Exit.USAGE)
-    if dry_run:
-        with server(screen) as at:
-            return estimated(screen, at.client, source, model, template, shape)
-    overrides: dict[str, Any] = {"model": model, "max_attempts": max_attempts}
-    given = {field: value for field, value in overrides.items() if value is not None}
-    name = name if name is not None else clock.new_id("run")
-    again = f"--resume {name}"
-    with (
-        awake(screen, endpoint, api_url, then_sleep=scale_to_zero),
-        server(screen, works=frozenset({Lane.BATCH})) as at,
-        _written(target) as stream,
-        opened(source, shape, template) as file,
-        Progress(screen) as progress,
-    ):
-        mine = BatchRun(at.client, screen, Output(stream, ordered=ordered), progress, name, _counted(source))
-        screen.say(f"Should it be cut off, the same command with `{again}` goes on with it.")
+    asked: dict[str, Any] = {"model": model, "max_attempts": max_attempts}
+    given = {field: value for field, value in asked.items() if value is not None}
+    with contextlib.ExitStack() as stack:
+        file = None if source is None else stack.enter_context(_kept(source, shape, template))
+        if dry_run:
+            return _would_be(screen, file, given, dedupe=dedupe)
+        what = None if file is None else digest(file, given)
+        note, goes_on = _noted(target, what, resumed)
+        stack.enter_context(awake(screen, endpoint, api_url, then_sleep=scale_to_zero))
+        at = stack.enter_context(server(screen, works=frozenset({Lane.BATCH})))
+        if resumed is not None:
+            _same(at.client, resumed, what)
+        goes_on = (goes_on or resumed is not None) and target != "-" and Path(target).is_file()
+        stream = stack.enter_context(_written(target, more=goes_on))
+        output = stack.enter_context(closing(Ordered(stream) if ordered else Output(stream)))
+        progress = Progress(screen)
+        mine = BatchRun(
+            at.client,
+            screen,
+            output,
+            progress,
+            (lambda: iter(())) if file is None else partial(lines.read_again, file, given),
+            Terms(window, priority, max_cost, None if what is None else what[:32], dedupe, max_age),
+            note,
+            _counted(source),
+        )
+        if goes_on:
+            mine.had(restored(Path(target)))
+            screen.say(f"{target} has {mine.sums.ended:,} records: going on with the others.")
         try:
-            mine.run(lines.read(file, given))
+            with progress:
+                mine.run(resumed)
         except KeyboardInterrupt:
-            _left(screen, mine, at, " ".join(map(shlex.quote, sys.argv[1:])), again)
+            _left(screen, mine, at, target, source)
             raise
         except CliFault as fault:
-            if fault.code is Exit.UNREACHABLE and mine.ids:
-                fault.remedy = f"What was submitted goes on there. The same command with `{again}` goes on watching."
+            if fault.code is Exit.UNREACHABLE and mine.batch_id is not None:
+                again = "" if note is not None else f" with --resume {mine.batch_id}"
+                fault.remedy = f"What was handed over goes on there. The same command{again} goes on watching."
+            if isinstance(fault, Refused) and fault.status in {404, 410} and note is not None:
+                fault.remedy = f"Name the server of then in COMPLETAR_URL, or delete {note.path} to begin anew."
             raise
-    _told(screen, mine.sums, progress.elapsed_s)
-    return outcome(mine.sums)
+        if note is not None and not mine.left:
+            note.remove()
+        _told(screen, mine.sums, progress.elapsed_s)
+        if mine.left and max_cost is not None:
+            again = _typed("--max-cost", "--resume") if note is not None else f"completar batch retry {mine.last_id}"
+            screen.warn(bound_told(mine, max_cost, f"{again} --max-cost MORE"))
+        if not at.lasts:
+            mine.settle()
+    return outcome(mine.sums, mine.left)
 
 
-def outcome(sums: Sums) -> Exit:
-    if not sums.failed:
+def outcome(sums: Sums, left: int = 0) -> Exit:
+    """`left`: lines that were not run."""
+    if not sums.failed and not left:
         return Exit.OK
     return Exit.SOME_FAILED if sums.done else Exit.FAILED
 
 
 def by_kind(sums: Sums) -> str:
     return ", ".join(f"{kind} {count:,}" for kind, count in sums.failures.most_common())
+
+
+def _noted(target: str, what: str | None, resumed: str | None) -> tuple[Note | None, bool]:
+    """The note beside a file for records, and whether a run goes on with it. Without an input there is one only where
+    it is of the batch that is gone on with.
+    """
+    output = Path(target)
+    if target == "-" or (output.exists() and not output.is_file()) or not output.parent.is_dir():
+        return None, False
+    note, found = Note.at(output, what)
+    return (None, False) if what is None and note.batch_id != resumed else (note, found)
+
+
+def _same(client: Client, batch_id: str, what: str | None) -> None:
+    """Raises CliFault where a batch is of another input."""
+    found = client.get(f"/v1/batches/{checked(batch_id)}").json()
+    if found["endpoint"] != batch_content.ENDPOINT:
+        raise CliFault(f"{batch_id} is not of a run.", f"`completar batch results {batch_id}` has it.", Exit.USAGE)
+    if what is not None and (found["metadata"] or {}).get("run") != what[:32]:
+        raise CliFault(
+            f"Batch {batch_id} had other lines.",
+            "Give the same file and options as the first time, or leave FILE out.",
+            Exit.USAGE,
+        )
+
+
+def _would_be(screen: Screen, file: BufferedReader | None, given: dict[str, Any], *, dedupe: bool) -> Exit:
+    """What the good lines would come to. Exit code 2 where one is faulty."""
+    broken = 0
+
+    def good() -> Iterator[Line]:
+        nonlocal broken
+        for line in [] if file is None else lines.read_again(file, given):
+            if isinstance(line, BrokenLine):
+                broken += 1
+                screen.warn(f"line {line.number}: {line.message}")
+            else:
+                yield line
+
+    with server(screen) as at, tempfile.TemporaryFile() as content:
+        if not batch_content.write(content, good()).lines:
+            screen.say("There is no line in the input.")
+            return Exit.USAGE if broken else Exit.OK
+        content.seek(0)
+        found = told_of(screen, at.client, content, batch_content.ENDPOINT, dedupe=dedupe)
+    return Exit.USAGE if broken else found
 
 
 def _told(screen: Screen, sums: Sums, took_s: float) -> None:
@@ -132,36 +226,69 @@ def _told(screen: Screen, sums: Sums, took_s: float) -> None:
     screen.say(
         "Served by: " + (", ".join(f"{target} {count:,}" for target, count in sums.served.most_common()) or "nobody")
     )
+    if sums.took:
+        calls = f"{sums.calls:,} calls for {sums.called:,} lines"
+        screen.say(f"{calls}; a line took p50 {seconds(sums.within_s(0.5))}, p95 {seconds(sums.within_s(0.95))}.")
     if any(target.startswith(f"{SANDBOX}/") for target in sums.served):
         screen.say("The sandbox is no real model: it answers so that you can try things out.")
 
 
-def _left(screen: Screen, mine: BatchRun, at: Server, command: str, again: str) -> None:
-    open_ = mine.read - mine.sums.ended
+def _left(screen: Screen, mine: BatchRun, at: Server, target: str, source: str | None) -> None:
+    """Where it stands, and how to go on, for whoever stops watching."""
     who = "The server goes on with them" if at.lasts else "They are stored, and go on when a server runs here again"
-    screen.warn(f"\nStopped watching with {open_:,} of {mine.read:,} lines open. {who}.")
-    screen.warn(
-        f"To have them: completar {command} {again}"
-        if "--resume" not in command
-        else f"To have them: completar {command}"
-    )
+    if mine.batch_id is None:
+        screen.warn(f"\nStopped with {mine.open:,} of {mine.total:,} lines not handed over.")
+    else:
+        screen.warn(f"\nStopped watching with {mine.open:,} of {mine.total:,} lines open. {who}.")
+    again = _typed("--resume")
+    if mine.batch_id is not None and source in {None, "-"}:
+        into = "" if target == "-" else f" -o {shlex.quote(target)}"
+        again = f"completar batch run --resume {mine.batch_id}{into}"
+    elif mine.batch_id is not None and target == "-":
+        again += f" --resume {mine.batch_id}"
+    screen.warn(f"To have them: {again}")
     if not at.lasts:
         screen.warn("Letting calls in flight end; Ctrl-C again stops at once.")
 
 
-def _counted(source: str) -> int:
+def _typed(*without: str) -> str:
+    """What was typed, without these options and their values."""
+    kept: list[str] = []
+    rest = iter(sys.argv[1:])
+    for word in rest:
+        if word in without:
+            next(rest, None)
+        elif not word.startswith(tuple(f"{option}=" for option in without)):
+            kept.append(word)
+    return "completar " + " ".join(map(shlex.quote, kept))
+
+
+@contextlib.contextmanager
+def _kept(source: str, shape: Shape | None, template: str | None) -> Iterator[BufferedReader]:
+    """The input as JSON lines, to be read again and again."""
+    with opened(source, shape, template) as stream:
+        if stream.seekable():
+            yield stream
+            return
+        with tempfile.TemporaryFile() as file:
+            shutil.copyfileobj(stream, file)
+            file.seek(0)
+            yield cast("BufferedReader", file)
+
+
+def _counted(source: str | None) -> int:
     """Lines, as far as a quick look tells; 0 where looking would use them up."""
-    if source == "-" or not Path(source).is_file():
+    if source is None or source == "-" or not Path(source).is_file():
         return 0
     with Path(source).open("rb") as file:
         return sum(1 for line in file if line.strip())
 
 
 @contextlib.contextmanager
-def _written(target: str) -> Iterator[TextIO]:
+def _written(target: str, *, more: bool) -> Iterator[TextIO]:
     """Lone surrogates, which JSON can hold and UTF-8 cannot, stay the escapes they were."""
     if target == "-":
         yield sys.stdout
         return
-    with Path(target).open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+    with Path(target).open("a" if more else "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         yield file

@@ -1,149 +1,323 @@
-"""Lines in, records out: submits in pages to the batch lane and follows the jobs until each has ended."""
+"""Lines in, records out: hands the lines over as a batch, and follows its results until each has a record.
+
+What has a record is done; what has none is handed over, as one batch after another. So whatever cuts a run off, the
+same goes on with it, and a line is not asked twice. Where results were read to is a help only: a line that comes again
+is passed by.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import re
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
-from api.cli.client import Client, Refused
+from api.cli import batch_content
+from api.cli.batch_content import Seen
+from api.cli.batch_note import Note
+from api.cli.client import PATIENCE_S, Client, Refused
 from api.cli.fault import CliFault, Exit
-from api.cli.follow import PATIENCE_S, Schedule, look
 from api.cli.lines import BrokenLine, Line
 from api.cli.progress import Progress
-from api.cli.results import Output, Record, Sums, record_of, record_of_broken
-from api.cli.screen import Screen
+from api.cli.results import Output, Record, Sums, record_of, record_of_broken, took_s
+from api.cli.screen import Screen, money
+from api.cli.shared_calls import shared
 from worker import clock
-from worker.store.text import dumps
 
-PAGE_LINES: Final = 1000  # the most the API takes at once
-PAGE_CHARACTERS: Final = 4_000_000  # well under the size a server takes unless it was told otherwise
+PAGE: Final = 1000
+WAIT_S: Final = 5  # the longest an answer is held back, so that what is seen is not older
+BREATH_S: Final = 0.25  # between two pages that were not full: many small ones cost the server more than few large ones
+FEW: Final = 500  # lines: their pages cost little however often they are asked for
+NOTE_S: Final = 2.0  # between two notes of how far it is
+SETTLE_S: Final = 1.0
+TELL_S: Final = 10.0  # between two looks why nothing ends
+FINAL: Final = frozenset({"completed", "failed", "expired", "cancelled"})
+MAX_COST: Final = "max_cost"
+_UNKNOWN: Final = re.compile(r"^The model '(.+?)' is no route")
+_UNPRICED: Final = "This batch has a max_cost"
+
+AnyLine = Line | BrokenLine
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Of every batch a run makes. `max_cost` is of the run, in US dollars; None: no bound. `name` finds it again."""
+
+    window: str = "24h"
+    priority: int = 0
+    max_cost: float | None = None
+    name: str | None = None
+    dedupe: bool = False
+    max_age: str | None = None  # of stored answers that are taken, such as 12h; None: none is
 
 
 class BatchRun:
     """One run over one input, by one thread.
 
-    name      keys the pages: the same lines submitted again under the same name within a day are the same jobs
+    lines     the input from its beginning, the same lines at each call; blank ones left out
+    note      where it is noted how far the run is; None: nowhere
     expected  about how many lines there are, for the progress; 0: not known
     """
 
     def __init__(
-        self, client: Client, screen: Screen, output: Output, progress: Progress, name: str, expected: int = 0
+        self,
+        client: Client,
+        screen: Screen,
+        output: Output,
+        progress: Progress,
+        lines: Callable[[], Iterable[AnyLine]],
+        terms: Terms | None = None,
+        note: Note | None = None,
+        expected: int = 0,
     ) -> None:
-        self.name = name
         self.sums = Sums()
-        self.read = 0
-        self.ids: list[str] = []  # of every job, in the order of the lines
+        self.batch_id: str | None = None if note is None else note.batch_id
+        self.last_id: str | None = None
+        self.left = 0  # lines that were not run, because they could have passed the bound
         self._client = client
         self._screen = screen
         self._output = output
         self._progress = progress
-        self._expected = expected
-        self._schedule = Schedule()
-        self._told: set[str] = set()  # why lines waited
-        self._lines: dict[str, Line] = {}  # of jobs that have not ended, by id
+        self._lines = lines
+        self._terms = Terms() if terms is None else terms
+        self._note = note
+        self._total = expected
+        self._awaited: int | None = None  # ended, when all that is known to be handed over has its record
+        self._seen = Seen()
+        self._unknown: set[str] = set()  # names that are no models there
+        self._strict = False  # more lines are faulty than the server names at once
+        self._told: set[str] = set()  # why lines stand still
+        self._note_due_s = self._tell_due_s = 0.0
 
-    def run(self, lines: Iterable[Line | BrokenLine]) -> None:
-        """Until the last line has ended. Raises CliFault; what was submitted goes on without us."""
-        for page in self._pages(lines):
-            self._submit(page)
-            self._look()
-        self._expected = self.read
-        while (due_s := self._schedule.next_s()) is not None:
-            time.sleep(max(0.0, due_s - clock.monotonic_s()))
-            self._look()
+    @property
+    def open(self) -> int:
+        return max(0, self._total - self.sums.ended)
 
-    def _pages(self, lines: Iterable[Line | BrokenLine]) -> Iterator[list[Line]]:
-        page: list[Line] = []
-        size = 0
-        for line in lines:
-            self.read += 1
-            self._output.expect(line.number)
-            if isinstance(line, BrokenLine):
-                self._reject(line)
-                continue
-            if page and (len(page) == PAGE_LINES or size + line.size > PAGE_CHARACTERS):
-                yield page
-                page, size = [], 0
-            page.append(line)
-            size += line.size
-        if page:
-            yield page
+    @property
+    def total(self) -> int:
+        return max(self._total, self.sums.ended)
 
-    def _submit(self, page: list[Line], again: int = 0) -> None:
-        """The server takes a page or none of it: lines it finds fault with are left out, and the rest is sent again.
+    def had(self, records: Iterable[Record]) -> None:
+        """Records of an earlier part of this run, which are in the output."""
+        for record in records:
+            if record["line"] not in self._seen:
+                self._seen.add(record["line"])
+                self.sums.add(record)
+        self._progress.begin(self.sums.ended)
 
-        again  how often it was cut smaller already
+    def run(self, batch_id: str | None = None) -> None:
+        """Until every line has a record, or the bound is reached. Raises CliFault; what was handed over goes on.
+
+        batch_id  a batch of this run that is followed first
         """
-        while page:
-            try:
-                made = self._post(page, again)
-            except Refused as refused:
-                again += 1
-                page = self._without_refused(page, refused, again)
-                continue
-            self.ids += made
-            self._lines.update(zip(made, page, strict=True))
-            self._schedule.add(made, clock.monotonic_s())
-            self._show()
-            return
-
-    def _post(self, page: list[Line], again: int) -> list[str]:
-        response = self._client.post_lines(
-            "/v1/jobs/bulk",
-            "\n".join(dumps(line.job) for line in page),
-            f"{self.name}:{page[0].number}:{again}",
-            patience_s=PATIENCE_S,
-        )
-        return [job["id"] for job in response.json()["data"]]
-
-    def _without_refused(self, page: list[Line], refused: Refused, again: int) -> list[Line]:
-        errors: list[dict[str, Any]] = refused.problem.get("errors", [])
-        if refused.status == 413:
-            if len(page) == 1:
-                self._reject(BrokenLine(page[0].number, page[0].custom_id, "is larger than the server takes"))
-                return []
-            half = len(page) // 2
-            self._submit(page[:half], again)
-            return page[half:]
-        if any(error.get("field") == "Idempotency-Key" for error in errors):
-            raise CliFault(
-                f"Run {self.name} had other lines.",
-                "Give the same file and options as the first time, or leave --resume out.",
-                Exit.USAGE,
-            )
-        said: dict[int, str] = {}
-        for error in errors:
-            if "line" in error:
-                said.setdefault(error["line"], f"{error['field']} {error['message']}. {error['remedy']}")
-        if not said:
-            raise refused
-        for place, message in said.items():
-            self._reject(BrokenLine(page[place - 1].number, page[place - 1].custom_id, message))
-        return [line for place, line in enumerate(page, 1) if place not in said]
-
-    def _look(self) -> None:
-        for stretch in self._schedule.due(clock.monotonic_s()):
-            ended = look(self._client, stretch)
-            self._tell(stretch.waits)
-            self._schedule.looked(stretch, len(ended), clock.monotonic_s())
-            for job in ended:
-                self._take(record_of(self._lines.pop(job["id"]), job))
+        if batch_id is not None and batch_id != self.batch_id:
+            self.batch_id = batch_id
+            if self._note is not None:
+                self._note = self._note.save(key=None, asked=None, batch_id=batch_id, cursor="start")
+        if self.batch_id is not None or (self._note is not None and self._note.key is not None):
+            awaited = sum(1 for _ in self._expected(self._open_lines()))
+            if awaited:
+                self._await(awaited)
+            self._follow(self.batch_id or self._made())
+            self.left = 0  # by the bound of then
+        while not self.left and (made := self._begun()) is not None:
+            self._follow(made)
+        if not self.left:
+            self._output.end()
+        self._output.flush()
         self._show()
 
-    def _tell(self, waits: set[str]) -> None:
+    def settle(self) -> None:
+        """A server that ends with this command has a moment to end the batch too; another one would do it later."""
+        until_s = clock.monotonic_s() + SETTLE_S
+        while self.last_id is not None and clock.monotonic_s() < until_s:
+            if self._client.get(f"/v1/batches/{self.last_id}").json()["status"] in FINAL:
+                return
+            time.sleep(BREATH_S / 5)
+
+    # -- handing over ------------------------------------------------------------------------------------------------
+
+    def _begun(self) -> str | None:
+        """A batch of the lines that have no record; None: there is none, or the bound allows none."""
+        with tempfile.TemporaryFile() as kept:
+            content = batch_content.write(kept, self._expected(self._open_lines()))
+            self._await(content.lines, more=content.full)
+            self._show()
+            if content.lines == 0:
+                return None
+            if self._bound() == 0.0:
+                self.left = self.open
+                return None
+            kept.seek(0)
+            file_id = self._client.upload("/v1/files", kept, "batch").json()["id"]
+        return self._made(self._asked(file_id))
+
+    def _await(self, lines: int, *, more: bool = False) -> None:
+        self._awaited = self.sums.ended + lines
+        self._total = max(self._total, self._awaited) if more else self._awaited
+
+    def _expected(self, lines: Iterable[Line]) -> Iterator[Line]:
+        for line in lines:
+            self._output.expect(line.number)
+            yield line
+
+    def _open_lines(self) -> Iterator[Line]:
+        """Those that have no record. What is broken gets its own at once."""
+        for found in self._lines():
+            if found.number in self._seen:
+                continue
+            line: AnyLine | None = found
+            if self._strict and isinstance(found, Line):
+                line = batch_content.reject(found, self._unknown) or found
+            if isinstance(line, BrokenLine):
+                self._output.expect(line.number)
+                self._reject(line)
+            elif isinstance(line, Line):
+                yield line
+
+    def _bound(self) -> float | None:
+        """What is left of it; 0: nothing that could be asked for."""
+        if self._terms.max_cost is None:
+            return None
+        left = round(self._terms.max_cost - self.sums.cost, 9)
+        return max(left, 0.0)
+
+    def _asked(self, file_id: str) -> dict[str, Any]:
+        terms = self._terms
+        body: dict[str, Any] = {"input_file_id": file_id, "endpoint": batch_content.ENDPOINT}
+        body |= {"completion_window": terms.window, "priority": terms.priority}
+        body |= shared(terms.dedupe, terms.max_age)
+        if terms.name is not None:
+            body["metadata"] = {"run": terms.name}
+        if (bound := self._bound()) is not None:
+            body["max_cost"] = bound
+        return body
+
+    def _made(self, asked: dict[str, Any] | None = None) -> str:
+        """The batch; None: that which the note says was asked for, whether that was heard or not."""
+        key = clock.new_id("run")
+        if self._note is not None:
+            if asked is not None:
+                self._note = self._note.save(key=key, asked=asked, batch_id=None, cursor="start")
+            key, asked = self._note.key or key, self._note.asked
+        made: str = self._client.post("/v1/batches", asked, key=key, patience_s=PATIENCE_S).json()["id"]
+        if self._note is not None:
+            self._note = self._note.save(batch_id=made)
+        self.batch_id = made
+        return made
+
+    # -- following ---------------------------------------------------------------------------------------------------
+
+    def _follow(self, batch_id: str) -> None:
+        """Until every line of the batch has a record, or is known to have none."""
+        path = f"/v1/batches/{batch_id}/results"
+        # What came out of order was not written down: it is read again.
+        cursor = "start" if self._note is None or self._output.in_order else self._note.cursor
+        before = self.sums.ended
+        while True:
+            wanted = {"after": cursor, "limit": PAGE}
+            page = self._client.get(path, wanted, wait_s=WAIT_S, patience_s=PATIENCE_S).json()
+            for one in page["data"]:
+                self._take(one)
+            self._output.flush()
+            cursor = page["next"]
+            self._show()
+            if page["over"] or (page["data"] and self._complete()):
+                break
+            self._noted(cursor)
+            if not page["data"]:
+                self._tell(batch_id)
+            if len(page["data"]) < PAGE:
+                time.sleep(BREATH_S if self.open > FEW else BREATH_S / 5)
+        if page["status"] == "failed":
+            self._refused(batch_id)
+        if self.sums.ended == before and not self.left and self._lacks():
+            raise CliFault(f"Batch {batch_id} is over, and nothing is known of its lines.", None, Exit.FAILED)
+        self.batch_id, self.last_id = None, batch_id
+        if self._note is not None:
+            self._note = self._note.save(key=None, asked=None, batch_id=None, cursor="start")
+
+    def _complete(self) -> bool:
+        """Whether all lines have a record: then nobody waits for the files of results to be written."""
+        return self._awaited is not None and self.sums.ended >= self._awaited
+
+    def _lacks(self) -> bool:
+        return self._awaited is not None and self.sums.ended < self._awaited
+
+    def _take(self, one: dict[str, Any]) -> None:
+        number = one["completar"]["line"]
+        if number in self._seen:
+            return
+        if one["response"] is None and (one["error"] or {}).get("code") == "max_cost_reached":
+            self.left += 1
+            return
+        self._record(record_of(one))
+        if (took := took_s(one)) is not None:
+            self.sums.took.append(took)
+
+    def _refused(self, batch_id: str) -> None:
+        """The file was faulty, and nothing ran: what is named gets its record, and the others are handed over anew."""
+        batch = self._client.get(f"/v1/batches/{batch_id}", patience_s=PATIENCE_S).json()
+        said: dict[int, str] = {}
+        for error in (batch["errors"] or {"data": []})["data"]:
+            if error["code"] == "more_errors":
+                self._strict = True
+                continue
+            if error["line"] is None:
+                raise CliFault(error["message"], None, Exit.USAGE)
+            if error["message"].startswith(_UNPRICED):
+                remedy = "Give its price in completar.toml, or leave --max-cost out."
+                raise CliFault(f"line {error['line']}: {error['message']}", remedy, Exit.USAGE)
+            if (name := _UNKNOWN.match(error["message"])) is not None:
+                self._unknown.add(name[1])
+            said.setdefault(error["line"], error["message"].removeprefix("body."))
+        if not said:
+            raise CliFault(f"Batch {batch_id} failed, and did not say why.", None, Exit.FAILED)
+        with contextlib.suppress(Refused):  # it is of no use to anybody
+            self._client.delete(f"/v1/files/{batch['input_file_id']}")
+        custom_ids = {line.number: line.custom_id for line in self._lines() if line.number in said}
+        for number, message in said.items():
+            self._reject(BrokenLine(number, custom_ids.get(number), message))
+
+    # -- what comes of it --------------------------------------------------------------------------------------------
+
+    def _reject(self, line: BrokenLine) -> None:
+        self._screen.warn(f"line {line.number}: {line.message}")
+        self._record(record_of_broken(line))
+
+    def _record(self, record: Record) -> None:
+        self._seen.add(record["line"])
+        self.sums.add(record)
+        self._output.write(record)
+
+    def _noted(self, cursor: str) -> None:
+        if self._note is not None and clock.monotonic_s() >= self._note_due_s:
+            self._output.keep()
+            self._note = self._note.save(cursor=cursor)
+            self._note_due_s = clock.monotonic_s() + NOTE_S
+
+    def _tell(self, batch_id: str) -> None:
         """Why lines stand still, each reason once."""
+        if clock.monotonic_s() < self._tell_due_s:
+            return
+        self._tell_due_s = clock.monotonic_s() + TELL_S
+        wanted = {"batch_id": batch_id, "status": "queued", "limit": 5}
+        page = self._client.get("/v1/jobs", wanted, patience_s=PATIENCE_S).json()
+        waits = {f"{one['of']}: {one['reason']}" for job in page["data"] if (one := job["waiting_for"]) is not None}
         for reason in sorted(waits - self._told):
             self._screen.warn(f"Lines wait for {reason}. `completar providers pauses` says when it is looked at again.")
         self._told |= waits
 
     def _show(self) -> None:
-        self._progress.update(self.sums, max(self.read, self._expected))
+        self._progress.update(self.sums, self.total)
 
-    def _reject(self, line: BrokenLine) -> None:
-        self._screen.warn(f"line {line.number}: {line.message}")
-        self._take(record_of_broken(line))
 
-    def _take(self, record: Record) -> None:
-        self.sums.add(record)
-        self._output.write(record)
+def bound_told(run: BatchRun, max_cost: float, again: str) -> str:
+    """What is left where the bound was reached, and how to go on."""
+    return (
+        f"The bound of {money(max_cost)} is reached: {run.left:,} lines were not run. {run.sums.spent} is spent.\n"
+        f"With more to spend they go on: {again}"
+    )

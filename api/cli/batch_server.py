@@ -7,20 +7,20 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import click
 
 from api.cli.batch_lines import converted
-from api.cli.client import WAIT_S, Client
+from api.cli.client import PATIENCE_S, WAIT_S, Client
 from api.cli.command import Command, as_json
 from api.cli.fault import CliFault, Exit
-from api.cli.follow import PATIENCE_S
 from api.cli.progress import Progress
 from api.cli.prompts import SHAPES, Shape, opened
 from api.cli.results import Sums
 from api.cli.screen import Screen, money, seconds
 from api.cli.server import server
+from api.cli.shared_calls import shared, sharing
 from worker import clock
 from worker.domain.failure import Lane
 
@@ -55,8 +55,7 @@ _MODEL: Final = click.option("--model", "--route", "model", help="Route or targe
 @click.option("--max-cost", type=click.FloatRange(0, min_open=True), help="US dollars that it may cost in all.")
 @click.option("--priority", type=click.IntRange(-2, 2), default=0, show_default=True)
 @click.option("--metadata", "-m", multiple=True, metavar="NAME=VALUE", help="To find it again.")
-@click.option("--dedupe", is_flag=True, help="Lines that ask the same make one call.")
-@click.option("--cache", "max_age", metavar="AGE", help="Take stored answers no older than this, such as 12h or 7d.")
+@sharing
 @as_json()
 @click.pass_obj
 def submit(
@@ -82,12 +81,9 @@ def submit(
       cat prompts.txt | completar batch submit - --format text
     """
     body: dict[str, Any] = {"completion_window": window, "priority": priority, "metadata": _pairs(metadata)}
+    body |= shared(dedupe, max_age)
     if max_cost is not None:
         body["max_cost"] = max_cost
-    if dedupe:
-        body["dedupe"] = True
-    if max_age is not None:
-        body["cache"] = {"max_age": max_age}
     with server(screen) as at:
         with opened(source, shape, template) as stream, converted(stream, model) as (content, endpoint):
             file_id = at.client.upload("/v1/files", content, "batch").json()["id"]
@@ -153,7 +149,7 @@ def status(screen: Screen, batch_id: str, as_json: bool) -> None:
       completar batch status batch_01...
     """
     with server(screen) as at:
-        response = at.client.get(f"/v1/batches/{_checked(batch_id)}")
+        response = at.client.get(f"/v1/batches/{checked(batch_id)}")
     if as_json:
         screen.data(response.text)
         return
@@ -205,7 +201,7 @@ def wait(screen: Screen, batch_id: str, timeout_s: float | None, as_json: bool) 
     For example:
       completar batch wait batch_01... --timeout 3600
     """
-    path = f"/v1/batches/{_checked(batch_id)}"
+    path = f"/v1/batches/{checked(batch_id)}"
     until_s = None if timeout_s is None else clock.monotonic_s() + timeout_s
     with server(screen, works=frozenset({Lane.BATCH})) as at, Progress(screen) as progress:
         while True:
@@ -258,7 +254,7 @@ def results(screen: Screen, batch_id: str, follow: bool, after: str | None, targ
       completar batch results batch_01... --follow -o out.jsonl
       completar batch results batch_01... | jq -r .response.body.choices[0].message.content
     """
-    path = f"/v1/batches/{_checked(batch_id)}/results"
+    path = f"/v1/batches/{checked(batch_id)}/results"
     cursor = after if after is not None else "start"
     works = frozenset({Lane.BATCH}) if follow else frozenset[Lane]()
     with server(screen, works=works) as at:
@@ -302,7 +298,7 @@ def retry(screen: Screen, batch_id: str, max_cost: float | None, as_json: bool) 
     """
     more = "" if max_cost is None else f"?max_cost={max_cost!r}"
     with server(screen) as at:
-        response = at.client.post(f"/v1/batches/{_checked(batch_id)}/retry{more}")
+        response = at.client.post(f"/v1/batches/{checked(batch_id)}/retry{more}")
     screen.data(response.text if as_json else response.json()["id"])
 
 
@@ -313,7 +309,7 @@ def _verb(name: str, said: str) -> click.Command:
     @click.pass_obj
     def command(screen: Screen, batch_id: str, as_json: bool) -> None:
         with server(screen) as at:
-            response = at.client.post(f"/v1/batches/{_checked(batch_id)}/{name}")
+            response = at.client.post(f"/v1/batches/{checked(batch_id)}/{name}")
         screen.data(response.text if as_json else f"{batch_id}\t{_state(response.json())}")
 
     return command
@@ -362,7 +358,14 @@ def estimated(
 ) -> Exit:
     """Exit code 2 where a line is faulty."""
     with opened(source, shape, template) as stream, converted(stream, model) as (content, endpoint):
-        file_id = client.upload("/v1/files", content, "batch").json()["id"]
+        return told_of(screen, client, content, endpoint, dedupe=dedupe, as_json=as_json)
+
+
+def told_of(
+    screen: Screen, client: Client, content: IO[bytes], endpoint: str, *, dedupe: bool = False, as_json: bool = False
+) -> Exit:
+    """What a content would come to. Exit code 2 where a line is faulty."""
+    file_id = client.upload("/v1/files", content, "batch").json()["id"]
     try:
         asked = {"input_file_id": file_id, "endpoint": endpoint, **({"dedupe": True} if dedupe else {})}
         response = client.post("/v1/batches/estimate", asked)
@@ -405,7 +408,7 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str] | None:
     return {name: value for name, _, value in pairs} or None
 
 
-def _checked(batch_id: str) -> str:
+def checked(batch_id: str) -> str:
     """Ids stand in an address: what is none must not become another address."""
     if not batch_id.replace("_", "").isalnum():
         raise CliFault(f"{batch_id!r} is no id of a batch.", "`completar batch list` shows them.", Exit.USAGE)

@@ -13,6 +13,7 @@ from api.cli.screen import Screen
 from worker import clock
 
 WAIT_S: Final = 60  # the longest wait the API takes
+PATIENCE_S: Final = 120.0  # for a server that restarts
 _CODES: Final = {401: Exit.CONFIG, 403: Exit.CONFIG, 400: Exit.USAGE, 413: Exit.USAGE, 415: Exit.USAGE, 422: Exit.USAGE}
 _LATER: Final = frozenset({429, 503})
 _PAUSE_S: Final = 1.0
@@ -72,8 +73,10 @@ class Client:
             given["wait"] = wait_s
         return self.send(self._http.build_request("GET", path, params=given, timeout=30.0 + wait_s), patience_s)
 
-    def post(self, path: str, body: Any = None) -> httpx.Response:
-        return self.send(self._http.build_request("POST", path, json=body), 0.0)
+    def post(self, path: str, body: Any = None, *, key: str | None = None, patience_s: float = 0.0) -> httpx.Response:
+        """With patience it may arrive twice: the idempotency key makes that harmless."""
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return self.send(self._http.build_request("POST", path, json=body, headers=headers), patience_s)
 
     def delete(self, path: str) -> httpx.Response:
         return self.send(self._http.build_request("DELETE", path), 0.0)
@@ -82,11 +85,6 @@ class Client:
         """A file, streamed."""
         form: dict[str, Any] = {"data": {"purpose": purpose}, "files": {"file": ("batch.jsonl", content)}}
         return self.send(self._http.build_request("POST", path, timeout=600.0, **form), 0.0)
-
-    def post_lines(self, path: str, text: str, idempotency_key: str, *, patience_s: float) -> httpx.Response:
-        """JSON lines. With patience they may arrive twice: the key makes that harmless."""
-        sent = {"Content-Type": "application/x-ndjson", "Idempotency-Key": idempotency_key}
-        return self.send(self._http.build_request("POST", path, content=text, headers=sent), patience_s)
 
     def send(self, request: httpx.Request, patience_s: float) -> httpx.Response:
         """Raises Refused, or CliFault when there is no answer. With patience, a server that is away is asked again."""

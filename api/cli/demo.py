@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +20,9 @@ from api.cli.fault import CliFault, Exit
 from api.cli.local import settings
 from api.cli.own import embedded
 from api.cli.progress import Progress
-from api.cli.results import Output, Sums
+from api.cli.results import Output, Record, Sums
 from api.cli.screen import Screen, seconds
 from api.embedded import Embedded
-from worker import clock
 from worker.domain.failure import Lane
 from worker.domain.state import JobStatus
 from worker.store import attempts
@@ -85,13 +85,14 @@ def _run(screen: Screen, own: Embedded, target: Path) -> Exit:
             PROMPTS.open("rb") as file,
             Progress(screen) as progress,
         ):
-            mine = BatchRun(client, screen, Output(stream, ordered=False), progress, clock.new_id("run"))
-            mine.run(lines.read(file, {}))
+            mine = BatchRun(client, screen, Output(stream), progress, partial(lines.read_again, file, {}))
+            mine.run()
             took_s = progress.elapsed_s
     finally:
         client.close()
     with own.deps.database.read() as conn:
-        calls = Calls.of(attempts.of_jobs(conn, mine.ids).values())
+        ids = [record["id"] for record in _records(target)]
+        calls = Calls.of(attempts.of_jobs(conn, ids).values())
     _sum_up(screen, mine.sums, calls, took_s)
     _name_failed(screen, target)
     screen.data(f"\nEvery answer: {target}")
@@ -119,12 +120,16 @@ def _sum_up(screen: Screen, sums: Sums, calls: Calls, took_s: float) -> None:
 
 
 def _name_failed(screen: Screen, target: Path) -> None:
-    with target.open(encoding="utf-8") as file:
-        failed = [record for record in map(json.loads, file) if record["status"] != JobStatus.COMPLETED]
+    failed = [record for record in _records(target) if record["status"] != JobStatus.COMPLETED]
     screen.data("\nThese failed. Most lines that do are told to, so that you see what happens:")
     for record in sorted(failed, key=lambda one: str(one["custom_id"])):
         error = record["error"]
         screen.data(f"  {record['custom_id']:10} {error['kind']:16} {error['message']}")
+
+
+def _records(target: Path) -> list[Record]:
+    with target.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def _who(own: Embedded) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -28,9 +29,9 @@ def run(screen: Screen, own: Embedded, target: Path) -> Exit:
     try:
         with (
             target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream,
+            closing(Kept(stream)) as output,
             Progress(screen) as progress,
         ):
-            output = Kept(stream, ordered=True)
             mine = put(client, screen, questions, output, progress)
             took_s = progress.elapsed_s
         known = record(client, questions, output)

@@ -22,12 +22,11 @@ _FORMS: Final = "a line has `prompt`, `messages` or `input`, or is a line of an 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """number: from 1, blank lines counted; job: the body for POST /v1/jobs; size: of the line, in characters"""
+    """number: from 1, blank lines counted; job: the body for POST /v1/jobs"""
 
     number: int
     custom_id: str | None
     job: dict[str, Json]
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,15 @@ def read(stream: BufferedReader, overrides: dict[str, Json]) -> Iterator[Line | 
             job = job_of(record)
             if "model" in overrides:
                 job.pop("models", None)
-            yield Line(number, custom_id, job | overrides, len(text))
+            yield Line(number, custom_id, job | overrides)
         except _Broken as fault:
             yield BrokenLine(number, custom_id, str(fault))
+
+
+def read_again(stream: BufferedReader, overrides: dict[str, Json]) -> Iterator[Line | BrokenLine]:
+    """As `read`, from the beginning of a file."""
+    stream.seek(0)
+    yield from read(stream, overrides)
 
 
 def job_of(record: Mapping[str, Json]) -> dict[str, Json]:
@@ -135,12 +140,16 @@ def _texts(stream: BufferedReader) -> Iterator[tuple[int, str | None]]:
     elif start[1:2] == b"\0" or start[:1] == b"\0":
         encoding = "utf-16-le" if start[1:2] == b"\0" else "utf-16-be"
         lines = io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="\n")
-    for number, line in enumerate(lines, 1):
-        try:
-            text = line if isinstance(line, str) else line.decode("utf-8")
-        except UnicodeDecodeError:
-            yield number, None
-            continue
-        text = text.strip().removeprefix("\ufeff")
-        if text:
-            yield number, text
+    try:
+        for number, line in enumerate(lines, 1):
+            try:
+                text = line if isinstance(line, str) else line.decode("utf-8")
+            except UnicodeDecodeError:
+                yield number, None
+                continue
+            text = text.strip().removeprefix("\ufeff")
+            if text:
+                yield number, text
+    finally:
+        if isinstance(lines, io.TextIOWrapper):
+            lines.detach()  # else it would close the stream, which is read again

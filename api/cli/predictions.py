@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, TextIO, get_args
@@ -18,9 +19,10 @@ from api.cli.client import Client
 from api.cli.command import Group, as_json
 from api.cli.fault import CliFault, Exit
 from api.cli.jobs import ended_as, took_s, waited_for
+from api.cli.ordered import Ordered
 from api.cli.progress import Progress
 from api.cli.questions import Questions, value_of
-from api.cli.results import Output, Record
+from api.cli.results import Record
 from api.cli.screen import Screen, money, seconds
 from api.cli.server import server
 from worker import clock
@@ -190,11 +192,11 @@ def _said(value: Any) -> str:
 # -- run ----------------------------------------------------------------------------------------------------------
 
 
-class Kept(Output):
-    """Records as they are written, and of each completed prediction which one it was."""
+class Kept(Ordered):
+    """Records in the order of the questions, and of each completed prediction which one it was."""
 
-    def __init__(self, stream: TextIO, *, ordered: bool) -> None:
-        super().__init__(stream, ordered=ordered)
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
         self.done: dict[int, Record] = {}
 
     def write(self, record: Record) -> None:
@@ -225,9 +227,9 @@ def run(screen: Screen, source: Path, target: Path | None, outcomes: bool, who: 
     with (
         server(screen, works=frozenset({Lane.BATCH})) as at,
         _written(target) as stream,
+        closing(Kept(stream)) as output,
         Progress(screen) as progress,
     ):
-        output = Kept(stream, ordered=False)
         mine = put(at.client, screen, questions, output, progress)
         known = record(at.client, questions, output) if outcomes else 0
     agreed = sum(bool(one["consensus"]) for one in output.done.values())
@@ -239,8 +241,8 @@ def run(screen: Screen, source: Path, target: Path | None, outcomes: bool, who: 
 
 def put(client: Client, screen: Screen, questions: Questions, output: Kept, progress: Progress) -> BatchRun:
     """Put every question, and wait for the last answer."""
-    mine = BatchRun(client, screen, output, progress, clock.new_id("run"), len(questions))
-    mine.run(questions.lines())
+    mine = BatchRun(client, screen, output, progress, questions.lines, expected=len(questions))
+    mine.run()
     return mine
 
 

@@ -24,26 +24,31 @@ class Progress:
         self._bar: Bar | None = None
         self._began_s = clock.monotonic_s()
         self._line_due_s = self._began_s + LINE_EVERY_S
+        self._before = 0
 
     @property
     def elapsed_s(self) -> float:
         return clock.monotonic_s() - self._began_s
 
+    def begin(self, ended: int) -> None:
+        """So many had ended before: they tell nothing of the speed."""
+        self._before = ended
+
     def update(self, sums: Sums, total: int) -> None:
         """Of `total` lines, as far as is known."""
+        rate = (sums.ended - self._before) / max(self.elapsed_s, 0.001)
         if self._bar is not None:
             self._bar.update(
                 self._bar.task_ids[0],
                 total=total,
                 completed=sums.ended,
                 failed=f"{sums.failed:,} failed" if sums.failed else "",
-                rate=f"{sums.ended / max(self.elapsed_s, 0.001):,.0f}/s",
+                rate=f"{rate:,.0f}/s",
                 spent=sums.spent if sums.ended else "",
                 by=sums.by_provider,
             )
         elif clock.monotonic_s() >= self._line_due_s:
             self._line_due_s += LINE_EVERY_S
-            rate = sums.ended / max(self.elapsed_s, 0.001)
             left = f", {seconds((total - sums.ended) / rate)} left" if rate else ""
             counts = f"{sums.done:,} done, {sums.failed:,} failed"
             by = f"; {sums.by_provider}" if sums.served else ""

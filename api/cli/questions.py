@@ -12,7 +12,6 @@ from typing import Any, Final
 from api.cli.fault import CliFault, Exit
 from api.cli.lines import BrokenLine, Line
 from worker.domain.answer import Json
-from worker.store.text import dumps
 
 _OPTIONS: Final = frozenset(
     {"lane", "metadata", "priority", "deadline_s", "max_attempts", "max_cost", "on_interruption"}
@@ -40,13 +39,14 @@ class Questions:
             if isinstance(row, str):
                 yield BrokenLine(number, None, row)
                 continue
+            row = dict(row)  # noqa: PLW2901 - they are told more than once
             custom_id = row.pop("custom_id", None)
             if "outcome" in row:
                 self.outcomes[number] = row.pop("outcome")
             job = {name: row.pop(name) for name in _OPTIONS & row.keys()}
             usual = {name: value for name, value in self._usual.items() if not _says_who(name, row)}
             body = {"kind": "prediction", **job, "input": {**usual, **row}}
-            yield Line(number, None if custom_id is None else str(custom_id), body, len(dumps(body)))
+            yield Line(number, None if custom_id is None else str(custom_id), body)
 
 
 def _says_who(name: str, row: Mapping[str, Json]) -> bool:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import heapq
+import contextlib
 import json
+import os
+from array import array
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import Any, TextIO
 
-from api.cli.lines import BrokenLine, Line
+from api.cli.batch_content import named
+from api.cli.fault import CliFault, Exit
+from api.cli.lines import BrokenLine
 from api.cli.screen import money
 from worker.domain.answer import Json
 from worker.domain.state import JobStatus
@@ -16,22 +23,39 @@ from worker.domain.state import JobStatus
 Record = dict[str, Json]
 
 
-def record_of(line: Line, job: dict[str, Any]) -> Record:
-    """The record of a job that has ended."""
-    served = job["served_by"] or {}
+def record_of(one: dict[str, Any]) -> Record:
+    """The record of a result of a batch whose lines are jobs."""
+    told, job = one["completar"], _job(one)
     return {
-        "custom_id": line.custom_id,
-        "line": line.number,
-        "id": job["id"],
-        "status": job["status"],
-        "model": served.get("model"),
-        "provider": served.get("provider"),
+        "custom_id": named(one["custom_id"]),
+        "line": told["line"],
+        "id": told["job"],
+        "status": told["status"],
+        "model": told["model"],
+        "provider": told["provider"],
         **(job["result"] or {"text": None}),
         "error": job["error"],
-        "usage": job["usage"],
-        "cost": job["cost"],
-        "attempts": job["attempts"],
+        "usage": told["usage"],
+        "cost": told["cost"],
+        "attempts": told["attempts"],
     }
+
+
+def took_s(one: dict[str, Any]) -> float | None:
+    """Seconds from the start of a result's job to its end."""
+    job = _job(one)
+    if job.get("started_at") is None or job.get("ended_at") is None:
+        return None
+    began, ended = (datetime.fromisoformat(job[name]) for name in ("started_at", "ended_at"))
+    return (ended - began).total_seconds()
+
+
+def _job(one: dict[str, Any]) -> dict[str, Any]:
+    if one["response"] is not None:
+        job: dict[str, Any] = one["response"]["body"]
+        return job
+    kind = "deadline" if one["completar"]["status"] == JobStatus.EXPIRED else "cancelled"
+    return {"result": None, "error": {"kind": kind, **one["error"], "provider": None, "retryable": False}}
 
 
 def record_of_broken(line: BrokenLine) -> Record:
@@ -53,13 +77,16 @@ def record_of_broken(line: BrokenLine) -> Record:
 
 @dataclass(slots=True)
 class Sums:
-    """Counted as records come."""
+    """Counted as records come. `calls` were made in all; `took` is of those that were followed, in seconds."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     served: Counter[str] = field(default_factory=Counter)
     cost: float = 0.0
     cost_complete: bool = True
+    calls: int = 0
+    called: int = 0  # lines that were called for at all
+    took: array[float] = field(default_factory=lambda: array("f"))
 
     def add(self, record: Record) -> None:
         self.statuses[record["status"]] += 1
@@ -72,6 +99,8 @@ class Sums:
         if cost is not None:
             self.cost += float(cost["amount"] or 0)
             self.cost_complete = self.cost_complete and cost["complete"]
+        self.calls += record.get("attempts") or 0
+        self.called += bool(record.get("attempts"))
 
     @property
     def ended(self) -> int:
@@ -97,32 +126,61 @@ class Sums:
     def spent(self) -> str:
         return money(self.cost) + ("" if self.cost_complete else " and what is not known")
 
+    def within_s(self, share: float) -> float | None:
+        """The time in which this share of the lines was through; None: none was followed."""
+        ordered = sorted(self.took)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+
 
 class Output:
-    """Records as JSON lines, each flushed: as they come, or in the order of the input."""
+    """Records as JSON lines, as they come. Flushed where `flush` says so: whoever reads along gets whole pages."""
 
-    def __init__(self, stream: TextIO, *, ordered: bool) -> None:
-        """Ordered, a record is held back until all lines before it have ended; `expect` says which lines there are."""
+    in_order = False
+
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._ordered = ordered
-        self._expected: list[int] = []  # line numbers, in order
-        self._next = 0
-        self._held: list[tuple[int, str]] = []
 
     def expect(self, number: int) -> None:
-        if self._ordered:
-            self._expected.append(number)
+        """A line that is to come; told in the order of the lines."""
 
     def write(self, record: Record) -> None:
-        text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-        if not self._ordered:
-            self._put(text)
-            return
-        heapq.heappush(self._held, (record["line"], text))
-        while self._held and self._held[0][0] == self._expected[self._next]:
-            self._put(heapq.heappop(self._held)[1])
-            self._next += 1
+        self.put(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
 
-    def _put(self, text: str) -> None:
+    def put(self, text: str) -> None:
         self._stream.write(text + "\n")
+
+    def flush(self) -> None:
         self._stream.flush()
+
+    def keep(self) -> None:
+        """What was written outlasts the machine's end, where it is a file."""
+        self.flush()
+        with contextlib.suppress(OSError):
+            os.fsync(self._stream.fileno())
+
+    def end(self) -> None:
+        """Nothing more is to come. What was interrupted has no end: it goes on where it was."""
+        self.flush()
+
+    def close(self) -> None:
+        """What is held is let go; the stream is another's."""
+
+
+def restored(path: Path) -> Iterator[Record]:
+    """The records an output has. A last one that was cut short is cut off. Raises CliFault."""
+    with path.open("r+b") as file:
+        good = 0
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            good += len(line)
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict) or not isinstance(record.get("line"), int) or "status" not in record:
+                raise CliFault(
+                    f"Line {number} of {path} is no record of a run.", "Give another -o, or put it right.", Exit.USAGE
+                )
+            yield {"cost": None, "error": None, "provider": None, "model": None, **record}
+        file.truncate(good)

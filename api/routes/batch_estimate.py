@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from api.batch import BatchErrors
 from api.desk import Desk
 from api.fields import Strict
-from api.job import CostBody, cost_json
+from api.job import CostBody
 from api.openai_fields import Out
 from api.operations import Answer, Body, Call, Operations, Reply
 from api.problems import NOT_FOUND, Problem
@@ -18,6 +18,7 @@ from worker.domain.answer import Json
 from worker.services.batches.endpoints import ENDPOINTS
 from worker.services.batches.estimate import Estimate, Share, estimate
 from worker.services.files import Gone
+from worker.services.native.answers import cost_json
 from worker.store import files
 
 batch_estimate: Final = Operations("Batches", "openai")

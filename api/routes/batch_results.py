@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from api.desk import Desk
 from api.fields import DIGITS, fault
-from api.job import CostBody, UsageBody, cost_json, usage_json
+from api.job import CostBody, UsageBody
 from api.openai_fields import Out
 from api.operations import Answer, Call, Operations, Reply
 from api.problems import GONE, NOT_FOUND, Problem
@@ -23,6 +23,7 @@ from worker.domain.money import NO_USAGE
 from worker.domain.state import JobStatus
 from worker.services.batches import results
 from worker.services.batches.results import Forgotten, Page, Result
+from worker.services.native.answers import cost_json, usage_json
 
 LOOK_S: Final = 0.2
 MOST: Final = 1_000

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict
 from api import preference
 from api.desk import Desk
 from api.failed import NO_RETRY, problem_of
-from api.job import url_of
 from api.operations import Answer, Body, Call, Header, Operations, Reply
 from api.problems import (
     BUSY,
@@ -27,6 +26,7 @@ from api.problems import (
 from worker.domain.answer import Json
 from worker.domain.job import JobView
 from worker.domain.state import FINAL, JobStatus
+from worker.services.native.answers import url_of
 from worker.services.openai.answers import chat_completion, embedding_list
 from worker.services.openai.requests import ChatRequest, EmbeddingRequest, chat_job, embedding_job
 from worker.services.submit import JobRequest, submit

@@ -10,7 +10,7 @@ from api import preference
 from api.desk import Desk
 from api.failed import problem_of
 from api.fields import MaxCost, Strict, Text, fault
-from api.job import UsageBody, url_of, usage_json
+from api.job import UsageBody
 from api.operations import Answer, Body, Call, Header, Operations, Reply
 from api.problems import KEY_REUSED, QUEUE_FULL, UNKNOWN_MODEL, invalid, sorts_of_failed_jobs, unknown_model
 from api.routes.jobs import LOCATION, RETRY_AFTER, find
@@ -19,6 +19,7 @@ from worker.domain.job import JobView
 from worker.domain.money import nano_of
 from worker.domain.state import FINAL, AttemptState, JobStatus
 from worker.providers.catalog import UnknownModel
+from worker.services.native.answers import url_of, usage_json
 from worker.services.openai.portable import Messages, Tokens
 from worker.services.submit import JobRequest, submit
 from worker.store import attempts

@@ -10,13 +10,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from api import preference
 from api.desk import Desk
 from api.fields import DIGITS, JOB_ID, fault
-from api.job import Count, Instant, JobBody, instant, job_json
+from api.job import Count, Instant, JobBody
 from api.operations import Answer, Call, Operations, Reply
 from api.problems import CONFLICT, GONE, KEY_REUSED, NOT_FOUND, UNKNOWN_MODEL, Problem
 from api.routes.jobs import JOB_MADE, find, made
 from worker.domain.answer import Json
 from worker.domain.failure import DEAD_LETTERS
 from worker.domain.job import JobView
+from worker.services.native.answers import instant, job_json
 from worker.services.retry import retry as retry_job
 from worker.store import deaths as stored
 from worker.store import views

@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, Field
 
 from api.desk import Desk
-from api.job import attempt_json, job_json
+from api.job import attempt_json
 from api.operations import Answer, Call, Header, Operations, Reply, encoded
 from api.problems import BUSY, GONE, NOT_FOUND, Problem
 from api.routes.jobs import find
@@ -23,6 +23,7 @@ from worker import clock
 from worker.domain.answer import Json
 from worker.domain.job import JobView
 from worker.domain.state import FINAL, AttemptState, JobStatus
+from worker.services.native.answers import job_json
 from worker.store import attempts, views
 from worker.store.attempts import Attempt
 from worker.store.database import Unavailable

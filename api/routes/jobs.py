@@ -7,17 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal
 
 import flask
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     TypeAdapter,
-    model_validator,
 )
 
 from api import body as bodies
@@ -26,31 +23,11 @@ from api.desk import Desk
 from api.fields import (
     DIGITS,
     JOB_ID,
-    WHOLE,
-    DeadlineS,
-    MaxCost,
-    Metadata,
-    ModelName,
-    ModelNames,
     Moment,
-    OutputSchema,
     Strict,
-    fault,
 )
-from api.job import (
-    AttemptListBody,
-    JobBody,
-    JobListBody,
-    MadeListBody,
-    attempt_json,
-    etag,
-    instant,
-    job_json,
-    retry_after,
-    url_of,
-)
+from api.job import AttemptListBody, JobBody, JobListBody, MadeListBody, attempt_json, etag, retry_after
 from api.operations import Answer, Body, Call, Header, Operations, Reply, validated
-from api.prediction import QuestionFields
 from api.problems import (
     CONFLICT,
     GONE,
@@ -65,17 +42,18 @@ from api.problems import (
     invalid,
     unknown_model,
 )
-from api.webhook_fields import JobWebhook, refusal
+from api.webhook_fields import refusal
 from worker.domain.answer import JobKind
 from worker.domain.failure import Lane
 from worker.domain.job import JobView
-from worker.domain.money import nano_of
 from worker.domain.question import BadQuestion
 from worker.domain.state import FINAL, JobStatus
 from worker.providers.catalog import UnknownModel
-from worker.services.ask import panel_of
 from worker.services.cancel import cancel as cancel_job
-from worker.services.openai.portable import EmbeddingInput, PortableInput, set_fields
+from worker.services.native.answers import instant, job_json, url_of
+from worker.services.native.questions import QuestionFields
+from worker.services.native.requests import AnyJob, JobOptions, NewJob, PredictionJob, request_of
+from worker.services.native.requests import prediction_request as questioned
 from worker.services.retry import retry as retry_job
 from worker.services.submit import JobRequest, Submitted, submit
 from worker.store import attempts, views
@@ -87,75 +65,7 @@ _JOB_ID: Final = re.compile(JOB_ID)
 jobs: Final = Operations("Jobs")
 
 
-# -- what is asked ------------------------------------------------------------------------------------------------
-
-
-class JobOptions(Strict):
-    """What every job can be given, whatever its kind."""
-
-    lane: Literal["interactive", "batch"] | None = None
-    metadata: Metadata | None = None
-    priority: Annotated[int, Field(ge=-2, le=2), WHOLE] = 0
-    deadline_s: DeadlineS | None = None
-    max_attempts: Annotated[int, Field(ge=1, le=100), WHOLE] | None = None
-    max_cost: MaxCost | None = None
-    on_interruption: Literal["retry", "fail"] = "retry"
-    webhook: JobWebhook | None = None
-
-
-class _JobFields(JobOptions):
-    """`model` is a route (`default`), a target (`provider/model`) or a provider; `models` are several, in order."""
-
-    model_config = ConfigDict(json_schema_extra={"not": {"required": ["model", "models"]}})
-
-    model: ModelName = "default"
-    models: ModelNames = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if {"model", "models"} <= self.model_fields_set:
-            raise fault("cannot stand beside model", "Give one of the two.", "models")
-        return self
-
-
-class CompletionJob(_JobFields):
-    kind: Literal["completion"] = "completion"
-    input: PortableInput
-    output_schema: OutputSchema | None = None
-
-
-class EmbeddingJob(_JobFields):
-    kind: Literal["embedding"]
-    input: EmbeddingInput
-
-
-class PredictionJob(JobOptions):
-    """`input` is what POST /v1/predictions takes; `max_attempts` is of each member."""
-
-    kind: Literal["prediction"]
-    input: QuestionFields
-
-
-def _kind(given: Any) -> Any:
-    return given.get("kind", "completion") if isinstance(given, dict) else getattr(given, "kind", "completion")
-
-
-NewJob = Annotated[
-    Annotated[CompletionJob, Tag("completion")]
-    | Annotated[EmbeddingJob, Tag("embedding")]
-    | Annotated[PredictionJob, Tag("prediction")],
-    Discriminator(
-        _kind,
-        custom_error_type="fault",
-        custom_error_message="{message}",
-        custom_error_context={
-            "message": "must be completion, embedding or prediction",
-            "remedy": "Leave it out for a completion.",
-            "field": "kind",
-        },
-    ),
-]
-_NEW_JOB: Final[TypeAdapter[CompletionJob | EmbeddingJob | PredictionJob]] = TypeAdapter(NewJob)
+_NEW_JOB: Final[TypeAdapter[AnyJob]] = TypeAdapter(NewJob)
 
 
 class NewJobs(Strict):
@@ -164,17 +74,11 @@ class NewJobs(Strict):
     jobs: Annotated[list[NewJob], Field(min_length=1, max_length=MAX_BULK)]
 
 
-def _request(desk: Desk, job: CompletionJob | EmbeddingJob | PredictionJob, lane: Lane) -> JobRequest:
+def _request(desk: Desk, job: AnyJob, lane: Lane) -> JobRequest:
     """Raises Problem where the question of a prediction cannot be taken, UnknownModel."""
     if isinstance(job, PredictionJob):
         return prediction_request(desk, job.input, job, lane, within="input.")
-    return JobRequest(
-        kind=job.kind,
-        models=tuple(job.models) or (job.model,),
-        input=set_fields(job.input),
-        output_schema=job.output_schema if isinstance(job, CompletionJob) else None,
-        **_options(job, lane),
-    )
+    return request_of(job, desk.deps.settings.panels, lane)
 
 
 def prediction_request(
@@ -182,23 +86,11 @@ def prediction_request(
 ) -> JobRequest:
     """`within`: where the question stands in the body. Raises Problem, UnknownModel."""
     try:
-        panel = panel_of(desk.deps, question.asked())
+        made_request = questioned(question, options, desk.deps.settings.panels, lane)
     except BadQuestion as exc:
         raise invalid(Fault(f"{within}{exc.field}", exc.says, exc.remedy)) from None
-    return JobRequest(kind="prediction", models=panel.models, input=panel.stored(), **_options(options, lane))
-
-
-def _options(job: JobOptions, lane: Lane) -> dict[str, Any]:
-    return {
-        "lane": lane if job.lane is None else Lane(job.lane),
-        "metadata": {} if job.metadata is None else job.metadata,
-        "priority": job.priority,
-        "deadline_s": job.deadline_s,
-        "max_attempts": job.max_attempts,
-        "on_interruption": job.on_interruption,
-        "max_cost_nano": None if job.max_cost is None else nano_of(job.max_cost),
-        "webhook": None if job.webhook is None else job.webhook.value,
-    }
+    desk.deps.catalog.resolve(made_request.models)
+    return made_request
 
 
 def _guarded(desk: Desk, requests: Iterable[tuple[int | None, JobRequest]]) -> list[Fault]:
@@ -293,7 +185,7 @@ def _read_bulk(desk: Desk, request: flask.Request) -> tuple[list[JobRequest], li
     return requests, given
 
 
-def _field_of_models(job: CompletionJob | EmbeddingJob | PredictionJob) -> str:
+def _field_of_models(job: AnyJob) -> str:
     if isinstance(job, PredictionJob):
         return "input.model" if job.input.panel is None else "input.panel"
     return "models" if job.models else "model"

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from api import body
 from api.desk import Desk
 from api.fields import Strict
-from api.job import Instant, instant
+from api.job import Instant
 from api.operations import Answer, Body, Call, Operations, Reply, validated
 from api.problems import NOT_FOUND, Problem
 from worker import events
@@ -21,6 +21,7 @@ from worker.domain.pause import Pause, PauseKind, Scope
 from worker.domain.route import Target
 from worker.providers.catalog import ProviderSpec
 from worker.providers.spec import target_named
+from worker.services.native.answers import instant
 from worker.settings import closest
 from worker.store import pauses as stored
 from worker.store.database import Connection

@@ -9,15 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from api import preference
 from api.desk import Desk
 from api.fields import Moment
-from api.job import JobBody, instant
+from api.job import JobBody
 from api.operations import Answer, Body, Call, Operations, Reply
-from api.prediction import OutcomeBody, OutcomeFields, QuestionFields, ScoreListBody
+from api.prediction import OutcomeBody, OutcomeFields, ScoreListBody
 from api.problems import CONFLICT, GONE, KEY_REUSED, NOT_FOUND, QUEUE_FULL, UNKNOWN_MODEL, Fault, invalid
-from api.routes.jobs import JOB_MADE, JobOptions, find, made, prediction_request
+from api.routes.jobs import JOB_MADE, find, made, prediction_request
 from worker.domain.answer import Json
 from worker.domain.calibration import Score
 from worker.domain.failure import Lane
 from worker.domain.question import AnswerType, BadQuestion
+from worker.services.native.answers import instant
+from worker.services.native.questions import QuestionFields
+from worker.services.native.requests import JobOptions
 from worker.services.outcomes import record_outcome, scores_of
 from worker.services.submit import submit
 from worker.store.predictions import Outcome

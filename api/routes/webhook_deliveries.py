@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.desk import Desk
 from api.fields import JOB_ID, Moment, PageLimit
-from api.job import instant
 from api.operations import Answer, Call, Operations, Reply
 from api.problems import CONFLICT, NOT_FOUND, Problem
 from api.webhook_fields import DELIVERY_ID, ENDPOINT_ID, Instant
 from worker.domain.answer import Json
 from worker.domain.delivery import DeliveryState, DeliveryView
+from worker.services.native.answers import instant
 from worker.store import deliveries, delivery_views
 from worker.store.delivery_views import Filter
 

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from api import preference
 from api.desk import Desk
 from api.fields import PageLimit, Strict
-from api.job import instant
 from api.operations import Answer, Body, Call, Operations, Reply
 from api.problems import CONFLICT, KEY_REUSED, NO_SECRET_KEY, NOT_FOUND, TOO_SOON, Problem, invalid
 from api.routes.webhook_deliveries import DeliveryWithAttempts, find_delivery
@@ -22,9 +21,7 @@ from api.webhook_fields import (
     Instant,
     MaxConcurrency,
     MaxRps,
-    PayloadName,
     TimeoutS,
-    Url,
     When,
     refusal,
 )
@@ -32,6 +29,8 @@ from worker import clock
 from worker.domain.answer import Json
 from worker.domain.delivery import DEFAULT_EVENTS, Endpoint
 from worker.services import endpoints as service
+from worker.services.native.answers import instant
+from worker.services.native.webhooks import PayloadName, Url
 from worker.services.trial import try_out
 from worker.store import deliveries
 from worker.store import webhook_endpoints as stored

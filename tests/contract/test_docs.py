@@ -18,7 +18,6 @@ import pytest
 from api.cli.fault import Exit
 from api.openapi import VERSION
 from api.routes.completar import Question
-from api.routes.jobs import CompletionJob
 from tests.support.acts import Act, NotPlain, Request, of_powershell, of_sh
 from tests.support.pages import PAGES, Block, Page, every, page, twin
 from tests.support.processes import ROOT, procfile
@@ -27,6 +26,7 @@ from worker.domain.failure import BATCH, INTERACTIVE, FailureKind
 from worker.domain.job import STARTS_MAX
 from worker.domain.route import Route
 from worker.providers.presets import PRESETS
+from worker.services.native.requests import CompletionJob
 from worker.settings import environment_table
 
 # For those who change Completar, not for those who use it.

@@ -415,18 +415,6 @@ def test_a_batch_never_overwrites_its_input(served: Cli) -> None:
     assert records(path.read_text()) == [{"prompt": "1"}]
 
 
-def test_a_run_that_was_cut_off_goes_on_with_the_same_jobs_and_only_with_the_same_lines(served: Cli) -> None:
-    served.write("in.jsonl", *({"prompt": str(n)} for n in range(1200)))
-    first = served("batch", "run", "in.jsonl", "--ordered")
-    (name,) = re.findall(r"--resume (run_\w+)", first.stderr)
-    again = served("batch", "run", "in.jsonl", "--ordered", "--resume", name)
-    assert again.stdout == first.stdout, "the same jobs, so the same ids"
-    assert len({one["id"] for one in records(first.stdout)}) == 1200
-    served.write("in.jsonl", {"prompt": "other"})
-    other = served("batch", "run", "in.jsonl", "--resume", name, code=2)
-    assert f"Run {name} had other lines." in other.stderr
-
-
 @pytest.mark.skipif(os.name == "nt", reason="a shell with pipes")
 def test_a_reader_that_leaves_is_no_fault_worth_a_word(served: Cli) -> None:
     served.write("in.jsonl", *({"prompt": str(n)} for n in range(200)))
@@ -442,22 +430,6 @@ def test_a_reader_that_leaves_is_no_fault_worth_a_word(served: Cli) -> None:
     )
     assert len(records(done.stdout)) == 1
     assert done.stderr == ""
-
-
-def test_a_batch_without_a_server_runs_on_one_of_its_own_and_ctrl_c_leaves_it_to_go_on(
-    cli: Cli, processes: Processes
-) -> None:
-    cli.write("in.jsonl", *({"prompt": str(n), "model": "sandbox/slow-30s"} for n in range(3)), {"prompt": "quick"})
-    command = ["-m", "api.cli", "batch", "run", "in.jsonl", "-o", "out.jsonl"]
-    mine = processes.python("batch", *command, env={**cli.env, "DRAIN_S": "0"}, cwd=cli.folder)
-    out = cli.folder / "out.jsonl"
-    mine.wait_for(lambda: out.exists() and out.read_text(), "the quick line's record")
-    mine.signal(signal.SIGINT)
-    assert mine.wait() == 130
-    assert "Stopped watching with 3 of 4 lines open. They are stored" in mine.output
-    (again,) = re.findall(r"To have them: completar (batch run .*)", mine.output)
-    assert again.startswith("batch run in.jsonl -o out.jsonl --resume run_")
-    assert [job["status"] for job in cli.json("jobs", "list", "--json")["data"]].count("queued") == 3
 
 
 # -- the demo -----------------------------------------------------------------------------------------------------

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from api.cli import batch_run
 from api.cli.batch_run import BatchRun
 from api.cli.client import Client
-from api.cli.follow import Stretch, look
+from api.cli.lines import Line
 from api.cli.main import root
 from api.cli.progress import Progress
-from api.cli.results import Output
+from api.cli.results import Output, Sums
 from api.cli.screen import Screen
 from tests.support import scripted_provider as script
 from tests.support.scripted_provider import ScriptedProvider
@@ -139,18 +140,26 @@ def _run(site: Web, monkeypatch: pytest.MonkeyPatch, url: str, *arguments: str, 
     return CliRunner().invoke(root, ["providers", *arguments], obj=Screen())
 
 
-def test_a_run_over_a_file_says_why_its_lines_stand_still(site: Web, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_over_a_file_says_why_its_lines_stand_still(
+    site: Web, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.post("/v1/providers/stub/pause", {"reason": "a drill"})
-    made = site.post("/v1/jobs/bulk", {"jobs": [JOB] * 3}).json["data"]
+    monkeypatch.setattr(batch_run, "WAIT_S", 1)
+    monkeypatch.setattr(batch_run, "TELL_S", 0.0)
+    lines = [Line(number, None, {"model": "stub", "input": {"prompt": "hi"}}) for number in range(1, 4)]
+    looks = iter(range(4))
+
+    class Watched(Progress):
+        """The way is free once it was looked at a few times."""
+
+        def update(self, sums: Sums, total: int) -> None:
+            if next(looks, None) is None:
+                site.post("/v1/providers/stub/resume")
+
     with site.working(), site.served() as url, closing(Client(url, site.key, Screen())) as client:
-        for job in made:
-            waiting(site, job)
-        stretch = Stretch([job["id"] for job in made], None, 0.0, 1.0)
-        assert look(client, stretch) == []
-        assert stretch.waits == {"provider stub: a drill"}
-        run = BatchRun(client, Screen(), Output(StringIO(), ordered=False), Progress(Screen()), "a")
-        for _ in range(2):
-            run._tell(stretch.waits)
+        run = BatchRun(client, Screen(), Output(StringIO()), Watched(Screen()), lambda: lines)
+        run.run()
+    assert (run.sums.done, run.sums.ended) == (3, 3)
     assert capsys.readouterr().err.count("Lines wait for provider stub: a drill.") == 1
 
 

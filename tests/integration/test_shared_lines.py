@@ -160,8 +160,9 @@ def test_nobody_shares_or_pays_for_it_who_did_not_ask(
 def test_a_twin_has_its_answer_while_others_still_run(
     site: Web, client: openai.OpenAI, provider: ScriptedProvider
 ) -> None:
-    held = provider.hold(script.chat("late", tokens=(100, 50)))
-    provider.always(lambda r: held if b"slow" in r.body else _echo(r))
+    held = script.Hold()
+    late = replace(script.chat("late", tokens=(100, 50)), hold=held)
+    provider.always(lambda r: late if b"slow" in r.body else _echo(r))
     prompts = ["slow", "quick", "slow", "quick", "quick"]
     with site.working():
         batch = made(client, jsonl(line(k, prompt=text) for k, text in enumerate(prompts)), extra_body=DEDUPE)
@@ -181,8 +182,9 @@ def test_twins_that_wait_hold_nobody_up(
 ) -> None:
     for name, value in (("FIRST", 5), ("PAGE", 5), ("AHEAD", 10)):
         monkeypatch.setattr(take_in, name, value)
-    held = provider.hold(script.chat("late", tokens=(100, 50)))
-    provider.always(lambda r: held if b"slow" in r.body else _echo(r))
+    held = script.Hold()
+    late = replace(script.chat("late", tokens=(100, 50)), hold=held)
+    provider.always(lambda r: late if b"slow" in r.body else _echo(r))
     prompts = ["slow"] * 40 + ["quick"] * 3
     with site.working():
         batch = made(client, jsonl(line(k, prompt=text) for k, text in enumerate(prompts)), extra_body=DEDUPE)

@@ -76,7 +76,7 @@ def asked(*, answer: AnswerSpec = BOOLEAN, panel: Any = PANEL, **rest: Any) -> A
 
 def put(station: Station, one: Asked, *, lane: Lane = Lane.INTERACTIVE, **rest: Any) -> str:
     """Store a prediction; its id."""
-    panel = panel_of(station.deps, one)
+    panel = panel_of(station.deps.settings.panels, one)
     request = JobRequest("prediction", panel.models, panel.stored(), lane=lane, **rest)
     return submit(station.deps, station.project_id, [request]).ids[0]
 

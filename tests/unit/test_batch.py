@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from worker.domain.batch import FINAL, MOVES, OPEN, BatchStatus, window_s
 from worker.domain.failure import Lane
-from worker.services.batches.endpoints import ENDPOINTS
+from worker.services.batches.endpoints import ENDPOINTS, NATIVE
 from worker.services.batches.lines import BadLine, custom_id_of, cut, read
 
 CHAT = "/v1/chat/completions"
@@ -120,9 +121,11 @@ def test_whatever_a_line_holds_it_is_a_request_or_is_told_what_is_wrong(data: by
 
 @pytest.mark.parametrize("url", list(ENDPOINTS))
 def test_every_endpoint_takes_a_plain_request(url: str) -> None:
-    body = {"messages": [{"role": "user", "content": "x"}]} if url == CHAT else {"prompt": "x"}
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]} if url == CHAT else {"prompt": "x"}
     if url in {"/v1/embeddings", "/v1/responses"}:
         body = {"input": "x"}
+    if url == NATIVE:
+        body = {"input": {"prompt": "x"}, "lane": "interactive"}
     asked = {"custom_id": "a", "method": "POST", "url": url, "body": body}
     line = read((1, json.dumps(asked).encode()), url, lambda models: models)
     assert line.request.lane is Lane.BATCH

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
-from worker.deps import Deps
 from worker.domain.answer import Json
 from worker.domain.consensus import Consensus, check_consensus, default_method
 from worker.domain.panel import JUDGE, MAX_MEMBERS, Panel, Place, places_of
 from worker.domain.question import AnswerSpec, BadQuestion, Language, asked
-from worker.settings import MemberConfig, PanelConfig, Settings, closest
+from worker.settings import MemberConfig, PanelConfig, closest
 
 DEFAULT: Final = "default"
 _KNOWN: Final = frozenset(one.name for one in fields(Consensus))
@@ -32,10 +31,10 @@ class Asked:
     parameters: Mapping[str, Json] = field(default_factory=dict)
 
 
-def panel_of(deps: Deps, one: Asked) -> Panel:
-    """Raises BadQuestion, UnknownModel."""
+def panel_of(panels: Mapping[str, PanelConfig], one: Asked) -> Panel:
+    """`panels` of the settings. Whether its models are known is not looked at. Raises BadQuestion."""
     question = asked(one.question, one.answer, one.context, one.language)
-    seats, usual = _seats(deps.settings, one)
+    seats, usual = _seats(panels, one)
     if not 1 <= len(seats) <= MAX_MEMBERS:
         raise BadQuestion("panel", f"has {len(seats)} members", f"Give 1 to {MAX_MEMBERS}.")
     if any(place.name == JUDGE for place in seats):
@@ -43,12 +42,7 @@ def panel_of(deps: Deps, one: Asked) -> Panel:
     places = places_of(seats)
     settings = consensus_of(one.answer, {**usual, **one.consensus}, len(places))
     check_consensus(question.answer, settings, [place.name for place in places])
-    panel = Panel(question, places, settings, parameters=one.parameters)
-    for place in places:
-        deps.catalog.resolve(place.models)
-    if settings.judge is not None:
-        deps.catalog.resolve((settings.judge,))
-    return panel
+    return Panel(question, places, settings, parameters=one.parameters)
 
 
 def consensus_of(spec: AnswerSpec, given: Mapping[str, Any], members: int) -> Consensus:
@@ -68,14 +62,14 @@ def consensus_of(spec: AnswerSpec, given: Mapping[str, Any], members: int) -> Co
 _ANY_VOTE: Final = frozenset({"first_valid", "all"})
 
 
-def _seats(settings: Settings, one: Asked) -> tuple[list[Place], Mapping[str, Json]]:
+def _seats(panels: Mapping[str, PanelConfig], one: Asked) -> tuple[list[Place], Mapping[str, Json]]:
     if one.panel is None:
         return [Place(one.model, (one.model,))] * one.samples, {}
     if not isinstance(one.panel, str):
         return list(one.panel), {}
-    found = settings.panels.get(one.panel)
+    found = panels.get(one.panel)
     if found is None:
-        near = closest(one.panel, settings.panels)
+        near = closest(one.panel, panels)
         remedy = "Name one of completar.toml, or list its members." if near is None else f"Did you mean {near}?"
         raise BadQuestion("panel", "names no panel of the settings", remedy)
     return places_in(found), found.consensus

@@ -89,7 +89,7 @@ def submit(
         known = earlier(deps, project_id, idempotent)
         if known is not None:
             return known
-    requests = [_weighed(deps, project_id, request) for request in requests]
+    requests = [weighed(deps, project_id, request) for request in requests]
     deps.intake.admit(project_id, Counter(request.lane for request in requests))
     vault = vault_of(deps) if any(request.webhook for request in requests) else None
     new = [_new_job(deps, project_id, key_id, request) for request in requests]
@@ -133,7 +133,7 @@ def hint(deps: Deps, interactive: Sequence[str], lanes: set[Lane]) -> None:
         events.emit("hint.lost", level="warning", error=type(exc).__name__)
 
 
-def _weighed(deps: Deps, project_id: str, request: JobRequest) -> JobRequest:
+def weighed(deps: Deps, project_id: str, request: JobRequest) -> JobRequest:
     """Weights that are learned are those of the day the question is put: a prediction is judged by one scale."""
     if request.kind != "prediction" or request.input["consensus"]["weights"] != "learned":
         return request

@@ -7,6 +7,7 @@ import json
 from typing import Any, Final
 
 from worker.providers.catalog import Catalog, UnknownModel
+from worker.services.batches.lines import asked_of
 from worker.services.submit import JobRequest
 
 # Where the order of an object's fields says nothing. Of a schema it does: models write fields in its order.
@@ -18,7 +19,7 @@ def digest(catalog: Catalog, project_id: str, endpoint: str, request: JobRequest
     metadata. What its route leads to belongs to it: a stored answer is not taken once the route leads elsewhere.
     """
     try:
-        targets = [target.name for target in catalog.resolve(request.models).targets]
+        targets = [[target.name for target in catalog.resolve(models).targets] for models in asked_of(request)]
     except UnknownModel:  # gone since the file was read: the line fails on its own
         targets = []
     asked: dict[str, Any] = {

@@ -26,8 +26,9 @@ ERRORS_MAX: Final = 20
 
 @dataclass(slots=True)
 class Share:
-    """Of the lines that name one model. `most_nano`: at the first target, with answers as long as they may be; None:
-    its price is not known. `seconds` by what its target did in the last hour and by its limits; None: nothing is known.
+    """Of the lines that name one model, or ask it for a vote. `most_nano`: at the first target, with answers as long as
+    they may be; None: its price is not known. `seconds` by what its target did in the last hour and by its limits;
+    None: nothing is known.
     """
 
     model: str
@@ -63,7 +64,7 @@ def estimate(deps: Deps, file: FileView, endpoint: str, *, dedupe: bool = False,
             continue
         made.read += 1
         try:
-            line = lines.read(raw, endpoint, deps.catalog.resolve)
+            line = lines.read(raw, endpoint, deps.catalog.resolve, deps.settings.panels)
         except BadLine as exc:
             made.faulty += 1
             made.errors += exc.errors[: ERRORS_MAX - len(made.errors)]
@@ -85,14 +86,15 @@ def estimate(deps: Deps, file: FileView, endpoint: str, *, dedupe: bool = False,
 
 def _add(deps: Deps, made: Estimate, line: Line, size: int) -> None:
     request = line.request
-    name = request.models[0] if request.models[0] in made.shares or len(made.shares) < MODELS_MAX else "others"
-    target = deps.catalog.resolve(request.models).targets[0]
-    share = made.shares.setdefault(name, Share(name, target))
     tokens = most_tokens(request.kind, request.input, size)
-    share.lines += 1
-    share.usage += tokens
-    nano = priced(deps.catalog, target, tokens)
-    share.most_nano = None if nano is None or share.most_nano is None else share.most_nano + nano
+    for models in lines.asked_of(request):
+        name = models[0] if models[0] in made.shares or len(made.shares) < MODELS_MAX else "others"
+        target = deps.catalog.resolve(models).targets[0]
+        share = made.shares.setdefault(name, Share(name, target))
+        share.lines += 1
+        share.usage += tokens
+        nano = priced(deps.catalog, target, tokens)
+        share.most_nano = None if nano is None or share.most_nano is None else share.most_nano + nano
 
 
 def _extend(share: Share, made: Estimate) -> None:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from worker.domain.batch import LineError
+from worker.domain.panel import read_panel
+from worker.domain.question import BadQuestion
 from worker.providers.catalog import Catalog, UnknownModel
 from worker.services.batches.endpoints import ENDPOINTS, Endpoint
 from worker.services.openai import reading
 from worker.services.openai.faults import Fault, faults_of
 from worker.services.pricing import most_nano
 from worker.services.submit import JobRequest
+from worker.settings import PanelConfig
 from worker.store.text import dumps
 
 CUSTOM_ID_MAX: Final = 512
+_NO_PANELS: Final[Mapping[str, PanelConfig]] = MappingProxyType({})
 
 Raw = tuple[int, bytes | None]  # the line's number from 1, and its bytes; None: it is too long
 
@@ -87,8 +92,10 @@ def _utf8(content: Iterable[bytes]) -> Iterator[bytes]:
 # -- from lines to requests --------------------------------------------------------------------------------------
 
 
-def read(raw: Raw, url: str, resolve: Callable[[tuple[str, ...]], object]) -> Line:
-    """Raises BadLine. `resolve` raises UnknownModel."""
+def read(
+    raw: Raw, url: str, resolve: Callable[[tuple[str, ...]], object], panels: Mapping[str, PanelConfig] = _NO_PANELS
+) -> Line:
+    """Raises BadLine. `resolve` raises UnknownModel; `panels` of the settings."""
     number, data = raw
     value = _object(number, data)
     custom_id = _custom_id(number, value)
@@ -104,10 +111,12 @@ def read(raw: Raw, url: str, resolve: Callable[[tuple[str, ...]], object]) -> Li
     request = None
     try:
         asked = endpoint.adapter.validate_python(body, strict=True)
-        request = endpoint.job(asked)
+        request = endpoint.job(asked, panels)
         resolve(request.models)
     except ValidationError as exc:
         errors += _of_body(exc, endpoint, body, number)
+    except BadQuestion as exc:
+        errors.append(_faulty(number, Fault(f"input.{exc.field}", exc.says, exc.remedy)))
     except UnknownModel as exc:
         errors.append(_unknown(number, exc))
     if errors or request is None:
@@ -116,8 +125,21 @@ def read(raw: Raw, url: str, resolve: Callable[[tuple[str, ...]], object]) -> Li
 
 
 def hold_nano(catalog: Catalog, line: Line, size: int) -> int:
-    """What a call for this line may cost, wherever it goes; `size` of the line in bytes. Raises Unpriced."""
-    return most_nano(catalog, catalog.resolve(line.request.models).targets, line.request, size)
+    """What this line may cost, wherever its call goes, or each of a panel's; `size` of the line in bytes.
+
+    Raises Unpriced.
+    """
+    asked = asked_of(line.request)
+    return sum(most_nano(catalog, catalog.resolve(models).targets, line.request, size) for models in asked)
+
+
+def asked_of(request: JobRequest) -> list[tuple[str, ...]]:
+    """Who is asked, in order: once, or for every seat of a panel and its judge."""
+    if request.kind != "prediction":
+        return [request.models]
+    panel = read_panel(request.input)
+    judge = [] if panel.consensus.judge is None else [(panel.consensus.judge,)]
+    return [*(place.models for place in panel.places), *judge]
 
 
 def custom_id_of(raw: Raw) -> str:

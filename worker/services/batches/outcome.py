@@ -47,7 +47,7 @@ def outcome(of: Setting, line: Line, job: JobView) -> tuple[Sort, str]:
         case JobStatus.FAILED if job.error is not None:
             status, kind, code = WIRE[FailureKind(job.error["kind"])]
             error = {"message": job.error["message"] or job.error["kind"], "type": kind, "param": None, "code": code}
-            return "failed", _answered(name, line, status, {"error": error})
+            return "failed", _answered(name, line, status, ENDPOINTS[of.endpoint].failure(job, error))
         case JobStatus.CANCELLED:
             code = "batch_cancelled" if of.stopping else "request_cancelled"
             return "stopped", not_run(name, line.custom_id, code, _shared(line))

@@ -22,7 +22,8 @@ SHARE: Final = 10  # a look that took a second is good for ten
 
 def placed(desk: Desk, batch: Tended, page: Sequence[Line]) -> list[stored.Line]:
     """Each line as it will be stored, and whether it makes a call of its own. Of lines that ask the same the first one
-    stands for all of its batch; the others are its twins where `dedupe` was asked for.
+    stands for all of its batch; the others are its twins where `dedupe` was asked for. A line that names whom it tells
+    is a job of its own: its events are of its run.
     """
     own = [stored.Line(line.number, clock.new_id("job"), line.custom_id, line.encoding) for line in page]
     if not batch.dedupe and batch.cache_age_s is None:
@@ -35,8 +36,10 @@ def placed(desk: Desk, batch: Tended, page: Sequence[Line]) -> list[stored.Line]
         if batch.cache_age_s is not None:
             known = shared.answered(conn, batch.project_id, wanted, batch.cache_age_s)
     found = []
-    for line, mark in zip(own, digests, strict=True):
-        if batch.dedupe and mark in first:
+    for asked, line, mark in zip(page, own, digests, strict=True):
+        if asked.request.webhook is not None:
+            found.append(line)
+        elif batch.dedupe and mark in first:
             found.append(replace(line, shared="awaited", source_id=first[mark]))
         elif mark in known:
             found.append(replace(line, shared="cached", source_id=known[mark]))

@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Final
 
 from worker.domain.batch import BatchStatus, Counts
+from worker.domain.delivery import notify_of
 from worker.domain.file import FileView
 from worker.domain.job import NewJob
 from worker.providers.catalog import UnknownModel
+from worker.services import listeners
 from worker.services.batches import lines as reading
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.hurry import Hurry
@@ -20,6 +22,7 @@ from worker.services.batches.lines import Line
 from worker.services.batches.shared import placed
 from worker.services.batches.source import lines_of
 from worker.services.pricing import Unpriced
+from worker.services.submit import JobRequest, weighed
 from worker.store import batches, files, jobs, shared, tallies
 from worker.store import lines as stored
 from worker.store.batches import Tended
@@ -29,6 +32,7 @@ PAGE: Final = 500  # larger ones hardly cost less, and SQLite lets nobody else w
 PAGE_BYTES: Final = 1024 * 1024
 AHEAD: Final = 50_000  # lines of a batch that are jobs and have not ended: at any speed we know, work for ten seconds
 AHEAD_S: Final = 0.5
+LOWEST, HIGHEST = -2, 2  # priorities
 ROOM_S: Final = 0.2  # between two looks whether its bound of cost lets it go on
 
 _Read = tuple[Line, int]  # a line, and its bytes
@@ -78,7 +82,7 @@ def _pages(desk: Desk, batch: Tended, file: FileView) -> Iterator[list[_Read]]:
         if raw[0] <= batch.taken_line:
             continue
         size = len(raw[1] or b"")
-        page.append((reading.read(raw, batch.endpoint, _any), size))
+        page.append((reading.read(raw, batch.endpoint, _any, desk.deps.settings.panels), size))
         total += size
         if len(page) >= most or total >= PAGE_BYTES:
             yield page
@@ -116,9 +120,14 @@ def _room(desk: Desk, at: Tended, ledger: Ledger, hurry: Hurry, nano: int) -> Tu
 
 def _store(desk: Desk, at: Tended, page: Sequence[_Placed]) -> Tended:
     """The batch after it. Raises Lost: then nothing of the page is stored."""
-    own = [_job(at, line, place.job_id) for line, place in page if place.shared is None]
-    sharing = [_job(at, line, place.job_id) for line, place in page if place.shared is not None]
+    own = [
+        (line, _job(at, weighed(desk.deps, at.project_id, line.request), place.job_id))
+        for line, place in page
+        if place.shared is None
+    ]
+    sharing = [_job(at, line.request, place.job_id) for line, place in page if place.shared is not None]
     served = [(one.job_id, one.source_id) for _, one in page if one.shared == "cached" and one.source_id is not None]
+    hears = [(job.id, line.request.webhook) for line, job in own if line.request.webhook is not None]
     last = page[-1][0].number
     n, twins = len(page), len(sharing) - len(served)
     with desk.deps.database.write() as conn:
@@ -126,8 +135,10 @@ def _store(desk: Desk, at: Tended, page: Sequence[_Placed]) -> Tended:
             conn, at.id, desk.owner, after=at.taken_line, line=last, n=n, twins=twins, cached=len(served)
         ):
             raise Lost
+        if hears:
+            listeners.subscribe(conn, listeners.vault_of(desk.deps), at.project_id, hears)
         if own:
-            jobs.insert(conn, own)
+            jobs.insert(conn, [job for _, job in own])
         if sharing:
             jobs.insert_inputs(conn, sharing)
         stored.insert(conn, at.id, [place for _, place in page])
@@ -157,9 +168,8 @@ def _any(_models: object) -> None:
     """Every name was judged before; one that has gone since fails its own line, and no other."""
 
 
-def _job(batch: Tended, line: Line, job_id: str) -> NewJob:
-    """It ends with the window of its batch, or by a deadline of its own before that."""
-    request = line.request
+def _job(batch: Tended, request: JobRequest, job_id: str) -> NewJob:
+    """It ends with the window of its batch, or by a deadline of its own before that; its priority counts from there."""
     deadline_s = max(0.0, batch.remaining_s)
     return NewJob(
         id=job_id,
@@ -170,9 +180,12 @@ def _job(batch: Tended, line: Line, job_id: str) -> NewJob:
         input=request.input,
         output_schema=request.output_schema,
         metadata=request.metadata,
-        priority=batch.priority,
+        priority=max(LOWEST, min(HIGHEST, batch.priority + request.priority)),
         deadline_s=deadline_s if request.deadline_s is None else min(deadline_s, request.deadline_s),
+        max_attempts=request.max_attempts,
+        on_interruption=request.on_interruption,
         batch_id=batch.id,
         max_cost_nano=request.max_cost_nano,
         key_id=batch.key_id,
+        notify=0 if request.webhook is None else notify_of(request.webhook.events),
     )

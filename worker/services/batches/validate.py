@@ -13,6 +13,7 @@ from worker.domain.batch import BatchStatus, LineError
 from worker.domain.file import FileView
 from worker.services import pictures
 from worker.services.batches import lines
+from worker.services.batches.addresses import Addresses
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.endpoints import RESPONSES
 from worker.services.batches.lines import BadLine, Raw
@@ -54,6 +55,7 @@ def validate(desk: Desk, batch: Tended) -> Turns:
         findings.add([LineError("invalid_request", message, "input_file_id")])
     else:
         seen: set[bytes] = set()
+        addresses = Addresses(desk.deps)
         most = desk.deps.settings.max_batch_lines
         turn_s = look_s = clock.monotonic_s()
         for raw in lines_of(desk.deps, batch, file):
@@ -61,7 +63,7 @@ def validate(desk: Desk, batch: Tended) -> Turns:
             if total > most:
                 findings.add([LineError("too_many_tasks", f"The file has more than {most} requests.")])
                 break
-            findings.add(_judge(desk.deps, raw, batch, seen, models))
+            findings.add(_judge(desk.deps, raw, batch, seen, models, addresses))
             now_s = clock.monotonic_s()
             if now_s - turn_s >= TURN_S:
                 yield 0.0
@@ -89,9 +91,11 @@ def _input(deps: Deps, batch: Tended) -> FileView | None:
         return files.get(conn, batch.project_id, batch.input_file_id)
 
 
-def _judge(deps: Deps, raw: Raw, batch: Tended, seen: set[bytes], models: set[str]) -> list[LineError]:
+def _judge(
+    deps: Deps, raw: Raw, batch: Tended, seen: set[bytes], models: set[str], addresses: Addresses
+) -> list[LineError]:
     try:
-        line = lines.read(raw, batch.endpoint, deps.catalog.resolve)
+        line = lines.read(raw, batch.endpoint, deps.catalog.resolve, deps.settings.panels)
     except BadLine as exc:
         return exc.errors
     # 96 bits of each name: a million take 80 MB, and two that differ are never taken for one.
@@ -111,6 +115,8 @@ def _judge(deps: Deps, raw: Raw, batch: Tended, seen: set[bytes], models: set[st
         except Unpriced as exc:
             message = f"This batch has a max_cost, and the price of {exc.target} is not known."
             return [LineError("invalid_request", message, "body.model", line.number)]
+    if (refused := addresses.refused(line)) is not None:
+        return [refused]
     if len(models) < 2:
         models.add(line.request.models[0])
     return []
