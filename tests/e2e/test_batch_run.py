@@ -156,6 +156,20 @@ def test_what_does_not_fit_into_one_batch_is_run_as_several(served: Inside, monk
     assert len(ids_of(served)) - len(before) == 3
 
 
+def test_lines_that_ask_the_same_share_a_call_and_answers_that_are_there_are_taken(served: Inside) -> None:
+    served.write("in.jsonl", {"prompt": "twice"}, {"prompt": "twice"}, {"prompt": "once"})
+    dry = served("batch", "run", "in.jsonl", "--dry-run", "--dedupe")
+    assert "3 lines (twins 1), " in dry.stderr
+    first = served("batch", "run", "in.jsonl", "--dedupe", "-o", "first.jsonl")
+    assert re.search("^2 calls for [23] lines; ", first.stderr, re.MULTILINE)
+    again = served("batch", "run", "in.jsonl", "--cache", "1h", "-o", "again.jsonl")
+    assert "calls for" not in again.stderr
+    for name in ("first.jsonl", "again.jsonl"):
+        found = records(served.folder / name)
+        assert sorted(wrote(one) for one in found) == ["once", "twice", "twice"]
+        assert len({one["id"] for one in found}) == 3
+
+
 def test_a_dry_run_asks_nobody_and_names_what_is_broken(served: Inside) -> None:
     before = served.json("jobs", "list", "--json")["data"], ids_of(served)
     served.write("in.jsonl", {"prompt": "a", "max_tokens": 5}, {"input": "v", "model": "sandbox/embed"})
