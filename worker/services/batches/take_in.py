@@ -24,8 +24,10 @@ from worker.store.batches import Tended
 FIRST: Final = 200  # so that work begins at once
 PAGE: Final = 500  # larger ones hardly cost less, and SQLite lets nobody else write meanwhile
 PAGE_BYTES: Final = 1024 * 1024
-AHEAD: Final = 50_000  # lines of a batch that are jobs and have not ended: at any speed we know, work for ten seconds
-AHEAD_S: Final = 0.5
+AHEAD_S: Final = 5.0  # so much work of a batch waits as jobs
+AHEAD: Final = 5_000  # lines at least, for nobody knows yet how fast they end
+AHEAD_MOST: Final = 50_000
+LOOK_S: Final = 0.2  # between two looks whether more are wanted
 ROOM_S: Final = 0.2  # between two looks whether its bound of cost lets it go on
 
 _Held = tuple[Line, int | None]  # a line, and what it may cost
@@ -36,6 +38,7 @@ def take_in(desk: Desk, batch: Tended) -> Turns:
     with desk.deps.database.read() as conn:
         file = files.input_of(conn, batch.input_file_id)
     ledger = Ledger.of(desk, batch)
+    lead = _Lead(desk, batch.id)
     page: list[_Held] = []
     size = 0
     at = batch
@@ -62,8 +65,8 @@ def take_in(desk: Desk, batch: Tended) -> Turns:
             at = _store(desk, at, page)
             page, size = [], 0
             yield 0.0
-            while not _must_rest(at) and _far_ahead(desk, at):
-                yield AHEAD_S
+            while not _must_rest(at) and lead.enough(at.taken):
+                yield LOOK_S
                 at = _look(desk, batch.id)
             if _must_rest(at):
                 return
@@ -120,13 +123,29 @@ def _look(desk: Desk, batch_id: str) -> Tended:
     return found
 
 
-def _far_ahead(desk: Desk, at: Tended) -> bool:
-    """Whether work enough waits: the more rows are due, the more it costs to stop them, and to look among them."""
-    if at.taken < AHEAD:
-        return False
-    with desk.deps.database.read() as conn:
-        ended = tallies.of(conn, [at.id]).get(at.id, Counts()).ended
-    return at.taken - ended >= AHEAD
+class _Lead:
+    """How many lines are to be jobs that have not ended: what ends within AHEAD_S, as fast as it went lately.
+
+    More would not run sooner. They would make the table of due jobs larger and a cancel slower; and whoever takes them
+    in takes time from the lines that run, and from other batches.
+    """
+
+    def __init__(self, desk: Desk, batch_id: str) -> None:
+        self._desk = desk
+        self._batch_id = batch_id
+        self._seen: tuple[float, int] | None = None  # when, and how many had ended
+        self._per_s = 0.0
+
+    def enough(self, taken: int) -> bool:
+        with self._desk.deps.database.read() as conn:
+            ended = tallies.of(conn, [self._batch_id]).get(self._batch_id, Counts()).ended
+        now_s = clock.monotonic_s()
+        if self._seen is None:
+            self._seen = now_s, ended
+        elif now_s - self._seen[0] >= 1.0:
+            self._per_s = (ended - self._seen[1]) / (now_s - self._seen[0])
+            self._seen = now_s, ended
+        return taken - ended >= min(AHEAD_MOST, max(AHEAD, AHEAD_S * self._per_s))
 
 
 def _any(_models: object) -> None:
