@@ -112,7 +112,13 @@ def test_what_could_not_be_measured_is_said_and_not_met() -> None:
         "the batch ended before its clients did"
     ] * 2
     assert not any(target.met for target in missing)
-    text = report.tables(json.loads(json.dumps(report.document(found, quick=True, seconds=80.0))))
+    text = report.tables(
+        json.loads(
+            json.dumps(
+                report.document(found, report.targets(found), seconds=80.0, command="python3 run.py bench --quick")
+            )
+        )
+    )
     assert "NOT MEASURED: it would not start" in text
     assert "40% (!)" in text
     assert [target.what for target in report.targets(found) if target.disturbed] == [
