@@ -17,6 +17,7 @@ from worker.domain.failure import Lane
 from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
 from worker.services import files as intake
+from worker.services.batches import take_in
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.keeper import Keeper
 from worker.services.batches.watch import stop, watch
@@ -364,3 +365,23 @@ def test_a_page_of_ended_lines_is_as_large_as_memory_takes_and_one_line_at_least
 def _job_of(conn: sa.Connection, batch_id: str, line: int) -> str:
     of_it = sa.and_(batch_line.c.batch_id == batch_id, batch_line.c.line == line)
     return str(conn.execute(sa.select(batch_line.c.job_id).where(of_it)).scalar_one())
+
+
+def test_lines_are_taken_in_as_far_ahead_as_they_end_fast(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)
+    monkeypatch.setattr(take_in, "AHEAD", 3)
+    monkeypatch.setattr(take_in, "AHEAD_MOST", 12)
+    batch_id = _batch(database, lines_of=20)
+    lead = take_in._Lead(Desk(SimpleNamespace(database=database), "wrk_1", lambda: None), batch_id)  # type: ignore[arg-type]
+    assert lead.enough(3), "nobody knows yet how fast they end"
+    assert not lead.enough(2)
+    _settle(database, _claimed(database, 8), JobStatus.COMPLETED)
+    now_s = 4.0  # two a second: ten in five seconds
+    assert lead.enough(18)
+    assert not lead.enough(17)
+    _settle(database, _claimed(database, 8), JobStatus.COMPLETED)
+    assert not lead.enough(25), "within a second it is the rate of before"
+    now_s = 5.0  # eight a second, but that is too many
+    assert lead.enough(28)
+    assert not lead.enough(27)
