@@ -44,7 +44,7 @@ class Size:
 
 
 FULL: Final = Size(20_000, 20_000, 50_000, 5, (10_000, 100_000), limit_s=45.0)
-QUICK: Final = Size(5_000, 5_000, 20_000, 3, (2_000, 10_000), limit_s=12.0)
+QUICK: Final = Size(4_000, 4_000, 15_000, 2, (1_000, 5_000), limit_s=8.0)
 _PEERS: Final = 2_000, 100  # of the httpx script alone: lines, and the semaphore at which it was best
 _GATEWAY: Final = 1_500
 
