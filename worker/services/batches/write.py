@@ -45,9 +45,10 @@ class _Page:
 def write(desk: Desk, batch: Tended) -> Turns:
     """finalizing or cancelling -> completed, expired or cancelled. Raises Lost."""
     batch = _drafted(desk, batch)
-    for page in _pages(desk, batch):
+    for n, page in enumerate(_pages(desk, batch)):
+        if n:  # a small batch does not wait for the turns of large ones again
+            yield 0.0
         batch = _store(desk, batch, page)
-        yield 0.0
     _finish(desk, batch)
 
 
