@@ -122,13 +122,13 @@ def million(ground: Ground, lines: int, seconds: float) -> Million:
                 client.cancel(batch_id)
                 last_at = _last_call_at(ground)
                 done = ended(database, batch_id, READ_MOST_S, every_s=0.1)
-                written_at = time.monotonic()
             assert done.status == "cancelled", done
             first_s, over = _first_s(database, batch_id), [_over_ms(database, posts) for posts in (quiet, beside)]
         finally:
             ground.end(started)
     assert first_s is not None
     assert done.began_s is not None
+    assert done.ended_s is not None
     return Million(
         lines=lines,
         upload_s=uploaded_at - begun_at,
@@ -144,7 +144,7 @@ def million(ground: Ground, lines: int, seconds: float) -> Million:
         beside_p95_ms=_p95(over[1]),
         ran=ran,
         per_s=ran / ran_s,
-        written_s=written_at - cancelled_at,
+        written_s=done.ended_s - (cancelled_at - uploaded_at),
     )
 
 
