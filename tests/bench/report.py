@@ -19,6 +19,7 @@ DISTURBED: Final = 0.05  # share of the machine that others may take before a fi
 COMMAND: Final = "python3 run.py bench"
 MILLION: Final = "1,000,000 lines"
 NOT_RUN: Final = "not run"
+PEERS: Final = ("script", "gateway")  # of batches, in whose table they stand
 
 
 Fact = Fair | Finished | Enforced | Million
@@ -199,7 +200,7 @@ def _waiting(found: Results, what: str, case: str, p50_ms: float, p99_ms: float)
 
 
 def document(found: Results, promised: Sequence[Target], *, seconds: float, command: str = COMMAND) -> dict[str, Any]:
-    """Everything as JSON; `tables` reads it back."""
+    """Everything as JSON; `tables` reads it back. Of what was not run nothing is told."""
     return {
         "command": command,
         "seconds": round(seconds, 1),
@@ -214,7 +215,7 @@ def document(found: Results, promised: Sequence[Target], *, seconds: float, comm
         "batches": {case: asdict(run) for case, run in found.batches.items()},
         "facts": {case: {**asdict(fact), "line": fact.line()} for case, fact in found.facts.items()},
         "failures": found.failures,
-        "targets": [{**asdict(target), "met": target.met} for target in promised],
+        "targets": [{**asdict(target), "met": target.met} for target in promised if target.why != NOT_RUN],
     }
 
 
@@ -222,7 +223,7 @@ def tables(document: dict[str, Any]) -> str:
     """Markdown, aligned for a terminal too."""
     parts = [
         _machine(document),
-        *([_runs(document["runs"])] if document["runs"] else []),
+        *([_runs(document["runs"])] if set(document["runs"]) - set(PEERS) else []),
         *([_waits(document["waits"])] if document["waits"] else []),
         *([_batches(document)] if document.get("batches") else []),
         "\n".join(f"- {fact['line']}" for fact in document.get("facts", {}).values()),
@@ -290,7 +291,7 @@ def _batches(document: dict[str, Any]) -> str:
     def against(per_s: float) -> str:
         return f"{per_s / script['per_s']:.1f}" if script else ""
 
-    peers = [runs[case] for case in ("script", "gateway") if case in runs]
+    peers = [runs[case] for case in PEERS if case in runs]
     nothing = ("",) * 5
     return _table(
         (
