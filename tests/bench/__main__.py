@@ -77,7 +77,7 @@ def measured(size: Size) -> Results:
 def main() -> int:
     parser = argparse.ArgumentParser(prog=report.COMMAND, description="Measure Completar against what one would write.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
-    parser.add_argument("--quick", action="store_true", help="in a minute and a half; rates are rougher")
+    parser.add_argument("--quick", action="store_true", help="in a good two minutes; rates are rougher")
     parser.add_argument(
         "--from", type=Path, dest="earlier", metavar="FILE", help="only print what an earlier run wrote"
     )

@@ -151,7 +151,7 @@ def test_batches_are_judged_beside_their_peers_of_the_same_run() -> None:
     assert judged["the same, against the httpx script"] == (3.75, True, False)
     assert judged["the same, against the LiteLLM proxy, 2 workers"] == (9.375, False, False)
     assert judged["a batch, 2 processes against 1"] == (1.8, True, True)
-    assert judged["ten lines beside another project's 50,000, against alone"] == (2.5, False, False)
+    assert judged["ten lines beside another project's large batch, against alone"] == (2.5, False, False)
     assert judged["600 requests a minute: used"] == (97.0, True, False)
     assert judged["60,000 tokens a minute: used"] == (94.0, False, False)
     assert judged["both: calls refused (429)"] == (1.0, True, False)
