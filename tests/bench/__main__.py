@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench import hooks, panels, report, runs, waits
-from tests.bench.ground import Ground, Run
-from tests.bench.hooks import Figure
+from tests.bench import batches, hooks, panels, report, runs, waits
+from tests.bench.batches import Case, ours_alone, say
+from tests.bench.ground import Ground
 from tests.bench.report import Results
-from tests.bench.waits import Wait
 from tests.support.parts import PartMissing
 
-# Whoever measures may have keys, a database or a proxy in the environment: nothing of it may take part.
-KEPT: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")
 SEMAPHORES: Final = (50, 100, 200)
 
 
@@ -38,6 +33,7 @@ class Size:
     embedded: int
     large: int  # 0: left out
     panels: int
+    batches: batches.Size
     deliveries: int
     beside_hooks: int  # jobs of each of the runs that are compared
     pairs: int
@@ -46,33 +42,24 @@ class Size:
 
 
 FULL: Final = Size(
-    300, 2_000, 5, 8_000, 20_000, 30_000, 10_000, 10_000, 15_000, 3_000, 12_000, 12_000, 4, wait_s=20.0, quiet_s=5.0
+    *(300, 2_000, 5, 8_000, 20_000, 30_000, 10_000, 10_000, 15_000, 3_000),
+    *(batches.FULL, 12_000, 12_000, 4),
+    wait_s=20.0,
+    quiet_s=5.0,
 )
-QUICK: Final = Size(80, 400, 3, 2_000, 4_000, 6_000, 5_000, 3_000, 0, 800, 3_000, 3_000, 1, wait_s=4.0, quiet_s=0.5)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+QUICK: Final = Size(
+    *(80, 400, 3, 2_000, 4_000, 6_000, 5_000, 3_000, 0, 800),
+    *(batches.QUICK, 3_000, 3_000, 1),
+    wait_s=4.0,
+    quiet_s=0.5,
+)
 
 
 def measured(size: Size) -> Results:
     """Every case, whatever became of the ones before."""
     found = Results()
 
-    def case(name: str, measure: Callable[[], Run | Wait | Figure]) -> None:
-        try:
-            result = measure()
-        except Exception as fault:  # noqa: BLE001 - told in the report; the other cases have their figures
-            say(f"{name}: {fault}")
-            found.failures[name] = str(fault).partition("\n")[0]
-        else:
-            say(result.line())
-            if isinstance(result, Run):
-                found.runs[name] = result
-            elif isinstance(result, Figure):
-                found.figures[name] = result
-            else:
-                found.waits[name] = result
+    case = Case(found)
 
     with Ground(size.quiet_s) as ground:
         case("naive", lambda: runs.naive(ground, size.naive))
@@ -87,6 +74,7 @@ def measured(size: Size) -> Results:
         if size.large:
             case("large", lambda: runs.large(ground, size.large))
         case("embedded", lambda: runs.embedded(ground, size.embedded))
+        batches.cases(ground, case, size.batches)
         case("panels", lambda: panels.rate(ground, size.panels))
         case("deliveries", lambda: hooks.deliveries(ground, size.deliveries))
         case("hanging", lambda: hooks.hanging(ground, size.beside_hooks, size.pairs))
@@ -103,7 +91,7 @@ def measured(size: Size) -> Results:
 def main() -> int:
     parser = argparse.ArgumentParser(prog=report.COMMAND, description="Measure Completar against what one would write.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
-    parser.add_argument("--quick", action="store_true", help="in two minutes; rates are rougher")
+    parser.add_argument("--quick", action="store_true", help="in a good two minutes; rates are rougher")
     parser.add_argument(
         "--from", type=Path, dest="earlier", metavar="FILE", help="only print what an earlier run wrote"
     )
@@ -114,8 +102,7 @@ def main() -> int:
     if sys.platform != "linux":
         say("bench: CPU time and memory of processes are read from /proc, so it runs on Linux only")
         return 2
-    for name in set(os.environ) - set(KEPT):
-        del os.environ[name]
+    ours_alone()
     begun_s = time.monotonic()
     try:
         found = measured(QUICK if options.quick else FULL)
@@ -124,7 +111,12 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    document = report.document(found, quick=options.quick, seconds=time.monotonic() - begun_s)
+    document = report.document(
+        found,
+        [*report.targets(found), *report.batch_targets(found)],
+        seconds=time.monotonic() - begun_s,
+        command=report.COMMAND + " --quick" * options.quick,
+    )
     print(report.tables(document))
     if options.json is not None:
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

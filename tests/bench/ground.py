@@ -154,9 +154,16 @@ class Ground:
         )
 
     def measure(
-        self, name: str, jobs: int, start: Callable[[], Sequence[Process]], unfinished: Callable[[], int]
+        self,
+        name: str,
+        jobs: int,
+        start: Callable[[], Sequence[Process]],
+        unfinished: Callable[[], int],
+        costing: Sequence[Process] = (),
     ) -> Run:
         """Start the workers on work that is already there, and follow it until nothing is unfinished.
+
+        costing  whose CPU and memory count, where these are others than the workers
 
         Raises AssertionError when a worker ends first, when nothing moves any more, and when calls and jobs differ.
         """
@@ -164,7 +171,7 @@ class Ground:
         self.mock.reset()
         workers = start()
         try:
-            with self.watch(workers) as watch:
+            with self.watch(costing or workers) as watch:
                 self._until(lambda: self.mock.served().answered >= jobs, workers, LOOK_S)
                 self._until(lambda: unfinished() == 0, workers, TAIL_S)
                 over_at = time.monotonic()

@@ -11,8 +11,12 @@ import argparse
 import tempfile
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from tests.bench.batch_client import KEY, BatchClient
+from tests.bench.ground import Ground
 from tests.support.limited import Limited
 from tests.support.postgres import Postgres
 from tests.support.processes import Processes
@@ -22,6 +26,73 @@ from tests.support.station import Station
 from worker.domain.failure import Lane
 from worker.store.database import Database
 from worker.store.migrate import upgrade
+
+RPM: Final = 600
+TPM: Final = 60_000
+SETTLED_S: Final = 4.0  # until it is known what a call takes, which is not counted
+TOKENS: Final = (60, 60)  # of each answer: the tokens are used up by 500 requests a minute
+_LIMITS: Final = f"""
+[providers.{{name}}]
+format = "openai"
+base_url = "{{url}}/{{name}}/v1"
+label = "{{name}}"
+default_model = "m"
+
+[providers.{{name}}.limits]
+rpm = {RPM}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Enforced:
+    """Of two providers that count, one of them tokens too: the part of its limit that was used, and what it refused."""
+
+    used_rpm: float
+    used_tpm: float
+    answered: int
+    refused: int
+
+    @property
+    def refused_part(self) -> float:
+        return self.refused / max(1, self.answered + self.refused)
+
+    def line(self) -> str:
+        return (
+            f"{RPM} requests a minute: {self.used_rpm:.1%} used; {TPM:,} tokens a minute: {self.used_tpm:.1%} used; "
+            f"{self.refused} of {self.answered + self.refused} calls refused"
+        )
+
+
+def enforced(ground: Ground, seconds: float) -> Enforced:
+    """Two batches at once, one for each provider, for so long; one worker process."""
+    limits = {"calls": Limited(RPM), "tokens": Limited(RPM, TPM, tokens=TOKENS)}
+    with ScriptedProvider() as provider:
+        provider.always(lambda request: limits[request.path.split("/")[1]](request))
+        config = ground.folder / "limits.toml"
+        config.write_text(
+            "".join(_LIMITS.format(name=name, url=provider.url) for name in limits) + f"tpm = {TPM}\n",
+            encoding="utf-8",
+        )
+        with ground.fresh_database() as url, closing(Database(url)):
+            more = {"COMPLETAR_CONFIG": str(config), "COMPLETAR_API_KEY": KEY}
+            web, port = ground.web(url, **more)
+            worker = ground.worker(url, **more)
+            try:
+                worker.wait_for_line(r"\bready\.")
+                client = BatchClient(port)
+                for name in limits:
+                    client.create(client.upload(int(RPM / 60 * (SETTLED_S + seconds) * 1.5) + 200, f"{name}/m"))
+                provider.wait_for(1)
+                time.sleep(SETTLED_S + seconds)
+            finally:
+                ground.end([web, worker])
+    both = limits.values()
+    return Enforced(
+        limits["calls"].used(SETTLED_S),
+        limits["tokens"].used(SETTLED_S),
+        sum(len(one.taken) for one in both),
+        sum(len(one.refused) for one in both),
+    )
 
 
 def main() -> None:

@@ -9,21 +9,34 @@ from os import cpu_count
 from typing import Any, Final
 
 from tests.bench import usage
+from tests.bench.batch_runs import Fair, Filed, Finished
 from tests.bench.ground import SLOTS, Run
 from tests.bench.hooks import Figure
+from tests.bench.limits import Enforced
+from tests.bench.million import Million
 from tests.bench.waits import Wait
 
 DISTURBED: Final = 0.05  # share of the machine that others may take before a figure is marked
 COMMAND: Final = "python3 run.py bench"
+MILLION: Final = "1,000,000 lines"
+NOT_RUN: Final = "not run"
+PEERS: Final = ("script", "gateway")  # of batches, in whose table they stand
+
+
+Fact = Fair | Finished | Enforced | Million | Figure
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All that one bench measured, by the name of the case; `failures`: case -> why there is no figure of it."""
+    """All that one bench measured, by the name of the case; `failures`: case -> why there is no figure of it.
+
+    facts  what is one of a kind: only its targets and its line are told
+    """
 
     runs: dict[str, Run] = field(default_factory=dict)
     waits: dict[str, Wait] = field(default_factory=dict)
-    figures: dict[str, Figure] = field(default_factory=dict)
+    batches: dict[str, Filed] = field(default_factory=dict)
+    facts: dict[str, Fact] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
 
@@ -67,10 +80,88 @@ def targets(found: Results) -> list[Target]:
         _of_run(found, "embedded (SQLite), 1 process", "embedded", lambda run: run.per_s, 300, "jobs/s", at_least=True),
         _of_run(found, "panels of five, 1 process", "panels", lambda run: run.per_s, 200, "panels/s", at_least=True),
         *_waiting(found, "a panel of five, over its slowest needed member", "panel", 30, 80),
-        _of_figure(found, "webhooks: deliveries, 1 process", "deliveries", 300, at_least=True),
-        _of_figure(found, "webhooks: jobs lost when every receiver hangs", "hanging", 5),
-        _of_figure(found, "webhooks: the end of cancelled jobs when every receiver hangs", "cancels", 2),
+        _of_fact(found, "webhooks: deliveries, 1 process", "deliveries", "value", 300, "a second", at_least=True),
+        _of_fact(found, "webhooks: jobs lost when every receiver hangs", "hanging", "value", 5, "%"),
+        _of_fact(found, "webhooks: the end of cancelled jobs when every receiver hangs", "cancels", "value", 2, "s"),
     ]
+
+
+def batch_targets(found: Results, *, gateway: bool = False, many: bool = False) -> list[Target]:
+    """Of whole batches. `gateway`: LiteLLM was to be measured, `many`: a million lines were; else they are left out."""
+    made = [
+        _of_batch(found, "a batch, 1 process, create to files", "batch_one", 1_200),
+        _batch_times(found, "the same, against the httpx script", "script", 2.5),
+        _batch_times(found, "a batch, 2 processes against 1", "batch_one", 1.6, case="batch_two"),
+        _of_fact(found, "ten lines beside another project's large batch, against alone", "fair", "times", 2, "x"),
+        _of_fact(found, "600 requests a minute: used", "enforced", "used_rpm", 95, "%", at_least=True, times=100),
+        _of_fact(found, "60,000 tokens a minute: used", "enforced", "used_tpm", 95, "%", at_least=True, times=100),
+        _of_fact(found, "both: calls refused (429)", "enforced", "refused_part", 1, "%", times=100),
+        *_linear(found, ("finish_10k", "finish_100k", *(["finish_1m"] if many else []))),
+    ]
+    if gateway:
+        made.insert(2, _batch_times(found, "the same, against the LiteLLM proxy, 2 workers", "gateway", 10))
+    if many:
+        made += [
+            _of_fact(found, f"{MILLION}: {what}", "million", name, bound, unit)
+            for what, name, bound, unit in (
+                ("accepted and validated in", "read_s", 120, "s"),
+                ("memory of web, more by", "web_mb", 150, "MB"),
+                ("memory of its worker, more by", "worker_mb", 150, "MB"),
+                ("memory of Redis, more by", "redis_mb", 5, "MB"),
+                ("a claim of 200, p95", "claim_p95_ms", 50, "ms"),
+                ("a waiting client, p95, against a quiet system", "times_quiet", 1.5, "x"),
+                ("first line after validation in", "first_s", 2, "s"),
+                ("no more calls after a cancel in", "cancel_s", 2, "s"),
+            )
+        ]
+    return made
+
+
+def _of_batch(found: Results, what: str, case: str, bound: float) -> Target:
+    if case not in found.batches:
+        return Target(what, None, bound, True, "lines/s", why=found.failures.get(case, NOT_RUN))
+    run = found.batches[case]
+    return Target(what, run.per_s, bound, True, "lines/s", disturbed=run.others > DISTURBED)
+
+
+def _batch_times(found: Results, what: str, other: str, bound: float, case: str = "batch_one") -> Target:
+    """How many times the rate of another case, of a batch or of something else."""
+    rates: dict[str, Filed | Run] = {**found.runs, **found.batches}
+    missing = {found.failures.get(name, NOT_RUN) for name in (case, other) if name not in rates}
+    if missing:
+        return Target(what, None, bound, True, "x", why="; ".join(sorted(missing)))
+    one, two = rates[case], rates[other]
+    return Target(what, one.per_s / two.per_s, bound, True, "x", disturbed=max(one.others, two.others) > DISTURBED)
+
+
+def _of_fact(
+    found: Results,
+    what: str,
+    case: str,
+    name: str,
+    bound: float,
+    unit: str,
+    *,
+    at_least: bool = False,
+    times: float = 1.0,
+) -> Target:
+    if case not in found.facts:
+        return Target(what, None, bound, at_least, unit, why=found.failures.get(case, NOT_RUN))
+    fact = found.facts[case]
+    disturbed = isinstance(fact, Figure) and fact.others > DISTURBED
+    return Target(what, times * float(getattr(fact, name)), bound, at_least, unit, disturbed=disturbed)
+
+
+def _linear(found: Results, cases: Sequence[str]) -> Iterator[Target]:
+    """A line of a large batch may cost hardly more to finish than one of a small batch."""
+    points = [found.facts.get(case) for case in cases]
+    for case, point in zip(cases[1:], points[1:], strict=True):
+        if isinstance(point, Finished) and isinstance(points[0], Finished):
+            what = f"finishing {point.lines:,} lines, each, against {points[0].lines:,}"
+            yield Target(what, point.us / points[0].us, 1.25, False, "x")
+        else:
+            missing = next((found.failures[name] for name in (cases[0], case) if name in found.failures), NOT_RUN)
+            yield Target(f"finishing, {case}", None, 1.25, False, "x", why=missing)
 
 
 def _times(found: Results, what: str, case: str, other: str, bound: float, aim: float | None = None) -> Target:
@@ -97,13 +188,6 @@ def _of_run(
     return Target(what, figure(run), bound, at_least, unit, disturbed=run.others > DISTURBED)
 
 
-def _of_figure(found: Results, what: str, case: str, bound: float, at_least: bool = False) -> Target:
-    if case in found.failures:
-        return Target(what, None, bound, at_least, "", why=found.failures[case])
-    one = found.figures[case]
-    return Target(what, one.value, bound, at_least, one.unit, disturbed=one.others > DISTURBED)
-
-
 def _slots_used(run: Run) -> float:
     return 100 * run.mean_in_flight / SLOTS
 
@@ -121,10 +205,10 @@ def _waiting(found: Results, what: str, case: str, p50_ms: float, p99_ms: float)
             yield Target(f"{what}, {name}", measured, bound, False, "ms", disturbed=wait.others > DISTURBED)
 
 
-def document(found: Results, *, quick: bool, seconds: float) -> dict[str, Any]:
-    """Everything as JSON; `tables` reads it back."""
+def document(found: Results, promised: Sequence[Target], *, seconds: float, command: str = COMMAND) -> dict[str, Any]:
+    """Everything as JSON; `tables` reads it back. Of what was not run nothing is told."""
     return {
-        "command": COMMAND + (" --quick" if quick else ""),
+        "command": command,
         "seconds": round(seconds, 1),
         "machine": {
             "processor": usage.processor(),
@@ -134,73 +218,121 @@ def document(found: Results, *, quick: bool, seconds: float) -> dict[str, Any]:
         },
         "runs": {case: asdict(run) for case, run in found.runs.items()},
         "waits": {case: asdict(wait) for case, wait in found.waits.items()},
-        "figures": {case: asdict(one) for case, one in found.figures.items()},
+        "batches": {case: asdict(run) for case, run in found.batches.items()},
+        "facts": {case: {**asdict(fact), "line": fact.line()} for case, fact in found.facts.items()},
         "failures": found.failures,
-        "targets": [{**asdict(target), "met": target.met} for target in targets(found)],
+        "targets": [{**asdict(target), "met": target.met} for target in promised if target.why != NOT_RUN],
     }
 
 
 def tables(document: dict[str, Any]) -> str:
     """Markdown, aligned for a terminal too."""
-    runs, waits, promised = document["runs"], document["waits"], document["targets"]
-    figures = document.get("figures", {})  # an earlier run may have none
     parts = [
         _machine(document),
-        _table(
-            ("", "jobs/s", "x naive", "CPU ms/job", "Postgres", "Redis", "in flight", "most", "MB", "others"),
-            [
-                (
-                    run["name"],
-                    f"{run['per_s']:,.0f}",
-                    f"{run['per_s'] / runs['naive']['per_s']:.1f}" if "naive" in runs else "",
-                    f"{run['cpu_ms']:.2f}",
-                    f"{run['postgres_ms']:.3f}",
-                    f"{run['redis_ms']:.3f}",
-                    f"{run['mean_in_flight']:,.0f}",
-                    f"{run['most_in_flight']:,}",
-                    f"{run['peak_pss_mb']:,.0f}",
-                    _others(run),
-                )
-                for run in runs.values()
-            ],
-        ),
-        _table(
-            (
-                "one waiting client, over the provider's time",
-                "p50 ms",
-                "p99 ms",
-                "worst",
-                "posts",
-                "batch jobs/s",
-                "others",
-            ),
-            [
-                (
-                    wait["name"],
-                    f"{wait['p50_ms']:.1f}",
-                    f"{wait['p99_ms']:.1f}",
-                    f"{wait['worst_ms']:.1f}",
-                    str(wait["posts"]),
-                    "" if wait["batch_per_s"] is None else f"{wait['batch_per_s']:,.0f}",
-                    _others(wait),
-                )
-                for wait in waits.values()
-            ],
-        ),
-        _table(
-            ("webhooks", "", "others", ""),
-            [
-                (one["name"], f"{one['value']:,.1f} {one['unit']}", _others(one), one["told"])
-                for one in figures.values()
-            ],
-        ),
+        *([_runs(document["runs"])] if set(document["runs"]) - set(PEERS) else []),
+        *([_waits(document["waits"])] if document["waits"] else []),
+        *([_batches(document)] if document.get("batches") else []),
+        "\n".join(f"- {fact['line']}" for fact in document.get("facts", {}).values()),
         _table(
             ("target", "bound", "measured", ""),
-            [(target["what"], _bound(target), _measured(target), _verdict(target)) for target in promised],
+            [(target["what"], _bound(target), _measured(target), _verdict(target)) for target in document["targets"]],
         ),
         _closing(document),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _runs(runs: dict[str, Any]) -> str:
+    return _table(
+        ("", "jobs/s", "x naive", "CPU ms/job", "Postgres", "Redis", "in flight", "most", "MB", "others"),
+        [
+            (
+                run["name"],
+                f"{run['per_s']:,.0f}",
+                f"{run['per_s'] / runs['naive']['per_s']:.1f}" if "naive" in runs else "",
+                f"{run['cpu_ms']:.2f}",
+                f"{run['postgres_ms']:.3f}",
+                f"{run['redis_ms']:.3f}",
+                f"{run['mean_in_flight']:,.0f}",
+                f"{run['most_in_flight']:,}",
+                f"{run['peak_pss_mb']:,.0f}",
+                _others(run),
+            )
+            for run in runs.values()
+        ],
+    )
+
+
+def _waits(waits: dict[str, Any]) -> str:
+    return _table(
+        (
+            "one waiting client, over the provider's time",
+            "p50 ms",
+            "p99 ms",
+            "worst",
+            "posts",
+            "batch jobs/s",
+            "others",
+        ),
+        [
+            (
+                wait["name"],
+                f"{wait['p50_ms']:.1f}",
+                f"{wait['p99_ms']:.1f}",
+                f"{wait['worst_ms']:.1f}",
+                str(wait["posts"]),
+                "" if wait["batch_per_s"] is None else f"{wait['batch_per_s']:,.0f}",
+                _others(wait),
+            )
+            for wait in waits.values()
+        ],
+    )
+
+
+def _batches(document: dict[str, Any]) -> str:
+    """Beside those that they are compared with, of the same run."""
+    runs = document["runs"]
+    script = runs.get("script")
+
+    def against(per_s: float) -> str:
+        return f"{per_s / script['per_s']:.1f}" if script else ""
+
+    peers = [runs[case] for case in PEERS if case in runs]
+    nothing = ("",) * 5
+    return _table(
+        (
+            *("whole batches", "lines/s", "x script", "upload s", "read s", "run s", "written s", "download s"),
+            *("CPU ms/line", "Postgres", "MB", "others"),
+        ),
+        [
+            *(
+                (
+                    peer["name"],
+                    f"{peer['per_s']:,.0f}",
+                    against(peer["per_s"]),
+                    *nothing,
+                    f"{peer['cpu_ms']:.2f}",
+                    f"{peer['postgres_ms']:.3f}",
+                    f"{peer['peak_pss_mb']:,.0f}",
+                    _others(peer),
+                )
+                for peer in peers
+            ),
+            *(
+                (
+                    run["name"],
+                    f"{run['per_s']:,.0f}",
+                    against(run["per_s"]),
+                    *(f"{run[part]:.1f}" for part in ("upload_s", "read_s", "run_s", "write_s", "download_s")),
+                    f"{run['cpu_ms']:.2f}",
+                    f"{run['postgres_ms']:.3f}",
+                    f"{run['peak_pss_mb']:,.0f}",
+                    _others(run),
+                )
+                for run in document["batches"].values()
+            ),
+        ],
+    )
 
 
 def _machine(document: dict[str, Any]) -> str:
@@ -214,7 +346,7 @@ def _closing(document: dict[str, Any]) -> str:
     met = sum(target["met"] for target in promised)
     lines = [f"{met} of {len(promised)} targets met. Again: `{document['command']}`"]
     lines += [f"No figure of {case}: {why}" for case, why in document["failures"].items()]
-    measured = (*document["runs"].values(), *document["waits"].values(), *document.get("figures", {}).values())
+    measured = (*document["runs"].values(), *document["waits"].values(), *document.get("batches", {}).values())
     disturbed = [one["name"] for one in measured if one["others"] > DISTURBED]
     if disturbed:
         lines.append(

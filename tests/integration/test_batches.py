@@ -17,18 +17,20 @@ from worker.domain.failure import Lane
 from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
 from worker.services import files as intake
+from worker.services.batches import take_in
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.keeper import Keeper
 from worker.services.batches.watch import stop, watch
 from worker.store import batches, files, jobs, lines, tallies, workers
 from worker.store.batch_tables import batch as batch_table
+from worker.store.batch_tables import batch_line, file_part
 from worker.store.batch_tables import file as file_table
-from worker.store.batch_tables import file_part
 from worker.store.batches import Written
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import db_now, later
 from worker.store.tables import job as job_table
+from worker.store.tables import job_result
 
 PROJECT = "proj_a"
 
@@ -298,7 +300,7 @@ def test_lines_of_old_batches_are_forgotten_and_the_batch_stays(database: Databa
         assert batches.prune(conn, 3600.0) == 0
         assert batches.prune(conn, -1.0) == 3
         assert batches.prune(conn, -1.0) == 0
-        assert lines.upcoming(conn, batch_id, 0, 10) == []
+        assert lines.ended(conn, PROJECT, batch_id, 0, 10, 1_000) == []
         assert batches.get(conn, PROJECT, batch_id) is not None
 
 
@@ -332,3 +334,54 @@ def test_statements_on_lines_do_not_scan_the_jobs(postgres_url: str) -> None:
         for plan in plans[:2]:
             assert "ix_job_batch_open" in plan, plan
             assert "Seq Scan on job" not in plan, plan
+
+
+def test_a_page_of_ended_lines_is_as_large_as_memory_takes_and_one_line_at_least(database: Database) -> None:
+    batch_id = _batch(database, lines_of=6)
+    _settle(database, _claimed(database, 6), JobStatus.COMPLETED)
+    with database.write() as conn:
+        conn.execute(job_result.update().values(body='"' + "x" * 98 + '"'))  # 100 bytes each
+
+    def page(after: int, most: int, most_bytes: int) -> list[int]:
+        with database.read() as conn:
+            found = lines.ended(conn, PROJECT, batch_id, after, most, most_bytes)
+        assert all(job.status is JobStatus.COMPLETED and job.result == "x" * 98 for _, job in found)
+        assert [line.job_id for line, _ in found] == [job.id for _, job in found]
+        return [line.number for line, _ in found]
+
+    assert page(0, 10, 10_000) == [1, 2, 3, 4, 5, 6]
+    assert page(2, 3, 10_000) == [3, 4, 5]
+    assert page(1, 10, 300) == [2, 3, 4]
+    assert page(4, 10, 50) == [5], "a line that is too large alone"
+    with database.write() as conn:
+        conn.execute(job_result.update().where(job_result.c.job_id == _job_of(conn, batch_id, 1)).values(body=None))
+        conn.execute(job_table.delete().where(job_table.c.id == _job_of(conn, batch_id, 6)))
+    with pytest.raises(LookupError, match="line 6 has no job"), database.read() as conn:
+        lines.ended(conn, PROJECT, batch_id, 0, 10, 10_000)
+    with pytest.raises(LookupError, match="line 1 has no job"), database.read() as conn:
+        lines.ended(conn, "proj_b", batch_id, 0, 10, 10_000)
+
+
+def _job_of(conn: sa.Connection, batch_id: str, line: int) -> str:
+    of_it = sa.and_(batch_line.c.batch_id == batch_id, batch_line.c.line == line)
+    return str(conn.execute(sa.select(batch_line.c.job_id).where(of_it)).scalar_one())
+
+
+def test_lines_are_taken_in_as_far_ahead_as_they_end_fast(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)
+    monkeypatch.setattr(take_in, "AHEAD", 3)
+    monkeypatch.setattr(take_in, "AHEAD_MOST", 12)
+    batch_id = _batch(database, lines_of=20)
+    lead = take_in._Lead(Desk(SimpleNamespace(database=database), "wrk_1", lambda: None), batch_id)  # type: ignore[arg-type]
+    assert lead.enough(3), "nobody knows yet how fast they end"
+    assert not lead.enough(2)
+    _settle(database, _claimed(database, 8), JobStatus.COMPLETED)
+    now_s = 4.0  # two a second: ten in five seconds
+    assert lead.enough(18)
+    assert not lead.enough(17)
+    _settle(database, _claimed(database, 8), JobStatus.COMPLETED)
+    assert not lead.enough(25), "within a second it is the rate of before"
+    now_s = 5.0  # eight a second, but that is too many
+    assert lead.enough(28)
+    assert not lead.enough(27)

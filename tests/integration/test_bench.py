@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import jobs, naive, report
+from tests.bench import batch_client, batch_runs, jobs, naive, report
+from tests.bench.batch_runs import Fair, Filed, Finished
 from tests.bench.ground import Run
 from tests.bench.hooks import Figure
+from tests.bench.limits import Enforced
 from tests.bench.mock import Mock, held_s
 from tests.bench.report import Results
 from tests.bench.waits import Wait
@@ -19,7 +21,9 @@ from tests.bench.watch import Watch
 from tests.support.postgres import Postgres
 from tests.support.processes import Processes
 from tests.support.redis import Redis
+from worker.domain.batch import NewBatch
 from worker.domain.failure import Lane
+from worker.store import batches, lines, projects
 from worker.store.database import Database
 
 
@@ -80,6 +84,31 @@ def test_the_script_peer_answers_every_line(processes: Processes, tmp_path: Path
     assert mock.served().answered == 20
 
 
+@pytest.mark.postgres
+def test_the_one_line_of_a_batch_becomes_as_many_as_are_to_be_written(postgres_url: str) -> None:
+    with closing(Database(postgres_url)) as database:
+        (job_id,) = jobs.fill(database, Lane.BATCH, 1)
+        with database.write() as conn:
+            project = projects.ensure(conn)
+            batches.insert(conn, NewBatch("batch_1", project, None, "/v1/chat/completions", "file-1", "24h", 86_400))
+            lines.insert(conn, "batch_1", [lines.Line(1, job_id, '"ticket-0000000"')])
+        batch_runs._multiply(database, "batch_1", 30)
+        batch_runs._to_be_written(database, "batch_1", 30)
+        with database.read() as conn:
+            found = lines.ended(conn, project, "batch_1", 0, 100, 1_000_000)
+        assert batch_client.seen(database, "batch_1").status == "finalizing"
+    assert [line.number for line, _ in found] == list(range(1, 31))
+    assert [json.loads(line.custom_id) for line, _ in found] == [batch_client.custom_id(n) for n in range(30)]
+    assert len({job.id for _, job in found}) == 30
+
+
+def test_all_lines_of_a_file_are_of_one_length_and_none_is_like_another() -> None:
+    lines = [batch_client.line(number) for number in (0, 7, 1_234_567)]
+    assert len({len(line) for line in lines}) == 1
+    assert [json.loads(line)["custom_id"] for line in lines] == ["ticket-0000000", "ticket-0000007", "ticket-1234567"]
+    assert json.loads(lines[2])["body"]["messages"][1]["content"].startswith("Ticket 1234567: ")
+
+
 RUN = Run("run", 1_000, 2_000.0, 0.5, 0.1, 0.01, 0.03, 120.0, 100.0, 990, 950.0, 0.5, 0.0)
 WAIT = Wait("wait", 300, 10.0, 40.0, 45.0, None, ran_dry=False, others=0.0)
 
@@ -95,7 +124,7 @@ def _results() -> Results:
     runs = dict.fromkeys(("one", "skewed", "embedded", "panels"), RUN)
     runs |= {"naive": replace(RUN, per_s=25.0), "script": replace(RUN, per_s=400.0)}
     runs |= {"two": replace(RUN, per_s=3_100.0), "interactive": replace(RUN, per_s=1_000.0)}
-    return Results(runs, {"idle": WAIT, "panel": WAIT, "beside": WAIT, "within": WAIT}, dict(FIGURES))
+    return Results(runs, {"idle": WAIT, "panel": WAIT, "beside": WAIT, "within": WAIT}, facts=dict(FIGURES))
 
 
 def test_every_target_is_judged_by_its_own_figure() -> None:
@@ -111,6 +140,40 @@ def test_every_target_is_judged_by_its_own_figure() -> None:
     assert len(judged) == 20
 
 
+FILED = Filed("filed", 20_000, 1_500.0, 0.1, 0.5, 11.0, 1.5, 13.0, 0.2, 0.6, 0.2, 140.0, 0.0)
+
+
+def test_batches_are_judged_beside_their_peers_of_the_same_run() -> None:
+    found = _results()
+    found.batches.update(batch_one=FILED, batch_two=replace(FILED, per_s=2_700.0, others=0.3))
+    found.runs["gateway"] = replace(RUN, per_s=160.0)
+    found.facts.update(
+        fair=Fair(0.6, 1.5, 1.8, (48_000, 40_000)),
+        enforced=Enforced(0.97, 0.94, 990, 10),
+        finish_10k=Finished(10_000, 0.5, 40.0, 10.0, 10.0),
+        finish_100k=Finished(100_000, 5.0, 40.0, 30.0, 12.0),
+    )
+    judged = {
+        target.what: (target.measured, target.met, target.disturbed)
+        for target in report.batch_targets(found, gateway=True)
+    }
+    assert judged["a batch, 1 process, create to files"] == (1_500.0, True, False)
+    assert judged["the same, against the httpx script"] == (3.75, True, False)
+    assert judged["the same, against the LiteLLM proxy, 2 workers"] == (9.375, False, False)
+    assert judged["a batch, 2 processes against 1"] == (1.8, True, True)
+    assert judged["ten lines beside another project's large batch, against alone"] == (2.5, False, False)
+    assert judged["600 requests a minute: used"] == (97.0, True, False)
+    assert judged["60,000 tokens a minute: used"] == (94.0, False, False)
+    assert judged["both: calls refused (429)"] == (1.0, True, False)
+    assert judged["finishing 100,000 lines, each, against 10,000"] == (1.4, False, False)
+    million = [target for target in report.batch_targets(found, many=True) if target.what.startswith(report.MILLION)]
+    assert len(million) == 8
+    assert {target.why for target in million} == {report.NOT_RUN}
+    text = report.tables(json.loads(json.dumps(report.document(found, report.batch_targets(found), seconds=1.0))))
+    assert "9 of 9" not in text
+    assert "finishing 100,000 lines: 5.00 s" in text
+
+
 def test_what_could_not_be_measured_is_said_and_not_met() -> None:
     found = _results()
     del found.runs["naive"]
@@ -122,7 +185,13 @@ def test_what_could_not_be_measured_is_said_and_not_met() -> None:
         "the batch ended before its clients did"
     ] * 2
     assert not any(target.met for target in missing)
-    text = report.tables(json.loads(json.dumps(report.document(found, quick=True, seconds=80.0))))
+    text = report.tables(
+        json.loads(
+            json.dumps(
+                report.document(found, report.targets(found), seconds=80.0, command="python3 run.py bench --quick")
+            )
+        )
+    )
     assert "NOT MEASURED: it would not start" in text
     assert "40% (!)" in text
     assert [target.what for target in report.targets(found) if target.disturbed] == [

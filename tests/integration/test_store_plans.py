@@ -23,7 +23,7 @@ from worker.domain.job import AttemptRow, Ending, NewJob
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine import writer
 from worker.engine.writer import Entry
-from worker.store import attempts, idempotency, jobs, keys, leases, urgent, usage, views, workers
+from worker.store import attempts, idempotency, jobs, keys, leases, lines, urgent, usage, views, workers
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import instant
@@ -33,7 +33,7 @@ from worker.store.views import Filter
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 ROWS: Final = int(os.environ.get("ROWS_IN_PLANS", "200000"))
-BIG: Final = frozenset({"job", "job_input", "job_result", "attempt", "idempotency"})
+BIG: Final = frozenset({"job", "job_input", "job_result", "attempt", "idempotency", "batch_line"})
 WASTE: Final = 2_000  # rows that a statement may read and throw away, whatever the size of the table
 # 20 projects, of which the first has half of all; 5 in 100 queued (a fifth of these parked), 1 in 100 running under 10
 # workers, a few of these being cancelled, 4 in 100 failed; a third has a deadline that lies ahead. Made in 25 days.
@@ -74,6 +74,9 @@ FROM job WHERE started_at IS NOT NULL;
 INSERT INTO idempotency
 SELECT project_id, 'jobs', id, 'f', '[]', now() - interval '23 hours' * random()
 FROM job WHERE id > 'job_' || lpad(({rows} / 2)::text, 26, '0');
+INSERT INTO batch_line (batch_id, line, job_id, custom_id)
+SELECT 'batch_large', row_number() OVER (ORDER BY id), id, '"c"'
+FROM job WHERE status = 'completed' AND project_id = 'proj_00';
 INSERT INTO worker SELECT 'wrk_' || n, 'h', n, 'batch', '1', now(), now(), NULL, '{{}}' FROM generate_series(0, 9) n;
 """
 
@@ -169,6 +172,7 @@ CALLS: Final[dict[str, tuple[Call, int]]] = {
     "list_kind": (lambda c, o: views.listed(c, "proj_00", Filter(kind="embedding")), WASTE),
     "list_batch": (lambda c, o: views.listed(c, "proj_00", Filter(batch_id="batch_7")), 5_000),
     "list_failed": (lambda c, o: views.listed(c, "proj_05", Filter(status=JobStatus.FAILED)), WASTE),
+    "lines_to_write": (lambda c, o: lines.ended(c, "proj_00", "batch_large", 5_000, 1_000, 4_000_000), WASTE),
     "usage_of_today": (_days, ROWS // 10),
 }
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from worker.domain.breaker import Breaker, BreakerPolicy
 from worker.domain.bucket import Bucket
-from worker.domain.fairness import shares
+from worker.domain.fairness import in_turns, shares
 from worker.domain.money import NANO, Price, Usage, cost_nano, estimate_tokens
 
 
@@ -140,6 +140,13 @@ def test_a_bucket_that_somebody_waits_for_is_used_up(per_minute: int, calls: lis
         taken, last = taken + units, units
     assert taken >= per_minute / 60.0 * (now_s - 1.0)
     assert taken - last <= per_minute / 60.0 * (now_s + 1.0) + 1
+
+
+def test_a_block_goes_through_its_projects_in_turns() -> None:
+    claimed = ["a1", "a2", "a3", "b1", "a4", "b2", "c1"]
+    assert in_turns(claimed, lambda one: one[0]) == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
+    assert in_turns(["a2", "a1"], lambda one: one[0]) == ["a2", "a1"]
+    assert in_turns([], str) == []
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(-2, 2)), unique=True, max_size=20), st.integers(0, 500))

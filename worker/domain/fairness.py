@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from itertools import chain, zip_longest
+from typing import Any, Final, NamedTuple, TypeVar
+
+_T = TypeVar("_T")
+_NONE: Final[Any] = object()
 
 
 class Share(NamedTuple):
@@ -33,3 +37,13 @@ def shares(groups: Iterable[tuple[str, int]], room: int, draw: float = 0.0) -> l
         if quota:
             out.extend(Share(project_id, priority, quota) for priority in sorted(priorities, reverse=True))
     return out
+
+
+def in_turns(claimed: Iterable[_T], project_of: Callable[[_T], str]) -> list[_T]:
+    """One of each project after the other, each project's in the order in which they come."""
+    by_project: dict[str, list[_T]] = {}
+    for one in claimed:
+        by_project.setdefault(project_of(one), []).append(one)
+    if len(by_project) < 2:
+        return list(chain.from_iterable(by_project.values()))
+    return [one for row in zip_longest(*by_project.values(), fillvalue=_NONE) for one in row if one is not _NONE]

@@ -20,6 +20,7 @@ from typing import Any, Final
 from worker import clock, events
 from worker.domain.answer import Failure
 from worker.domain.failure import FailureKind, Lane
+from worker.domain.fairness import in_turns
 from worker.domain.job import Claimed, Ending, Return
 from worker.domain.state import JobStatus
 from worker.engine.control import Control, Why
@@ -265,7 +266,7 @@ class Engine:
             return
         finally:
             state.claiming = False
-        state.buffer.extend(held)
+        state.buffer.extend(in_turns(held, _project_of))
         state.taken += len(held)
         if self._draining:
             self._give_back(state)
@@ -488,6 +489,10 @@ class Engine:
             control = Control()
             state.running[job.id] = control
             self.writer.write(entry, urgent=True).add_done_callback(partial(_given_back, state, job.id))
+
+
+def _project_of(held: Held) -> str:
+    return held.job.project_id
 
 
 def _with_history(conn: Any, found: Sequence[Claimed]) -> list[Held]:

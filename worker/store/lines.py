@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 
+from worker.domain.job import JobView
 from worker.domain.state import JobStatus
+from worker.store import views
 from worker.store.batch_tables import batch_line
 from worker.store.rows import Rows
-from worker.store.tables import job, job_result
+from worker.store.tables import job, job_input, job_result
 
 Shared = Literal["awaited", "twin", "cached"]
 _NEW: Final = Rows(
@@ -57,15 +60,60 @@ def insert(conn: sa.Connection, batch_id: str, lines: Sequence[Line]) -> None:
     conn.execute(batch_line.insert().from_select(["batch_id", *_INTO], picked), params)
 
 
-def upcoming(conn: sa.Connection, batch_id: str, after: int, most: int) -> list[Line]:
-    """The lines after `after`, in order."""
-    rows = conn.execute(
+def ended(
+    conn: sa.Connection, project_id: str, batch_id: str, after: int, most: int, most_bytes: int
+) -> list[tuple[Line, JobView]]:
+    """The lines after `after` in order, with what became of each: up to `most`, whose answers have `most_bytes`
+    together; one at least. For a batch whose lines have all ended. Raises LookupError for a line without its job.
+    """
+    asked = {"batch": batch_id, "project": project_id, "after": after, "most": most, "bytes": most_bytes}
+    rows = conn.execute(_upcoming(conn.dialect.name), asked).all()
+    return list(zip(_named(conn, [_line(row) for row in rows]), map(_job, rows), strict=True))
+
+
+@cache
+def _upcoming(dialect: str) -> sa.Select[Any]:
+    """One statement. A line's job and answer are looked up by their keys, whatever the planner thinks of a scan: it
+    takes a table of a hundred thousand jobs for cheaper to be read whole than to be asked for a thousand of them.
+    """
+    ahead = (
         sa.select(batch_line)
-        .where(batch_line.c.batch_id == batch_id, batch_line.c.line > after)
+        .where(batch_line.c.batch_id == sa.bindparam("batch"), batch_line.c.line > sa.bindparam("after"))
         .order_by(batch_line.c.line)
-        .limit(most)
+        .limit(sa.bindparam("most"))
+        .cte("ahead")
     )
-    return _named(conn, [_line(row) for row in rows])
+    size = sa.func.coalesce(_of_result(_length(dialect), ahead), 0)
+    sized = sa.select(ahead, size.label("size")).cte("sized")
+    upto = sa.func.sum(sized.c.size).over(order_by=sized.c.line)
+    fitting = sa.select(sized, upto.label("upto")).cte("fitting")
+    mine = sa.and_(job.c.id == fitting.c.job_id, job.c.project_id == sa.bindparam("project"))
+    if dialect == "sqlite":
+        of_it: sa.FromClause = job
+        found = fitting.outerjoin(job, mine)
+    else:  # with an offset it stays a lookup of its own
+        of_it = sa.select(job).where(mine).offset(0).lateral("of_it")
+        found = fitting.outerjoin(of_it, sa.true())
+    texts = (job_result.c.body, job_result.c.error)
+    return (
+        sa.select(
+            *(fitting.c[name] for name in _INTO),
+            *of_it.c,
+            *(_of_result(text, fitting).label(text.name) for text in texts),
+            sa.select(job_input.c.metadata)
+            .where(job_input.c.job_id == fitting.c.job_id)
+            .scalar_subquery()
+            .label("meta"),
+            sa.null().label("pause_id"),  # what has ended waits for none
+        )
+        .select_from(found)
+        .where(sa.or_(fitting.c.upto <= sa.bindparam("bytes"), fitting.c.upto == fitting.c.size))
+        .order_by(fitting.c.line)
+    )
+
+
+def _of_result(column: sa.ColumnElement[Any], lines: sa.CTE) -> Any:
+    return sa.select(column).where(job_result.c.job_id == lines.c.job_id).scalar_subquery()
 
 
 def of_jobs(conn: sa.Connection, job_ids: Sequence[str]) -> dict[str, Line]:
@@ -110,9 +158,19 @@ def _named(conn: sa.Connection, lines: list[Line]) -> list[Line]:
 
 def sizes(conn: sa.Connection, job_ids: Sequence[str]) -> dict[str, int]:
     """Bytes of the answers, where there are any: how many of them fit into memory at once."""
-    # Of a text that is kept apart Postgres knows its bytes without reading it, but not its letters.
-    length = sa.func.length if conn.dialect.name == "sqlite" else sa.func.octet_length
-    statement = sa.select(job_result.c.job_id, length(job_result.c.body).label("size")).where(
+    statement = sa.select(job_result.c.job_id, _length(conn.dialect.name).label("size")).where(
         job_result.c.job_id.in_(job_ids), job_result.c.body.is_not(None)
     )
     return {row.job_id: row.size for row in conn.execute(statement)}
+
+
+def _length(dialect: str) -> sa.ColumnElement[int]:
+    """Of a text that is kept apart Postgres knows its bytes without reading it, but not its letters."""
+    length = sa.func.length if dialect == "sqlite" else sa.func.octet_length
+    return length(job_result.c.body)
+
+
+def _job(row: Any) -> JobView:
+    if row.id is None:
+        raise LookupError(f"line {row.line} has no job {row.job_id}")
+    return views.view(row)

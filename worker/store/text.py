@@ -6,13 +6,15 @@ import json
 import math
 from typing import Any
 
+_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode  # not made for each
+
 
 def dumps(value: Any) -> str:
     """JSON in ASCII. NUL and lone surrogates stay escaped, so Postgres takes them; NaN and infinities become null."""
     try:
-        return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        return _encode(value)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        return _encode(_finite(value))
 
 
 def _finite(value: Any) -> Any:

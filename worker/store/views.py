@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,12 +38,12 @@ class Filter:
 
 def get(conn: sa.Connection, project_id: str, job_id: str) -> JobView | None:
     row = conn.execute(_one(), {"id": job_id, "project": project_id}).first()
-    return _view(row) if row is not None else None
+    return view(row) if row is not None else None
 
 
 def many(conn: sa.Connection, project_id: str, ids: Sequence[str]) -> dict[str, JobView]:
     rows = conn.execute(_select().where(job.c.id.in_(ids), job.c.project_id == project_id))
-    return {row.id: _view(row) for row in rows}
+    return {row.id: view(row) for row in rows}
 
 
 def listed(conn: sa.Connection, project_id: str, wanted: Filter) -> tuple[list[JobView], bool]:
@@ -65,7 +66,7 @@ def listed(conn: sa.Connection, project_id: str, wanted: Filter) -> tuple[list[J
         found = sa.exists().where(again.c.retry_of == job.c.id, again.c.project_id == project_id)
         where.append(found if wanted.replayed else ~found)
     rows = conn.execute(_select().where(*where).order_by(job.c.id.desc()).limit(wanted.limit + 1)).all()
-    return [_view(row) for row in rows[: wanted.limit]], len(rows) > wanted.limit
+    return [view(row) for row in rows[: wanted.limit]], len(rows) > wanted.limit
 
 
 def versions(conn: sa.Connection, ids: Sequence[str]) -> dict[str, tuple[int, JobStatus]]:
@@ -117,7 +118,8 @@ def _select() -> sa.Select[Any]:
     )
 
 
-def _view(row: Any) -> JobView:
+def view(row: Any) -> JobView:
+    """Of a row with the columns of a job, `meta`, `body`, `error`, and those of the pause that it waits for."""
     served = (
         Served(row.served_provider, row.served_label, row.served_model) if row.served_provider is not None else None
     )
@@ -128,7 +130,7 @@ def _view(row: Any) -> JobView:
         lane=Lane(row.lane),
         status=JobStatus(row.status),
         version=row.version,
-        models=tuple(json.loads(row.models)),
+        models=_models(row.models),
         created_at=row.created_at,
         queued_at=row.queued_at,
         started_at=row.started_at,
@@ -142,7 +144,7 @@ def _view(row: Any) -> JobView:
         cost_nano=row.cost_nano,
         cost_complete=row.cost_complete,
         served=served,
-        metadata=json.loads(row.meta) if row.meta is not None else {},
+        metadata=json.loads(row.meta) if row.meta is not None and row.meta != "{}" else {},
         batch_id=row.batch_id,
         retry_of=row.retry_of,
         priority=row.priority,
@@ -151,6 +153,12 @@ def _view(row: Any) -> JobView:
         purged=row.purged_at is not None,
         waiting_for=_waiting(row),
     )
+
+
+@lru_cache(1024)
+def _models(text: str) -> tuple[str, ...]:
+    """Thousands of jobs name the same ones."""
+    return tuple(json.loads(text))
 
 
 def _run_at(row: Any) -> datetime:

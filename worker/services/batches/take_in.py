@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from worker import clock
 from worker.domain.batch import BatchStatus, Counts
 from worker.domain.delivery import notify_of
 from worker.domain.file import FileView
@@ -30,8 +31,10 @@ from worker.store.batches import Tended
 FIRST: Final = 200  # so that work begins at once
 PAGE: Final = 500  # larger ones hardly cost less, and SQLite lets nobody else write meanwhile
 PAGE_BYTES: Final = 1024 * 1024
-AHEAD: Final = 50_000  # lines of a batch that are jobs and have not ended: at any speed we know, work for ten seconds
-AHEAD_S: Final = 0.5
+AHEAD_S: Final = 5.0  # so much work of a batch waits as jobs
+AHEAD: Final = 5_000  # lines at least, for nobody knows yet how fast they end
+AHEAD_MOST: Final = 50_000
+LOOK_S: Final = 0.2  # between two looks whether more are wanted
 LOWEST, HIGHEST = -2, 2  # priorities
 ROOM_S: Final = 0.2  # between two looks whether its bound of cost lets it go on
 
@@ -43,7 +46,7 @@ def take_in(desk: Desk, batch: Tended) -> Turns:
     """Until every line is a job, or the batch is to rest. Raises Lost when it is no longer `in_progress`, or ours."""
     with desk.deps.database.read() as conn:
         file = files.input_of(conn, batch.input_file_id)
-    ledger, hurry = Ledger.of(desk, batch), Hurry(desk)
+    ledger, hurry, lead = Ledger.of(desk, batch), Hurry(desk), _Lead(desk, batch.id)
     at = batch
     for page in _pages(desk, batch, file):
         places = placed(desk, batch, [line for line, _ in page])
@@ -66,8 +69,8 @@ def take_in(desk: Desk, batch: Tended) -> Turns:
         at = _store(desk, at, ready)
         yield 0.0
         hurry.look(at)
-        while not _must_rest(at) and _far_ahead(desk, at):
-            yield AHEAD_S
+        while not _must_rest(at) and lead.enough(at.taken - at.awaited):
+            yield LOOK_S
             at = _look(desk, batch.id)
             hurry.look(at)
         if _must_rest(at):
@@ -155,13 +158,30 @@ def _look(desk: Desk, batch_id: str) -> Tended:
     return found
 
 
-def _far_ahead(desk: Desk, at: Tended) -> bool:
-    """Whether work enough waits: the more rows are due, the more it costs to stop them, and to look among them."""
-    if at.taken < AHEAD:
-        return False
-    with desk.deps.database.read() as conn:
-        ended = tallies.of(conn, [at.id]).get(at.id, Counts()).ended
-    return at.taken - at.awaited - ended >= AHEAD
+class _Lead:
+    """How many lines are to be jobs that have not ended: what ends within AHEAD_S, as fast as it went lately.
+
+    More would not run sooner. They would make the table of due jobs larger and a cancel slower; and whoever takes them
+    in takes time from the lines that run, and from other batches.
+    """
+
+    def __init__(self, desk: Desk, batch_id: str) -> None:
+        self._desk = desk
+        self._batch_id = batch_id
+        self._seen: tuple[float, int] | None = None  # when, and how many had ended
+        self._per_s = 0.0
+
+    def enough(self, taken: int) -> bool:
+        """`taken`: lines that are jobs; of those that wait for another one's answer there is none yet."""
+        with self._desk.deps.database.read() as conn:
+            ended = tallies.of(conn, [self._batch_id]).get(self._batch_id, Counts()).ended
+        now_s = clock.monotonic_s()
+        if self._seen is None:
+            self._seen = now_s, ended
+        elif now_s - self._seen[0] >= 1.0:
+            self._per_s = (ended - self._seen[1]) / (now_s - self._seen[0])
+            self._seen = now_s, ended
+        return taken - ended >= min(AHEAD_MOST, max(AHEAD, AHEAD_S * self._per_s))
 
 
 def _any(_models: object) -> None:

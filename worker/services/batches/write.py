@@ -5,7 +5,7 @@ A page is stored with the cursor that says so, and nobody sees a file before the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -19,7 +19,7 @@ from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.outcome import Setting, name_of, not_run, outcome
 from worker.services.batches.source import lines_of
 from worker.services.files import compressed, new_id
-from worker.store import batches, files, views
+from worker.store import batches, files
 from worker.store import lines as stored
 from worker.store.batches import Tended, Written
 
@@ -45,9 +45,10 @@ class _Page:
 def write(desk: Desk, batch: Tended) -> Turns:
     """finalizing or cancelling -> completed, expired or cancelled. Raises Lost."""
     batch = _drafted(desk, batch)
-    for page in _pages(desk, batch):
+    for n, page in enumerate(_pages(desk, batch)):
+        if n:  # a small batch does not wait for the turns of large ones again
+            yield 0.0
         batch = _store(desk, batch, page)
-        yield 0.0
     _finish(desk, batch)
 
 
@@ -68,26 +69,14 @@ def _pages(desk: Desk, batch: Tended) -> Iterator[_Page]:
     of = Setting(batch.endpoint, batch.expires_at, batch.status is BatchStatus.CANCELLING)
     while at < batch.taken_line:
         with desk.deps.database.read() as conn:
-            ahead = stored.upcoming(conn, batch.id, at, LOOKED_AT)
-            coming = _fitting(ahead, stored.sizes(conn, [line.job_id for line in ahead]))
-            jobs = views.many(conn, batch.project_id, [line.job_id for line in coming])
-        page = _Page(coming[-1].number)
-        for line in coming:
-            _add(page, of, line, jobs[line.job_id])
+            coming = stored.ended(conn, batch.project_id, batch.id, at, LOOKED_AT, PAGE_BYTES)
+        page = _Page(coming[-1][0].number)
+        for line, job in coming:
+            _add(page, of, line, job)
         yield page
         at = page.line
     if batch.taken < batch.total:
         yield from _never_taken(desk, batch, at)
-
-
-def _fitting(coming: Sequence[stored.Line], sizes: Mapping[str, int]) -> Sequence[stored.Line]:
-    """As many of them as memory takes at once; one at least."""
-    total = 0
-    for n, line in enumerate(coming):
-        total += sizes.get(line.job_id, 0)
-        if total > PAGE_BYTES and n:
-            return coming[:n]
-    return coming
 
 
 def _never_taken(desk: Desk, batch: Tended, at: int) -> Iterator[_Page]:
