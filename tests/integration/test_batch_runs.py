@@ -28,7 +28,7 @@ from worker.services.batches.desk import Desk
 from worker.services.batches.ledger import Ledger
 from worker.services.batches.source import Marks
 from worker.services.batches.watch import watch
-from worker.store import batches, jobs, lines, tallies
+from worker.store import batches, claims, jobs, lines, tallies
 from worker.store.batch_tables import batch as batch_table
 from worker.store.database import Database
 from worker.store.jobs import Settle
@@ -180,8 +180,8 @@ def test_a_reader_misses_no_commit_however_they_cross(database: Database) -> Non
         ]
         jobs.insert(conn, new)
     with database.write() as conn:
-        claims = [(c.id, c.claim_id) for c in jobs.claim_block(conn, Lane.BATCH, n, worker_id="w", claim_id="c")]
-    assert len(claims) == n
+        held = [(c.id, c.claim_id) for c in claims.claim_block(conn, Lane.BATCH, n, worker_id="w", claim_id="c")]
+    assert len(held) == n
     read: list[str] = []
     writing = threading.Event()
 
@@ -202,7 +202,7 @@ def test_a_reader_misses_no_commit_however_they_cross(database: Database) -> Non
         with database.read() as conn:
             return tallies.ended_after(conn, batch_id, slots, 5)
 
-    writers = [threading.Thread(target=settle, args=(claims[k::5],)) for k in range(5)]
+    writers = [threading.Thread(target=settle, args=(held[k::5],)) for k in range(5)]
     reader = threading.Thread(target=follow)
     for thread in [reader, *writers]:
         thread.start()
@@ -210,7 +210,7 @@ def test_a_reader_misses_no_commit_however_they_cross(database: Database) -> Non
         thread.join(30)
     writing.set()
     reader.join(30)
-    assert sorted(read) == sorted(job_id for job_id, _ in claims)
+    assert sorted(read) == sorted(job_id for job_id, _ in held)
 
 
 def test_lines_that_nobody_noted_are_read_all_the_same(database: Database) -> None:
@@ -399,10 +399,10 @@ def test_a_ledger_knows_what_is_spent_and_what_may_be(database: Database) -> Non
         held = [lines.Line(k, one.id, f'"{k}"', None, 300) for k, one in enumerate(made_jobs, 1)]
         lines.insert(conn, batch_id, held)
     with database.write() as conn:
-        claims = jobs.claim_block(conn, Lane.BATCH, 2, worker_id="w", claim_id="c")
+        held = claims.claim_block(conn, Lane.BATCH, 2, worker_id="w", claim_id="c")
         ending = Ending(JobStatus.COMPLETED, result="{}")
-        known = Settle(claims[0].id, "c", ending, calls=1, cost_nano=100)
-        unknown = Settle(claims[1].id, "c", ending, calls=1, cost_complete=False)
+        known = Settle(held[0].id, "c", ending, calls=1, cost_nano=100)
+        unknown = Settle(held[1].id, "c", ending, calls=1, cost_complete=False)
         jobs.settle(conn, [known, unknown])
     desk: Any = Desk(SimpleNamespace(database=database), "wrk_1", lambda: None)  # type: ignore[arg-type]
     ledger = Ledger.of(desk, desk.look(batch_id))
@@ -511,13 +511,13 @@ def test_parking_moves_what_waits_and_nothing_else(database: Database) -> None:
         ]
         jobs.insert(conn, new)
     with database.write() as conn:
-        assert jobs.claim(conn, [new[0].id], worker_id="w", claim_id="c")
+        assert claims.claim(conn, [new[0].id], worker_id="w", claim_id="c")
         assert jobs.park_lines(conn, batch_id, 1) == 1
         assert jobs.park_lines(conn, batch_id, 10) == 1
         assert jobs.park_lines(conn, batch_id, 10) == 0
-        free = jobs.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="d")
+        free = claims.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="d")
         assert [one.id for one in free] == [new[3].id]
         assert jobs.unpark_lines(conn, batch_id, 10) == 2
     with database.write() as conn:
-        assert len(jobs.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="e")) == 2
+        assert len(claims.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="e")) == 2
         assert batches.get(conn, "proj_a", batch_id).status is BatchStatus.VALIDATING  # type: ignore[union-attr]

@@ -27,7 +27,7 @@ from worker.domain.ramp import URGENT
 from worker.domain.state import JobStatus
 from worker.services.batches.desk import Desk
 from worker.services.batches.hurry import Hurry
-from worker.store import batches, jobs, lines, urgent
+from worker.store import batches, claims, jobs, lines, urgent
 from worker.store.backlog import look
 from worker.store.batch_tables import batch as batch_table
 from worker.store.database import Database
@@ -91,7 +91,7 @@ class Fleet:
                 if found.remaining_s > 0:
                     hurry.push(found)
         with self.database.write() as conn:
-            taken = jobs.claim_block(conn, Lane.BATCH, self.pace, worker_id=OWNER, claim_id=clock.new_id("clm"))
+            taken = claims.claim_block(conn, Lane.BATCH, self.pace, worker_id=OWNER, claim_id=clock.new_id("clm"))
             done = Ending(JobStatus.COMPLETED, result="{}")
             jobs.settle(conn, [Settle(job.id, job.claim_id, done) for job in taken])
             ids = [job.id for job in taken]
@@ -165,7 +165,7 @@ def test_urgent_lines_are_few_due_and_of_the_batch_lane(database: Database) -> N
     assert backlog.waiting == 970, "they are in the queue as before"
     with database.write() as conn:
         assert urgent.count(conn, "proj_a", batch_id, 2) == 2
-        (first,) = jobs.claim_block(conn, Lane.INTERACTIVE, 5, worker_id=OWNER, claim_id="clm_x")
+        (first,) = claims.claim_block(conn, Lane.INTERACTIVE, 5, worker_id=OWNER, claim_id="clm_x")
         assert first.id == interactive.id
 
 
@@ -186,7 +186,7 @@ def test_a_batch_that_keeps_to_its_plan_costs_one_look_and_claims_cost_no_more(d
 
     def claim() -> None:
         with database.write() as conn:
-            jobs.claim_block(conn, Lane.BATCH, 2, worker_id=OWNER, claim_id="clm")
+            claims.claim_block(conn, Lane.BATCH, 2, worker_id=OWNER, claim_id="clm")
 
     tended = fleet.desk.look(batch_id)
     assert statements(lambda: fleet.hurries[batch_id].push(tended)) == 1

@@ -21,7 +21,7 @@ from worker.services.batches import take_in
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.keeper import Keeper
 from worker.services.batches.watch import stop, watch
-from worker.store import batches, files, jobs, lines, tallies, workers
+from worker.store import batches, claims, files, jobs, lines, tallies, workers
 from worker.store.batch_tables import batch as batch_table
 from worker.store.batch_tables import batch_line, file_part
 from worker.store.batch_tables import file as file_table
@@ -62,7 +62,7 @@ def _counts(database: Database, batch_id: str) -> Counts:
 
 def _claimed(database: Database, n: int, worker: str = "wrk_1") -> list[tuple[str, str]]:
     with database.write() as conn:
-        found = jobs.claim_block(conn, Lane.BATCH, n, worker_id=worker, claim_id=clock.new_id("clm"))
+        found = claims.claim_block(conn, Lane.BATCH, n, worker_id=worker, claim_id=clock.new_id("clm"))
     return [(job.id, job.claim_id) for job in found]
 
 

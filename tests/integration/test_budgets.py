@@ -29,7 +29,7 @@ from worker.engine.entry import Entry
 from worker.engine.writer import OverBudget, store
 from worker.services.cancel import cancel
 from worker.services.submit import JobRequest, submit
-from worker.store import attempts, jobs, keys
+from worker.store import attempts, claims, jobs, keys
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.keys import ApiKey
@@ -188,7 +188,7 @@ def test_a_call_that_died_with_its_worker_still_counts(
         (job_id,) = asked(station, max_cost_nano=2 * estimate() - 1)
         database = station.deps.database
         with database.write() as conn:
-            (job,) = jobs.claim(conn, [job_id], worker_id="wrk_dead", claim_id=clock.new_id("clm"))
+            (job,) = claims.claim(conn, [job_id], worker_id="wrk_dead", claim_id=clock.new_id("clm"))
             attempts.begin(conn, [call(job, estimate())])
             jobs.take_back(conn, "wrk_dead")
         with station.worker():
@@ -314,7 +314,7 @@ def made(database: Database, n: int, key: ApiKey | None) -> list[str]:
 
 def claimed(database: Database, ids: list[str], worker_id: str = "wrk_1") -> list[Claimed]:
     with database.write() as conn:
-        return jobs.claim(conn, ids, worker_id=worker_id, claim_id=clock.new_id("clm"))
+        return claims.claim(conn, ids, worker_id=worker_id, claim_id=clock.new_id("clm"))
 
 
 def new_key(database: Database, nano: int | None) -> ApiKey:

@@ -27,7 +27,7 @@ from worker.domain.state import AttemptState, JobStatus
 from worker.engine import engine
 from worker.engine.writer import Entry, store
 from worker.services.cancel import cancel
-from worker.store import attempts, jobs, views
+from worker.store import attempts, claims, jobs, views
 from worker.store.attempts import Attempt
 from worker.store.database import Database
 from worker.store.jobs import Settle
@@ -142,7 +142,7 @@ def _running(database: Database, n: int) -> tuple[list[Claimed], dict[str, Attem
     ]
     with database.write() as conn:
         jobs.insert(conn, new)
-        held = jobs.claim(conn, [job.id for job in new], worker_id="wrk_1", claim_id=clock.new_id("clm"))
+        held = claims.claim(conn, [job.id for job in new], worker_id="wrk_1", claim_id=clock.new_id("clm"))
         rows = {
             job.id: AttemptRow(clock.new_id("att"), job.id, job.claim_id, 1, AttemptState.SENT, "a/m", "a", "m")
             for job in held

@@ -15,7 +15,7 @@ from worker import clock
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Ending, NewJob
 from worker.domain.state import AttemptState, JobStatus
-from worker.store import attempts, deaths, jobs, views, workers
+from worker.store import attempts, claims, deaths, jobs, views, workers
 from worker.store.database import Database
 from worker.store.jobs import Settle
 
@@ -36,9 +36,9 @@ def kill(database: Database, claim: Any = None, *, calling: str | None = None) -
     with database.write() as conn:
         workers.register(conn, worker_id=worker_id, host="box", pid=77, lanes=["batch"], release="1")
         if claim is None:
-            held = jobs.claim_block(conn, Lane.BATCH, 50, worker_id=worker_id, claim_id=clock.new_id("clm"))
+            held = claims.claim_block(conn, Lane.BATCH, 50, worker_id=worker_id, claim_id=clock.new_id("clm"))
         else:
-            one = jobs.claim_suspect(conn, claim, worker_id=worker_id, claim_id=clock.new_id("clm"))
+            one = claims.claim_suspect(conn, claim, worker_id=worker_id, claim_id=clock.new_id("clm"))
             held = [one] if one is not None else []
         for job in held:
             if job.id == calling:
@@ -93,8 +93,8 @@ def test_two_processes_take_two_suspects(database: Database) -> None:
     kill(database)
     kill(database)
     with database.write() as conn:
-        taken = [jobs.claim_suspect(conn, [Lane.BATCH], worker_id=w, claim_id=w) for w in ("w1", "w2", "w3")]
-        assert jobs.claim(conn, ids, worker_id="w4", claim_id="w4") == [], "nor is one claimed by its id"
+        taken = [claims.claim_suspect(conn, [Lane.BATCH], worker_id=w, claim_id=w) for w in ("w1", "w2", "w3")]
+        assert claims.claim(conn, ids, worker_id="w4", claim_id="w4") == [], "nor is one claimed by its id"
     assert sorted(job.id for job in taken if job is not None) == sorted(ids)
     assert taken[2] is None
     assert all(job.suspect and job.deaths == 2 for job in taken if job is not None)
@@ -126,7 +126,7 @@ def broken(site: Web, kind: FailureKind) -> str:
 
     job_id: str = site.post("/v1/jobs", HI).json["id"]
     with site.deps.database.write() as conn:
-        (job,) = jobs.claim(conn, [job_id], worker_id="wrk_x", claim_id=clock.new_id("clm"))
+        (job,) = claims.claim(conn, [job_id], worker_id="wrk_x", claim_id=clock.new_id("clm"))
         end = Ending(JobStatus.FAILED, error=Failure(kind, "it broke"))
         jobs.settle(conn, [Settle(job.id, job.claim_id, end)])
     return job_id

@@ -19,7 +19,7 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import JobView, NewJob
 from worker.domain.state import AttemptState, JobStatus
 from worker.services import sweep
-from worker.store import jobs, views
+from worker.store import claims, jobs, views
 from worker.store.database import Database
 
 EARLY_S = 0.05  # how much sooner than said an end may be seen: clocks of two kinds are compared
@@ -89,7 +89,7 @@ def test_every_passed_deadline_is_seen_to_in_one_sweep_and_no_other_job_is(
     late, later, never, claimed = stored(35, 0.001), stored(5, 60.0), stored(5, None), stored(5, 0.001)
     wait_until(lambda: _all_late(database, late + claimed), "their deadlines")
     with database.write() as conn:
-        assert len(jobs.claim(conn, claimed, worker_id="wrk_1", claim_id="clm_1")) == 5
+        assert len(claims.claim(conn, claimed, worker_id="wrk_1", claim_id="clm_1")) == 5
     sweep.expire(database)
     with database.read() as conn:
         found = views.many(conn, "proj_a", late + later + never + claimed)

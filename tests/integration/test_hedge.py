@@ -33,7 +33,7 @@ from worker.services.call import Letter
 from worker.services.cancel import cancel
 from worker.services.course import Course
 from worker.services.submit import JobRequest, submit
-from worker.store import attempts, jobs, keys, views
+from worker.store import attempts, claims, jobs, keys, views
 from worker.store.database import Database
 
 S = AttemptState
@@ -488,8 +488,8 @@ def test_a_worker_that_died_with_two_calls_open_has_died_once(database: Database
 
 
 def _claimed(conn: sa.Connection, job_id: str) -> Claimed:
-    found = jobs.claim(conn, [job_id], worker_id="wrk_1", claim_id=clock.new_id("clm"))
-    job = found[0] if found else jobs.claim_suspect(conn, list(Lane), worker_id="wrk_1", claim_id=clock.new_id("clm"))
+    found = claims.claim(conn, [job_id], worker_id="wrk_1", claim_id=clock.new_id("clm"))
+    job = found[0] if found else claims.claim_suspect(conn, list(Lane), worker_id="wrk_1", claim_id=clock.new_id("clm"))
     assert job is not None
     return job
 

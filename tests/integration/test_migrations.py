@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from worker.domain.failure import Lane
-from worker.store import jobs, keys, migrate, views
+from worker.store import claims, jobs, keys, migrate, views
 from worker.store.database import Database
 from worker.store.tables import metadata
 
@@ -63,7 +63,7 @@ def test_an_old_database_comes_along_with_its_rows_and_takes_those_of_the_old_re
         with database.write() as conn:
             found = keys.listed(conn)
             assert [(key.budget_nano, key.spent_nano, key.held_nano) for key in found] == [(None, 0, 0)] * 2
-            claimed = jobs.claim_block(conn, Lane.BATCH, 5, worker_id="wrk_1", claim_id="clm_1")
+            claimed = claims.claim_block(conn, Lane.BATCH, 5, worker_id="wrk_1", claim_id="clm_1")
             assert {(job.id, job.max_cost_nano, job.budget_key) for job in claimed} == {
                 ("job_1", None, None),
                 ("job_2", None, None),

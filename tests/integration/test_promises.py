@@ -19,7 +19,7 @@ from worker.domain.failure import Lane
 from worker.domain.job import Return
 from worker.services.hints import NoHints
 from worker.services.submit import IdempotencyKey, JobRequest, submit
-from worker.store import idempotency, jobs, projects, workers
+from worker.store import claims, idempotency, jobs, projects, workers
 from worker.store.jobs import Settle
 from worker.store.tables import attempt, job
 
@@ -82,7 +82,7 @@ def test_a_workers_wrong_clock_decides_nothing(station: Station, monkeypatch: py
     due, parked = station.submit(2, lane=Lane.BATCH, deadline_s=600.0)
     with database.write() as conn:
         workers.register(conn, worker_id="wrk", host="h", pid=1, lanes=["batch"], release="1")
-        (held,) = jobs.claim(conn, [parked], worker_id="wrk", claim_id="clm")
+        (held,) = claims.claim(conn, [parked], worker_id="wrk", claim_id="clm")
         jobs.settle(conn, [Settle(parked, held.claim_id, Return(600.0))])
         assert idempotency.remember(conn, "proj", "jobs", "k", "f", [])
     right = clock.now
@@ -91,7 +91,7 @@ def test_a_workers_wrong_clock_decides_nothing(station: Station, monkeypatch: py
         assert workers.bury(conn, 15.0) == 0
         assert jobs.expire(conn) == 0
         assert jobs.purge(conn, 60.0) == 0
-        found = jobs.claim(conn, [due, parked], worker_id="wrk", claim_id="clm_2")
+        found = claims.claim(conn, [due, parked], worker_id="wrk", claim_id="clm_2")
         assert [job.id for job in found] == [due]
         assert idempotency.find(conn, "proj", "jobs", "k") is not None
 

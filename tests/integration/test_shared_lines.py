@@ -25,7 +25,7 @@ from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
 from worker.services.batches import shared as shared_lines
 from worker.services.batches import take_in
-from worker.store import batches, jobs, lines, shared, tallies, views
+from worker.store import batches, claims, jobs, lines, shared, tallies, views
 from worker.store.batch_tables import batch as batch_table
 from worker.store.batch_tables import batch_line
 from worker.store.database import Database
@@ -465,7 +465,7 @@ def _awaiting(database: Database, twins: int) -> tuple[str, str]:
 
 def _end(database: Database, status: JobStatus) -> None:
     with database.write() as conn:
-        (claim,) = jobs.claim_block(conn, Lane.BATCH, 5, worker_id="w", claim_id="c")
+        (claim,) = claims.claim_block(conn, Lane.BATCH, 5, worker_id="w", claim_id="c")
         ending = Ending(status, result='{"text":"ok"}')  # type: ignore[arg-type]
         jobs.settle(conn, [Settle(claim.id, "c", ending, calls=1, cost_nano=7)])
 

@@ -15,7 +15,7 @@ from worker.domain.delivery import DEFAULT_EVENTS, DeliveryState, Due, NewDelive
 from worker.domain.failure import Lane
 from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
-from worker.store import deliveries, delivery_views, jobs, outbox, projects, webhook_endpoints, workers
+from worker.store import claims, deliveries, delivery_views, jobs, outbox, projects, webhook_endpoints, workers
 from worker.store.database import Database
 from worker.store.delivery_views import Filter
 from worker.store.moment import later
@@ -86,7 +86,7 @@ def job(database: Database, project: str, notify: int = 0, **more: object) -> st
 
 def finish(database: Database, job_id: str) -> None:
     with database.write() as conn:
-        (held,) = jobs.claim(conn, [job_id], worker_id="wrk_1", claim_id=clock.new_id("clm"))
+        (held,) = claims.claim(conn, [job_id], worker_id="wrk_1", claim_id=clock.new_id("clm"))
         end = Ending(JobStatus.COMPLETED, result='{"text":"fine"}')
         assert jobs.settle(conn, [jobs.Settle(job_id, held.claim_id, end)]) == {job_id}
 

@@ -16,7 +16,7 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import FORMAT, AttemptRow, Claimed, Ending, NewJob, Return
 from worker.domain.money import Usage
 from worker.domain.state import FINAL, MOVES, AttemptState, JobStatus
-from worker.store import attempts, idempotency, jobs, keys, leases, projects, views, workers
+from worker.store import attempts, claims, idempotency, jobs, keys, leases, projects, views, workers
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import later
@@ -41,7 +41,7 @@ def stored(database: Database, n: int = 1, **more: object) -> list[str]:
 
 def claimed(database: Database, ids: list[str], worker_id: str = "wrk_1") -> list[Claimed]:
     with database.write() as conn:
-        return jobs.claim(conn, ids, worker_id=worker_id, claim_id=clock.new_id("clm"))
+        return claims.claim(conn, ids, worker_id=worker_id, claim_id=clock.new_id("clm"))
 
 
 def settled(database: Database, job: Claimed, to: Ending | Return, **more: object) -> bool:
@@ -73,7 +73,7 @@ def test_a_row_of_a_newer_format_is_left_to_newer_workers(database: Database) ->
         conn.execute(job_table.update().where(job_table.c.id == newer).values(format=FORMAT + 1))
     assert [job.id for job in claimed(database, [newer, ours])] == [ours]
     with database.write() as conn:
-        assert jobs.claim_block(conn, Lane.BATCH, 5, worker_id="wrk_1", claim_id="clm_1") == []
+        assert claims.claim_block(conn, Lane.BATCH, 5, worker_id="wrk_1", claim_id="clm_1") == []
         assert views.request_of(conn, PROJECT, newer) is None, "nor is it copied into a row of the older format"
         assert jobs.cancel(conn, PROJECT, newer) is JobStatus.CANCELLED, "what needs no reading of it goes on"
 
@@ -170,7 +170,7 @@ def test_a_final_state_never_changes(database: Database) -> None:
     settled(database, job, Ending(S.COMPLETED, result="{}"))
     with database.write() as conn:
         assert jobs.cancel(conn, PROJECT, job_id) is S.COMPLETED
-        assert jobs.claim(conn, [job_id], worker_id="w", claim_id="c") == []
+        assert claims.claim(conn, [job_id], worker_id="w", claim_id="c") == []
         assert jobs.expire(conn) == 0
     assert status(database, job_id) is S.COMPLETED
     assert all(not MOVES[state] for state in FINAL)
@@ -181,21 +181,21 @@ def test_a_block_is_fair_between_projects_and_goes_by_priority_within_one(databa
     urgent = stored(database, 5, priority=2)
     others = stored(database, 10, project_id="proj_b")
     with database.write() as conn:
-        block = jobs.claim_block(conn, Lane.BATCH, 20, worker_id="w", claim_id="c")
+        block = claims.claim_block(conn, Lane.BATCH, 20, worker_id="w", claim_id="c")
     ids = [job.id for job in block]
     assert len(set(ids)) == 20
     assert set(others) <= set(ids)
     assert set(urgent) <= set(ids)
     assert len(set(ids) & set(crowd)) == 5
     with database.write() as conn:
-        assert jobs.claim_block(conn, Lane.INTERACTIVE, 20, worker_id="w", claim_id="c2") == []
+        assert claims.claim_block(conn, Lane.INTERACTIVE, 20, worker_id="w", claim_id="c2") == []
 
 
 def test_a_part_that_a_project_does_not_need_goes_to_the_others(database: Database) -> None:
     stored(database, 50)
     stored(database, 2, project_id="proj_b")
     with database.write() as conn:
-        assert len(jobs.claim_block(conn, Lane.BATCH, 20, worker_id="w", claim_id="c")) == 20
+        assert len(claims.claim_block(conn, Lane.BATCH, 20, worker_id="w", claim_id="c")) == 20
 
 
 def test_projects_beyond_those_a_claim_looks_at_have_their_turn(database: Database) -> None:
@@ -207,14 +207,14 @@ def test_projects_beyond_those_a_claim_looks_at_have_their_turn(database: Databa
         conn.execute(
             job_table.update().where(job_table.c.project_id < "proj_3").values(run_at=datetime(2999, 1, 1, tzinfo=UTC))
         )
-    turn, seen = jobs.Turn(), Counter[str]()
+    turn, seen = claims.Turn(), Counter[str]()
     for _ in range(20):
         with database.write() as conn:
-            for one in jobs.claim_block(conn, Lane.BATCH, 2, worker_id="w", claim_id="c", turn=turn, most=5):
+            for one in claims.claim_block(conn, Lane.BATCH, 2, worker_id="w", claim_id="c", turn=turn, most=5):
                 seen[one.project_id] += 1
     assert seen == {"proj_3": 4, "proj_4": 4, "proj_5": 4}
     with database.write() as conn:
-        assert jobs.claim_block(conn, Lane.BATCH, 2, worker_id="w", claim_id="c", turn=jobs.Turn(), most=5) == []
+        assert claims.claim_block(conn, Lane.BATCH, 2, worker_id="w", claim_id="c", turn=claims.Turn(), most=5) == []
 
 
 def test_blocks_of_two_workers_do_not_overlap(database: Database) -> None:
@@ -224,7 +224,7 @@ def test_blocks_of_two_workers_do_not_overlap(database: Database) -> None:
     def take(name: str) -> None:
         for _ in range(5):
             with database.write() as conn:
-                found.append(jobs.claim_block(conn, Lane.BATCH, 20, worker_id=name, claim_id=clock.new_id("clm")))
+                found.append(claims.claim_block(conn, Lane.BATCH, 20, worker_id=name, claim_id=clock.new_id("clm")))
 
     threads = [threading.Thread(target=take, args=(f"w{i}",)) for i in range(2)]
     for thread in threads:

@@ -42,7 +42,7 @@ from worker.services.cancel import cancel
 from worker.services.retry import RETRIED, NotRetriable, retry
 from worker.services.submit import IdempotencyKey, JobRequest, KeyReused, submit
 from worker.services.sweep import sweep
-from worker.store import attempts, deaths, idempotency, jobs, keys, parked, projects, views, workers
+from worker.store import attempts, claims, deaths, idempotency, jobs, keys, parked, projects, views, workers
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import Moment, instant
@@ -261,7 +261,7 @@ class StoreMachine(RuleBasedStateMachine):
         due = {job_id for job_id in named if self._due(self.jobs[job_id])}
         worker_id, claim_id = self._pick(sorted(self.beats), n), clock.new_id("clm")
         with self.database.write() as conn:
-            found = jobs.claim(conn, list(set(named)), worker_id=worker_id, claim_id=claim_id)
+            found = claims.claim(conn, list(set(named)), worker_id=worker_id, claim_id=claim_id)
         assert {c.id for c in found} == due
         self._claimed(found, worker_id, claim_id)
 
@@ -275,7 +275,7 @@ class StoreMachine(RuleBasedStateMachine):
                 waiting[j.project, j.priority].append(j)
         due = {group: sorted(j.run_at for j in found if self._due(j)) for group, found in waiting.items()}
         with self.database.write() as conn:
-            found = jobs.claim_block(conn, lane, room, worker_id=worker_id, claim_id=claim_id)
+            found = claims.claim_block(conn, lane, room, worker_id=worker_id, claim_id=claim_id)
         taken: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
         for c in found:
             j = self.jobs[c.id]
@@ -298,7 +298,7 @@ class StoreMachine(RuleBasedStateMachine):
         worker_id, claim_id = self._pick(sorted(self.beats), n), clock.new_id("clm")
         due = [j.run_at for j in self.jobs.values() if self._due(j, suspects=True) and j.lane is lane]
         with self.database.write() as conn:
-            found = jobs.claim_suspect(conn, [lane], worker_id=worker_id, claim_id=claim_id)
+            found = claims.claim_suspect(conn, [lane], worker_id=worker_id, claim_id=claim_id)
         assert (found is not None) is bool(due)
         if found is not None:
             assert self.jobs[found.id].run_at == min(due), "the one that has been due longest"

@@ -12,7 +12,7 @@ from worker.domain.failure import Lane
 from worker.domain.job import SUSPECT_FROM, NewJob, Return
 from worker.domain.pause import Cause, Pause, PauseKind, Scope, mark_of
 from worker.domain.state import JobStatus
-from worker.store import jobs, parked, pauses, views
+from worker.store import claims, jobs, parked, pauses, views
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import db_now, later
@@ -48,14 +48,14 @@ def stored(database: Database, n: int, lane: Lane = Lane.BATCH, mark: str | None
     with database.write() as conn:
         jobs.insert(conn, new)
         if mark is not None:
-            for job in jobs.claim(conn, [one.id for one in new], worker_id="wrk_0", claim_id="clm_0"):
+            for job in claims.claim(conn, [one.id for one in new], worker_id="wrk_0", claim_id="clm_0"):
                 jobs.settle(conn, [Settle(job.id, "clm_0", Return(86_400.0, mark))])
     return [one.id for one in new]
 
 
 def claimed(database: Database, lane: Lane = Lane.BATCH) -> list[str]:
     with database.write() as conn:
-        return [job.id for job in jobs.claim_block(conn, lane, 100, worker_id="wrk_1", claim_id="clm_1")]
+        return [job.id for job in claims.claim_block(conn, lane, 100, worker_id="wrk_1", claim_id="clm_1")]
 
 
 def test_the_first_failure_opens_and_a_longer_wait_extends(database: Database) -> None:

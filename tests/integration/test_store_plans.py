@@ -23,7 +23,7 @@ from worker.domain.job import AttemptRow, Ending, NewJob
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine import writer
 from worker.engine.writer import Entry
-from worker.store import attempts, idempotency, jobs, keys, leases, lines, urgent, usage, views, workers
+from worker.store import attempts, claims, idempotency, jobs, keys, leases, lines, urgent, usage, views, workers
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import instant
@@ -142,10 +142,10 @@ def _days(conn: sa.Connection, _open: Open) -> Any:
 Call = Callable[[sa.Connection, Open], Any]
 # What is called, and how many rows it may read and throw away.
 CALLS: Final[dict[str, tuple[Call, int]]] = {
-    "claim_by_ids": (lambda c, o: jobs.claim(c, o.queued, worker_id="w", claim_id="c"), WASTE),
-    "claim_block": (lambda c, o: jobs.claim_block(c, Lane.BATCH, 200, worker_id="w", claim_id="c"), WASTE),
+    "claim_by_ids": (lambda c, o: claims.claim(c, o.queued, worker_id="w", claim_id="c"), WASTE),
+    "claim_block": (lambda c, o: claims.claim_block(c, Lane.BATCH, 200, worker_id="w", claim_id="c"), WASTE),
     "claim_block_interactive": (
-        lambda c, o: jobs.claim_block(c, Lane.INTERACTIVE, 5, worker_id="w", claim_id="c"),
+        lambda c, o: claims.claim_block(c, Lane.INTERACTIVE, 5, worker_id="w", claim_id="c"),
         WASTE,
     ),
     "urgent_lines": (lambda c, o: urgent.count(c, "proj_00", "batch_7", 2_000), WASTE),
@@ -258,13 +258,13 @@ def test_a_backlog_that_the_statistics_do_not_know_of_is_not_read_through(postgr
         with database.write() as conn:
             jobs.insert(conn, new)
         with database.write() as conn:
-            held = jobs.claim_block(conn, Lane.BATCH, 100, worker_id="w", claim_id="c")
+            held = claims.claim_block(conn, Lane.BATCH, 100, worker_id="w", claim_id="c")
             some = Open([one.id for one in new[10_000:10_100]], [(one.id, "c") for one in held])
             assert all(writer.store(conn, some.mark()))
         calls: dict[str, Callable[[sa.Connection], Any]] = {
-            "claim_block": lambda c: jobs.claim_block(c, Lane.BATCH, 200, worker_id="w", claim_id="d"),
-            "claim_by_ids": lambda c: jobs.claim(c, some.queued, worker_id="w", claim_id="d"),
-            "claim_suspect": lambda c: jobs.claim_suspect(c, list(Lane), worker_id="w", claim_id="d"),
+            "claim_block": lambda c: claims.claim_block(c, Lane.BATCH, 200, worker_id="w", claim_id="d"),
+            "claim_by_ids": lambda c: claims.claim(c, some.queued, worker_id="w", claim_id="d"),
+            "claim_suspect": lambda c: claims.claim_suspect(c, list(Lane), worker_id="w", claim_id="d"),
             "mark": lambda c: jobs.still_ours(c, some.running),
             "settle": lambda c: writer.store(c, some.end()),
         }
@@ -307,7 +307,7 @@ def test_heartbeats_leases_books_and_calls_are_updated_in_place(postgres_url: st
                 leases.take(conn, "sweep", f"wrk_{n % 10}", -1.0)
                 jobs.insert(conn, [new])
             with database.write() as conn:
-                jobs.claim(conn, [new.id], worker_id="wrk_1", claim_id=row.claim_id)
+                claims.claim(conn, [new.id], worker_id="wrk_1", claim_id=row.claim_id)
                 assert writer.store(conn, [Entry(new.id, row.claim_id, begin=[row], budget_key=key.id)]) == [True]
             with database.write() as conn:
                 entry = Entry(new.id, row.claim_id, close=[over], settle=done, budget_key=key.id)

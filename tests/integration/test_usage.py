@@ -29,7 +29,7 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Claimed, NewJob
 from worker.domain.money import NANO, Usage
 from worker.domain.state import AttemptState
-from worker.store import attempts, jobs, keys, projects, usage
+from worker.store import attempts, claims, jobs, keys, projects, usage
 from worker.store.database import Database
 from worker.store.tables import attempt as attempt_table
 from worker.store.usage import GROUPS, Group, Line, Sums
@@ -60,7 +60,7 @@ def claimed(database: Database, project_id: str) -> Claimed:
     job = NewJob(clock.new_id("job"), project_id, "completion", Lane.BATCH, ("m",), {})
     with database.write() as conn:
         jobs.insert(conn, [job])
-        return jobs.claim(conn, [job.id], worker_id="wrk", claim_id=clock.new_id("clm"))[0]
+        return claims.claim(conn, [job.id], worker_id="wrk", claim_id=clock.new_id("clm"))[0]
 
 
 def calls(database: Database, project_id: str, *made: Mapping[str, Any], at: datetime = DAY) -> None:

@@ -17,7 +17,7 @@ from worker.domain.job import AttemptRow, Claimed, Ending, JobView, NewJob
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine.entry import Entry
 from worker.engine.writer import Closing, Writer, store
-from worker.store import attempts, jobs, views
+from worker.store import attempts, claims, jobs, views
 from worker.store.database import Database
 from worker.store.jobs import Settle
 
@@ -26,7 +26,7 @@ def claimed(database: Database, n: int) -> list[Claimed]:
     new = [NewJob(clock.new_id("job"), "proj_a", "completion", Lane.BATCH, ("m",), {}) for _ in range(n)]
     with database.write() as conn:
         jobs.insert(conn, new)
-        return jobs.claim(conn, [job.id for job in new], worker_id="wrk", claim_id=clock.new_id("clm"))
+        return claims.claim(conn, [job.id for job in new], worker_id="wrk", claim_id=clock.new_id("clm"))
 
 
 def row(job: Claimed, **more: Any) -> AttemptRow:
@@ -127,7 +127,7 @@ def late(database: Database, *, cost: int | None = None) -> tuple[Claimed, Entry
 def again(database: Database, job: Claimed, *, calling: bool) -> Claimed:
     """A newer claim of the job."""
     with database.write() as conn:
-        (newer,) = jobs.claim(conn, [job.id], worker_id="wrk_2", claim_id=clock.new_id("clm"))
+        (newer,) = claims.claim(conn, [job.id], worker_id="wrk_2", claim_id=clock.new_id("clm"))
         if calling:
             attempts.begin(conn, [replace(row(newer), number=2)])
     return newer

@@ -29,7 +29,7 @@ from worker.engine.entry import Entry
 from worker.engine.governor import TICK_S, Governor
 from worker.engine.spool import Spool
 from worker.engine.writer import Closing, Spooled, Writer
-from worker.store import attempts, jobs
+from worker.store import attempts, claims
 from worker.store.attempts import Attempt
 from worker.store.database import Database, Unavailable
 from worker.store.jobs import Settle
@@ -76,7 +76,7 @@ class _LaneState:
     buffer: deque[Held] = field(default_factory=deque)
     running: dict[str, Control] = field(default_factory=dict)
     claiming: bool = False
-    turn: jobs.Turn = field(default_factory=jobs.Turn)
+    turn: claims.Turn = field(default_factory=claims.Turn)
     gathering: bool = False
     taken: int = 0
     started: int = 0  # since the last tick
@@ -275,12 +275,14 @@ class Engine:
     # A claim need not wait for the disk: no call leaves before its mark is there, and the claim with it.
 
     def _claim_ids(self, ids: Sequence[str]) -> list[Held]:
-        return self._claimed(lambda conn, worker, claim: jobs.claim(conn, ids, worker_id=worker, claim_id=claim))
+        return self._claimed(lambda conn, worker, claim: claims.claim(conn, ids, worker_id=worker, claim_id=claim))
 
     def _claim_block(self, lane: Lane, room: int) -> list[Held]:
         turn = self._lanes[lane].turn
         return self._claimed(
-            lambda conn, worker, claim: jobs.claim_block(conn, lane, room, worker_id=worker, claim_id=claim, turn=turn)
+            lambda conn, worker, claim: claims.claim_block(
+                conn, lane, room, worker_id=worker, claim_id=claim, turn=turn
+            )
         )
 
     def _claimed(self, take: Callable[[Any, str, str], list[Claimed]]) -> list[Held]:
@@ -322,7 +324,7 @@ class Engine:
 
     def _claim_suspect(self) -> Held | None:
         def take(conn: Any, worker: str, claim: str) -> list[Claimed]:
-            found = jobs.claim_suspect(conn, self._lane_names, worker_id=worker, claim_id=claim)
+            found = claims.claim_suspect(conn, self._lane_names, worker_id=worker, claim_id=claim)
             return [found] if found is not None else []
 
         return next(iter(self._claimed(take)), None)

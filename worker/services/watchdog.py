@@ -14,7 +14,7 @@ from typing import Final
 from worker import events
 from worker.domain.failure import Lane
 from worker.engine.engine import Engine
-from worker.store import jobs
+from worker.store import claims
 from worker.store.database import Database
 
 LOOK_S: Final = 5.0
@@ -63,4 +63,4 @@ class Watchdog:
 
     def _claimable(self, lane: Lane) -> bool:
         with self._database.write(durable=False) as conn:  # it locks a row for a moment, and changes none
-            return jobs.claimable(conn, lane)
+            return claims.claimable(conn, lane)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from worker.domain.failure import Lane
 from worker.domain.job import Claimed
-from worker.store import jobs
+from worker.store import claims
 from worker.store.moment import db_now
 from worker.store.rows import Rows
 from worker.store.tables import job
@@ -76,7 +76,7 @@ def claim_one(
             job.update().where(job.c.id.in_(ids), job.c.status == "queued").values(parked_for=None, run_at=db_now())
         )
         for suspects in (False, True):
-            claimed = jobs.claim(conn, ids, worker_id=worker_id, claim_id=claim_id, suspects=suspects)
+            claimed = claims.claim(conn, ids, worker_id=worker_id, claim_id=claim_id, suspects=suspects)
             if claimed:
                 return claimed[0]
     return None
