@@ -259,7 +259,7 @@ class Engine:
                 state.due = False
                 room = min(BLOCK, free + state.ahead)
                 held = await self.loop.run_in_executor(self._claims, self._claim_block, state.lane, room)
-                state.due = state.due or len(held) >= room or bool(held and state.turn.after)
+                state.due = state.turn.goes_on(len(held), room) or state.due
         except Unavailable as exc:
             events.emit("claim.waiting", level="warning", lane=state.lane.value, reason=str(exc))
             self.loop.call_later(AWAY_S, self._woken, state.lane)

@@ -38,9 +38,24 @@ def claim(
 
 @dataclass(slots=True)
 class Turn:
-    """Where a claim begins to look for projects with work: behind those that the one before looked at."""
+    """Where a claim begins to look for projects with work: behind those that the one before looked at.
 
-    after: str = ""  # a project's id
+    after  a project's id; "" begins with the first one
+    part   whether the last look was at some of the projects only
+    found  jobs that were taken since the round began
+    """
+
+    after: str = ""
+    part: bool = False
+    found: int = 0
+
+    def goes_on(self, taken: int, room: int) -> bool:
+        """Whether another claim may find something now, after one that took so many jobs of `room`."""
+        self.found += taken
+        if self.after:
+            return True
+        found, self.found = self.found, 0
+        return taken >= room or (self.part and found > 0)
 
 
 def claim_block(
@@ -65,24 +80,23 @@ def claim_block(
 
 def claimable(conn: sa.Connection, lane: Lane) -> bool:
     """Whether a claim of this lane would find anything now. Locks what it finds until the transaction ends."""
-    return bool(_chosen(conn, lane, 1, Turn(), GROUPS_MAX))
+    turn = Turn()
+    while not _chosen(conn, lane, 1, turn, GROUPS_MAX):
+        if not turn.after:
+            return False
+    return True
 
 
 def _turned(conn: sa.Connection, lane: Lane, turn: Turn, most: int) -> list[tuple[str, int]]:
     """The next projects with work and their priorities; no project is cut in two unless it fills the whole list."""
-
-    def walk(after: str) -> list[tuple[str, int]]:
-        found = conn.execute(_groups(), {"lane": lane.value, "most": most, "after": after})
-        return [(row.project_id, row.priority) for row in found]
-
-    groups = walk(turn.after)
-    if len(groups) < most and turn.after:  # past the last project: it begins again
-        groups += [group for group in walk("") if group[0] <= turn.after]
+    found = conn.execute(_groups(), {"lane": lane.value, "most": most, "after": turn.after})
+    groups = [(row.project_id, row.priority) for row in found]
+    turn.part = bool(turn.after) or len(groups) >= most
     if len(groups) < most:
         turn.after = ""
         return groups
-    last = groups[most - 1][0]
-    whole = [group for group in groups[:most] if group[0] != last] or groups[:most]
+    last = groups[-1][0]
+    whole = [group for group in groups if group[0] != last] or groups
     turn.after = whole[-1][0]
     return whole
 
