@@ -323,7 +323,8 @@ def test_addresses_that_are_none(site: Web, method: str, path: str, status: int)
         ),
         ("GET", "/v1/models/nobody/x", None, 404, "model"),
         ("DELETE", "/v1/models", None, 405, None),
-        ("POST", "/v1/responses", {}, 404, None),
+        ("POST", "/v1/responses", {"model": "default"}, 400, "input"),
+        ("POST", "/v1/assistants", {}, 404, None),
         ("GET", "/v1/vector_stores", None, 404, None),
     ],
 )

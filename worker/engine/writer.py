@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -59,6 +59,7 @@ class Spooled(Closing):
 
 
 Group = list[tuple[Entry, "asyncio.Future[bool]"]]
+Told = list[tuple[tuple[Entry, "asyncio.Future[bool]"], bool | Exception]]
 
 
 @dataclass(slots=True)
@@ -149,7 +150,14 @@ class Writer:
             queue.busy = True
 
     def _run(self, queue: _Queue, group: Group) -> None:
-        results = self._store([entry for entry, _ in group])
+        futures = {id(entry): future for entry, future in group}
+
+        def kept(entries: Sequence[Entry]) -> None:
+            """Told at once: what waits on for the database, beside them in the group, may wait for long."""
+            told: Told = [((entry, futures[id(entry)]), Spooled("on disk")) for entry in entries]
+            self._loop.call_soon_threadsafe(self._tell, told)
+
+        results = self._store([entry for entry, _ in group], kept=kept)
         self._loop.call_soon_threadsafe(self._done, queue, group, results)
 
     def _done(self, queue: _Queue, group: Group, results: Sequence[bool | Exception]) -> None:
@@ -158,10 +166,10 @@ class Writer:
             self._send(queue)
         self._tell(list(zip(group, results, strict=True)))
 
-    def _tell(self, outcomes: list[tuple[tuple[Entry, asyncio.Future[bool]], bool | Exception]]) -> None:
+    def _tell(self, outcomes: Told) -> None:
         """Wake the jobs a few at a time: two hundred that go on at once would hold up everything else on the loop."""
         for (_, future), result in outcomes[:WOKEN]:
-            if future.cancelled():
+            if future.done():  # cancelled, or told before
                 continue
             if isinstance(result, Exception):
                 future.set_exception(result)
@@ -170,8 +178,10 @@ class Writer:
         if len(outcomes) > WOKEN:
             self._loop.call_soon(self._tell, outcomes[WOKEN:])
 
-    def _store(self, entries: Sequence[Entry], *, again: bool = False) -> list[bool | Exception]:
-        """`again`: it is not known whether an earlier try was committed."""
+    def _store(
+        self, entries: Sequence[Entry], *, again: bool = False, kept: Callable[[Sequence[Entry]], None] | None = None
+    ) -> list[bool | Exception]:
+        """`again`: it is not known whether an earlier try was committed. `kept` is called with what went to disk."""
         tries = 0
         while True:
             try:
@@ -192,6 +202,8 @@ class Writer:
                     worth = [entry for entry in entries if not entry.is_mark]
                     marks = [entry for entry in entries if entry.is_mark]
                     if worth and self._keep(worth):
+                        if kept is not None:
+                            kept(worth)
                         done = iter(self._store(marks, again=True) if marks else ())
                         return [next(done) if entry.is_mark else Spooled(str(exc)) for entry in entries]
             except Exception as exc:  # noqa: BLE001 - one bad row must not take the others with it
@@ -199,7 +211,10 @@ class Writer:
                     events.emit("writer.refused", level="error", job_id=entries[0].job_id, error=type(exc).__name__)
                     return [exc]
                 half = len(entries) // 2
-                return [*self._store(entries[:half], again=again), *self._store(entries[half:], again=again)]
+                return [
+                    *self._store(entries[:half], again=again, kept=kept),
+                    *self._store(entries[half:], again=again, kept=kept),
+                ]
             else:
                 self._away_since_s = None
                 return stored
