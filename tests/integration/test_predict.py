@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -224,7 +225,7 @@ def test_every_failure_in_turn_and_one_vote_is_no_quorum(make: Make, provider: S
                 "a": script.error(401, "bad key"),
                 "b": script.error(404, "no such model", code="model_not_found"),
                 "c": script.chat("perhaps"),
-                "d": script.error(400, "what?"),
+                "d": replace(script.error(400, "what?"), delay_s=0.3),
                 "e": says(True),
             }
         )
@@ -234,6 +235,17 @@ def test_every_failure_in_turn_and_one_vote_is_no_quorum(make: Make, provider: S
     assert job.status is JobStatus.COMPLETED
     assert (job.result["answer"], job.result["consensus"], job.result["usable"]) == (None, False, 1)
     assert [vote["usable"] for vote in job.result["votes"]] == [False, False, False, False, True]
+    balanced(station, job)
+
+
+def test_who_was_not_waited_for_has_not_failed(make: Make, provider: ScriptedProvider) -> None:
+    """The same panel, and the one that would have voted is slow: the end is of the same kind."""
+    wrong = script.error(400, "what?")
+    provider.always(by_name({**dict.fromkeys("abcd", wrong), "e": replace(says(True), delay_s=30.0)}))
+    station = make()
+    job = ran(station, asked())
+    assert job.status is JobStatus.COMPLETED
+    assert (job.result["answer"], job.result["consensus"], job.result["usable"]) == (None, False, 0)
     balanced(station, job)
 
 

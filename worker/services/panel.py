@@ -258,9 +258,11 @@ def left_out(seat: Seat, why: str) -> None:
 
 
 def nobody(sitting: Sitting) -> Failure | None:
-    """Why a prediction fails: no member answered at all. None: one did, and what it said is a result."""
+    """Why a prediction fails: no member answered at all. None: one did, and what it said is a result; or one was not
+    waited for, so that how fast it would have been decides nothing.
+    """
     failures = [seat.failure for seat in sitting.seats if seat.failure is not None]
-    if any(seat.voted is not None for seat in sitting.seats) or not failures:
+    if any(seat.voted is not None or seat.dropped is not None for seat in sitting.seats) or not failures:
         return None
     hopeful = next((failure for failure in failures if failure.kind in RETRYABLE), failures[0])
     said = "; ".join(f"{seat.member}: {seat.failure.message}" for seat in sitting.seats if seat.failure is not None)
