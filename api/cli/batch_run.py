@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from api.cli import batch_content
-from api.cli.batch_content import Seen
+from api.cli.batch_content import Names, Seen
 from api.cli.batch_note import Note
 from api.cli.client import PATIENCE_S, Client, Refused
 from api.cli.fault import CliFault, Exit
@@ -166,12 +166,16 @@ class BatchRun:
 
     def _open_lines(self) -> Iterator[Line]:
         """Those that have no record. What is broken gets its own at once."""
+        names = Names()
         for found in self._lines():
             if found.number in self._seen:
                 continue
             line: AnyLine | None = found
             if self._strict and isinstance(found, Line):
-                line = batch_content.reject(found, self._unknown) or found
+                name = names.of(found)
+                line = batch_content.reject(found, name, self._unknown) or found
+                if line is found:
+                    names.take(name)
             if isinstance(line, BrokenLine):
                 self._output.expect(line.number)
                 self._reject(line)
