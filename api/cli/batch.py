@@ -150,6 +150,7 @@ def run(
                 fault.remedy = f"Name the server of then in COMPLETAR_URL, or delete {note.path} to begin anew."
             raise
         if note is not None and not mine.left:
+            output.keep()
             note.remove()
         _told(screen, mine.sums, progress.elapsed_s)
         if mine.left and max_cost is not None:

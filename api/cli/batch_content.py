@@ -33,11 +33,35 @@ class Seen:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def last(self) -> int:
+        """The highest; 0: there is none."""
+        return max(0, len(self._marks) - 1)
+
     def add(self, number: int) -> None:
         if number >= len(self._marks):
             self._marks.extend(bytes(number + 1 - len(self._marks)))
         self._count += not self._marks[number]
         self._marks[number] = 1
+
+
+class Names:
+    """What the lines of one batch are called there. Those that were taken are held by their hashes: two that seem the
+    same lose nothing.
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+
+    def of(self, line: Line) -> str:
+        """Whoever chose a name like ours gets one of ours too: else it might be that of another line."""
+        given = line.custom_id
+        if given and hash(given) not in self._taken and _OURS.fullmatch(given) is None:
+            return given
+        return f"completar:line-{line.number}" + ("" if given is None else f":{given}")
+
+    def take(self, name: str) -> None:
+        self._taken.add(hash(name))
 
 
 @dataclass(slots=True)
@@ -52,12 +76,10 @@ def write(to: IO[bytes], lines: Iterable[Line]) -> Content:
     """Lines in the order of their numbers."""
     made = Content()
     at = size = 0
-    names: set[int] = set()  # by their hashes: two that are taken for the same lose nothing
+    names = Names()
     for line in lines:
-        given = line.custom_id
-        own = given is not None and len(given) > 0 and hash(given) not in names
-        name = given if own else _name(line.number, given)
-        names.add(hash(name))
+        name = names.of(line)
+        names.take(name)
         text = dumps({"custom_id": name, "method": "POST", "url": ENDPOINT, "body": line.job}).encode() + b"\n"
         to.write(b"\n" * (line.number - at - 1) + text)
         at = line.number
@@ -69,28 +91,26 @@ def write(to: IO[bytes], lines: Iterable[Line]) -> Content:
     return made
 
 
-def _name(number: int, given: str | None) -> str:
-    return f"completar:line-{number}" + ("" if given is None else f":{given}")
-
-
 def named(custom_id: str) -> str | None:
     """As the input has it."""
     found = _OURS.fullmatch(custom_id)
     return custom_id if found is None else found[1]
 
 
-def reject(line: Line, unknown: Iterable[str]) -> BrokenLine | None:
-    """What the server would say of it, as far as that is known here. `unknown`: names that are no models there."""
+def reject(line: Line, name: str, unknown: Iterable[str]) -> BrokenLine | None:
+    """What the server would say of it, as far as that is known here. `name` is what it is called there; `unknown`:
+    names that are no models there.
+    """
     from worker.services.batches.lines import BadLine, read  # noqa: PLC0415 - half a second, and hardly ever needed
 
     models = line.job.get("models") or [line.job.get("model", "default")]
-    for name in models if isinstance(models, list) else []:
-        if name in unknown:
-            message = f"The model {name!r} is no route and no target. GET /v1/models lists them."
+    for model in models if isinstance(models, list) else []:
+        if isinstance(model, str) and model in unknown:
+            message = f"The model {model!r} is no route and no target. GET /v1/models lists them."
             return BrokenLine(line.number, line.custom_id, message)
-    if line.job.get("kind") == "prediction":  # which panels there are is known to the server alone
-        return None
-    asked = {"custom_id": "x", "method": "POST", "url": ENDPOINT, "body": line.job}
+    # Which panels there are is known to the server alone: of a prediction only the name is judged.
+    body = {"input": {"prompt": "x"}} if line.job.get("kind") == "prediction" else line.job
+    asked = {"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body}
     try:
         read((line.number, dumps(asked).encode()), ENDPOINT, lambda _: None)
     except BadLine as exc:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from io import BufferedReader
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from api.cli.fault import CliFault, Exit
 from worker.domain.answer import Json
@@ -34,7 +34,9 @@ class Note:
     """input     what the run is over, by `digest`
     key, asked  a batch is asked for in these words under that idempotency key, or was; None: no batch is open
     batch_id    that batch, once its making was heard of
-    cursor      how far its results are surely in the output
+    earlier     the batches before it that told of lines, oldest first
+    through     up to this line those did; where one of these has no record, the output lost it, or it was never
+                written because it waited for its turn: they are read again
     """
 
     path: Path
@@ -42,7 +44,12 @@ class Note:
     key: str | None = None
     asked: dict[str, Json] | None = None
     batch_id: str | None = None
-    cursor: str = "start"
+    earlier: tuple[str, ...] = ()
+    through: int = 0
+
+    @property
+    def open(self) -> bool:
+        return self.key is not None or self.batch_id is not None
 
     @classmethod
     def at(cls, output: Path, input_: str | None) -> tuple[Self, bool]:
@@ -64,9 +71,10 @@ class Note:
                 f"Give the same as then, another -o, or delete {path} to begin {output} anew.",
                 Exit.USAGE,
             )
-        return cls(path=path, **found), True
+        found.pop("cursor", None)  # notes had one, and it was trusted where the output had been cut short
+        return cls(path=path, **{**found, "earlier": tuple(found.get("earlier", ()))}), True
 
-    def save(self, **changes: Json) -> Self:
+    def save(self, **changes: Any) -> Self:
         """The note with these changes, kept. Whoever is killed meanwhile finds the old one or the new one."""
         changed = replace(self, **changes)
         told = {name: value for name, value in asdict(changed).items() if name != "path"}

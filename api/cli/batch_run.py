@@ -1,8 +1,8 @@
 """Lines in, records out: hands the lines over as a batch, and follows its results until each has a record.
 
 What has a record is done; what has none is handed over, as one batch after another. So whatever cuts a run off, the
-same goes on with it, and a line is not asked twice. Where results were read to is a help only: a line that comes again
-is passed by.
+same goes on with it, and a line is not asked twice. Whoever goes on reads the results from their beginning, whatever
+became of the output meanwhile: a line that comes again is passed by.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from api.cli import batch_content
-from api.cli.batch_content import Seen
+from api.cli.batch_content import Names, Seen
 from api.cli.batch_note import Note
 from api.cli.client import PATIENCE_S, Client, Refused
 from api.cli.fault import CliFault, Exit
@@ -31,11 +31,9 @@ PAGE: Final = 1000
 WAIT_S: Final = 5  # the longest an answer is held back, so that what is seen is not older
 BREATH_S: Final = 0.25  # between two pages that were not full: many small ones cost the server more than few large ones
 FEW: Final = 500  # lines: their pages cost little however often they are asked for
-NOTE_S: Final = 2.0  # between two notes of how far it is
 SETTLE_S: Final = 1.0
 TELL_S: Final = 10.0  # between two looks why nothing ends
 FINAL: Final = frozenset({"completed", "failed", "expired", "cancelled"})
-MAX_COST: Final = "max_cost"
 _UNKNOWN: Final = re.compile(r"^The model '(.+?)' is no route")
 _UNPRICED: Final = "This batch has a max_cost"
 
@@ -90,7 +88,7 @@ class BatchRun:
         self._unknown: set[str] = set()  # names that are no models there
         self._strict = False  # more lines are faulty than the server names at once
         self._told: set[str] = set()  # why lines stand still
-        self._note_due_s = self._tell_due_s = 0.0
+        self._tell_due_s = 0.0
 
     @property
     def open(self) -> int:
@@ -113,16 +111,10 @@ class BatchRun:
 
         batch_id  a batch of this run that is followed first
         """
-        if batch_id is not None and batch_id != self.batch_id:
-            self.batch_id = batch_id
-            if self._note is not None:
-                self._note = self._note.save(key=None, asked=None, batch_id=batch_id, cursor="start")
-        if self.batch_id is not None or (self._note is not None and self._note.key is not None):
-            awaited = sum(1 for _ in self._expected(self._open_lines()))
-            if awaited:
-                self._await(awaited)
-            self._follow(self.batch_id or self._made())
-            self.left = 0  # by the bound of then
+        if batch_id is not None:
+            self._resume(batch_id)
+        if self.batch_id is not None or (self._note is not None and (self._note.open or self._note.earlier)):
+            self._go_on(batch_id)
         while not self.left and (made := self._begun()) is not None:
             self._follow(made)
         if not self.left:
@@ -137,6 +129,41 @@ class BatchRun:
             if self._client.get(f"/v1/batches/{self.last_id}").json()["status"] in FINAL:
                 return
             time.sleep(BREATH_S / 5)
+
+    # -- going on ----------------------------------------------------------------------------------------------------
+
+    def _resume(self, batch_id: str) -> None:
+        """The note forgets no batch for it: the lines of that one would be paid for again."""
+        note = self._note
+        if note is not None and batch_id != note.batch_id and batch_id not in note.earlier:
+            if note.open:
+                raise CliFault(
+                    f"{note.path} is of another batch of this run, which is not over.",
+                    f"Leave --resume out to go on with that one, or give another -o to read {batch_id}.",
+                    Exit.USAGE,
+                )
+            self._note = note = note.save(batch_id=batch_id)
+        self.batch_id = batch_id if note is None else note.batch_id
+
+    def _go_on(self, resumed: str | None) -> None:
+        """What was handed over has its records first."""
+        note, first, awaited = self._note, 0, 0
+        for line in self._expected(self._open_lines()):
+            first = first or line.number
+            awaited += 1
+        if awaited:
+            self._await(awaited)
+        followed = self.batch_id
+        if note is not None:
+            lost = 0 < first <= note.through
+            for earlier in note.earlier:
+                if lost or earlier == resumed:
+                    self._follow(earlier)
+        if followed is not None:
+            self._follow(followed)
+        elif note is not None and note.open:
+            self._follow(self._made())
+        self.left = 0  # by the bound of then
 
     # -- handing over ------------------------------------------------------------------------------------------------
 
@@ -166,12 +193,16 @@ class BatchRun:
 
     def _open_lines(self) -> Iterator[Line]:
         """Those that have no record. What is broken gets its own at once."""
+        names = Names()
         for found in self._lines():
             if found.number in self._seen:
                 continue
             line: AnyLine | None = found
             if self._strict and isinstance(found, Line):
-                line = batch_content.reject(found, self._unknown) or found
+                name = names.of(found)
+                line = batch_content.reject(found, name, self._unknown) or found
+                if line is found:
+                    names.take(name)
             if isinstance(line, BrokenLine):
                 self._output.expect(line.number)
                 self._reject(line)
@@ -201,7 +232,7 @@ class BatchRun:
         key = clock.new_id("run")
         if self._note is not None:
             if asked is not None:
-                self._note = self._note.save(key=key, asked=asked, batch_id=None, cursor="start")
+                self._note = self._note.save(key=key, asked=asked, batch_id=None)
             key, asked = self._note.key or key, self._note.asked
         made: str = self._client.post("/v1/batches", asked, key=key, patience_s=PATIENCE_S).json()["id"]
         if self._note is not None:
@@ -214,31 +245,43 @@ class BatchRun:
     def _follow(self, batch_id: str) -> None:
         """Until every line of the batch has a record, or is known to have none."""
         path = f"/v1/batches/{batch_id}/results"
-        # What came out of order was not written down: it is read again.
-        cursor = "start" if self._note is None or self._output.in_order else self._note.cursor
-        before = self.sums.ended
+        cursor, told = "start", False
         while True:
             wanted = {"after": cursor, "limit": PAGE}
             page = self._client.get(path, wanted, wait_s=WAIT_S, patience_s=PATIENCE_S).json()
             for one in page["data"]:
                 self._take(one)
             self._output.flush()
-            cursor = page["next"]
+            cursor, told = page["next"], told or bool(page["data"])
             self._show()
             if page["over"] or (page["data"] and self._complete()):
                 break
-            self._noted(cursor)
             if not page["data"]:
                 self._tell(batch_id)
             if len(page["data"]) < PAGE:
                 time.sleep(BREATH_S if self.open > FEW else BREATH_S / 5)
-        if page["status"] == "failed":
+        self._over(batch_id, told=told)
+        if page["status"] == "failed":  # nothing ran: whatever is wrong, the next try begins another batch
             self._refused(batch_id)
-        if self.sums.ended == before and not self.left and self._lacks():
-            raise CliFault(f"Batch {batch_id} is over, and nothing is known of its lines.", None, Exit.FAILED)
-        self.batch_id, self.last_id = None, batch_id
-        if self._note is not None:
-            self._note = self._note.save(key=None, asked=None, batch_id=None, cursor="start")
+        elif not told and self._lacks():
+            raise CliFault(
+                f"Batch {batch_id} is over, and nothing is known of its lines.",
+                "None of them ran. The same command without --resume hands them over anew.",
+                Exit.FAILED,
+            )
+
+    def _over(self, batch_id: str, *, told: bool) -> None:
+        """Nothing more is to come of it; `told` of its lines by it, not by why it was refused."""
+        self.last_id = batch_id
+        if batch_id == self.batch_id:
+            self.batch_id = None
+        if self._note is None:
+            return
+        self._output.keep()  # before the note says so
+        if batch_id not in self._note.earlier:
+            earlier = (*self._note.earlier, batch_id) if told else self._note.earlier
+            through = self._seen.last
+            self._note = self._note.save(key=None, asked=None, batch_id=None, earlier=earlier, through=through)
 
     def _complete(self) -> bool:
         """Whether all lines have a record: then nobody waits for the files of results to be written."""
@@ -280,7 +323,8 @@ class BatchRun:
             self._client.delete(f"/v1/files/{batch['input_file_id']}")
         custom_ids = {line.number: line.custom_id for line in self._lines() if line.number in said}
         for number, message in said.items():
-            self._reject(BrokenLine(number, custom_ids.get(number), message))
+            if number not in self._seen:
+                self._reject(BrokenLine(number, custom_ids.get(number), message))
 
     # -- what comes of it --------------------------------------------------------------------------------------------
 
@@ -292,12 +336,6 @@ class BatchRun:
         self._seen.add(record["line"])
         self.sums.add(record)
         self._output.write(record)
-
-    def _noted(self, cursor: str) -> None:
-        if self._note is not None and clock.monotonic_s() >= self._note_due_s:
-            self._output.keep()
-            self._note = self._note.save(cursor=cursor)
-            self._note_due_s = clock.monotonic_s() + NOTE_S
 
     def _tell(self, batch_id: str) -> None:
         """Why lines stand still, each reason once."""

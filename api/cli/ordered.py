@@ -14,8 +14,6 @@ from api.cli.results import Output, Record
 
 
 class Ordered(Output):
-    in_order = True
-
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._due = bytearray()  # by number of the line: 1 where a record is still to be written

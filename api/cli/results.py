@@ -135,8 +135,6 @@ class Sums:
 class Output:
     """Records as JSON lines, as they come. Flushed where `flush` says so: whoever reads along gets whole pages."""
 
-    in_order = False
-
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 

@@ -17,6 +17,7 @@ import pytest
 from api.cli import batch_content
 from api.cli.batch_note import Note, digest
 from api.cli.fault import CliFault
+from api.cli.results import Output
 from tests.e2e.test_cli import Cli, Inside
 from tests.support.processes import Processes
 from tests.support.wait import wait_until
@@ -324,6 +325,38 @@ def test_a_crash_while_the_batch_is_made_makes_no_second_one(served: Inside, mon
     assert "3 done" in served("batch", "run", "in.jsonl", "-o", "out.jsonl").stderr
     assert len(set(ids_of(served)) - set(before)) == 1
     assert sorted(one["line"] for one in records(served.folder / "out.jsonl")) == [1, 2, 3]
+
+
+def test_an_output_that_is_gone_is_written_anew_and_no_line_is_paid_for_twice(
+    served: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends between the last record and the end of its note, of a run of several batches."""
+    monkeypatch.setattr(batch_content, "MOST_LINES", 4)
+    served.write("in.jsonl", *({"prompt": str(n)} for n in range(10)))
+    command, out = ("batch", "run", "in.jsonl", "-o", "out.jsonl"), served.folder / "out.jsonl"
+    before = ids_of(served)
+    told: list[str] = []
+    keep, remove = Output.keep, Note.remove
+
+    def kept(output: Output) -> None:
+        told.append("kept")
+        keep(output)
+
+    def lost(_: Note) -> None:
+        told.append("removed")
+        raise CliFault("The machine is gone.")
+
+    monkeypatch.setattr(Output, "keep", kept)
+    monkeypatch.setattr(Note, "remove", lost)
+    assert "The machine is gone." in served(*command, code=1).stderr
+    assert told == ["kept"] * 4 + ["removed"], "the records outlast their note"
+    monkeypatch.setattr(Note, "remove", remove)
+    had = records(out)
+    out.unlink()
+    assert "10 done" in served(*command).stderr
+    found = records(out)
+    assert {one["line"]: one["id"] for one in found} == {one["line"]: one["id"] for one in had}
+    assert (len(found), len(set(ids_of(served)) - set(before))) == (10, 3)
 
 
 def test_a_batch_that_this_server_does_not_have_is_told_with_a_way_out(served: Inside) -> None:

@@ -121,17 +121,17 @@ def test_a_line_that_never_ran_has_a_record_too() -> None:
 
 
 def test_lines_stand_where_they_stood_and_each_has_a_name_that_leads_back() -> None:
-    names = ["a", None, "a", "", "ñ"]
-    given = [
-        Line(number, name, {"input": {"prompt": "x"}}) for number, name in zip((1, 2, 5, 6, 9), names, strict=True)
-    ]
+    names = ["a", None, "a", "", "ñ", "completar:line-12", None]
+    at = [1, 2, 5, 6, 9, 10, 12]
+    given = [Line(number, name, {"input": {"prompt": "x"}}) for number, name in zip(at, names, strict=True)]
     file = io.BytesIO()
     made = write(file, given)
-    assert (made.lines, made.full) == (5, False)
+    assert (made.lines, made.full) == (7, False)
     found = {n: json.loads(line) for n, line in enumerate(file.getvalue().splitlines(), 1) if line}
-    assert list(found) == [1, 2, 5, 6, 9]
+    assert list(found) == at
     sent = [line["custom_id"] for line in found.values()]
-    assert sent == ["a", "completar:line-2", "completar:line-5:a", "completar:line-6:", "ñ"]
+    ours = ["completar:line-2", "completar:line-5:a", "completar:line-6:"]
+    assert sent == ["a", *ours, "ñ", "completar:line-10:completar:line-12", "completar:line-12"]
     assert [named(name) for name in sent] == names
     assert max(Counter(sent).values()) == 1
     for number, line in found.items():
@@ -162,11 +162,12 @@ def test_which_lines_were_seen_is_known_however_they_come() -> None:
         ({"input": {"prompt": "x", "temperature": 9}}, "input.temperature must be less than or equal to 2"),
         ({"model": "gone/x", "input": {"prompt": "x"}}, "The model 'gone/x' is no route and no target"),
         ({"models": ["a", "gone/x"], "input": {"prompt": "x"}}, "The model 'gone/x' is no route and no target"),
+        ({"model": ["gone/x"], "input": {"prompt": "x"}}, "model must be a string"),
         ({"kind": "prediction", "input": {"panel": "of the server"}}, None),
     ],
 )
 def test_faults_that_the_server_had_no_room_to_name_are_found_here(job: dict[str, Any], said: str | None) -> None:
-    found = batch_content.reject(Line(3, "c", job), {"gone/x"})
+    found = batch_content.reject(Line(3, "c", job), "c", {"gone/x"})
     assert (found is None) if said is None else (found is not None and said in found.message)
     assert found is None or (found.number, found.custom_id) == (3, "c")
 
