@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from io import StringIO
 from pathlib import Path
@@ -127,13 +128,15 @@ def test_a_faulty_job_names_its_line_and_its_field(client: openai.OpenAI, site: 
     with site.working():
         failed = until(client, made(client, jsonl(lines), endpoint=NATIVE).id, "failed")
     found = {error.line: (error.code, error.message) for error in failed.errors.data}
+    picture = "body.input.messages[0].content[0].image_url"
     assert set(found) == {1, 2, 3, 4, 5, 6}
     assert "body.input.temperature must be" in found[1][1]
     assert "must be completion, embedding or prediction" in found[2][1]
     assert "body.input.panel names no panel of the settings" in found[3][1]
     assert found[4][0] == "model_not_found"
     assert "body.webhook.url" in found[5][1]
-    assert "image_url" in found[6][1]
+    assert found[6][1].startswith(f"{picture} leads to an address")
+    assert next(error.param for error in failed.errors.data if error.line == 6) == picture
 
 
 def _picture(url: str) -> dict[str, Any]:
@@ -145,7 +148,7 @@ def test_pictures_of_lines_in_openai_s_words_are_judged_too(client: openai.OpenA
     asked["body"]["messages"][0]["content"] = [_picture("http://169.254.169.254/latest")]
     with site.working():
         failed = until(client, made(client, jsonl([asked])).id, "failed")
-    assert [error.line for error in failed.errors.data] == [1]
+    assert [(error.line, error.param) for error in failed.errors.data] == [(1, "body.messages[0].content[0].image_url")]
 
 
 def test_a_webhook_of_a_line_needs_a_key(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +165,26 @@ def test_a_webhook_of_a_line_needs_a_key(database_url: str, tmp_path: Path, monk
     assert "no key to encrypt its secret" in error.message
 
 
+def test_a_receiver_whose_name_does_not_resolve_is_looked_up_once_for_a_file(
+    site: Web, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def hangs(_lookups: guards.Lookups, host: str, _port: int) -> Future[Sequence[str]]:
+        asked.append(host)
+        return Future()
+
+    monkeypatch.setattr(guards.Lookups, "ask", hangs)
+    monkeypatch.setattr(guards, "WITHIN_S", 0.05)
+    hooks = [{"url": f"https://hooks.dead.example/{n}"} for n in range(20)]
+    lines = [native(n, input=prompt("x"), webhook=hook) for n, hook in enumerate(hooks, 1)]
+    lines.append(native(21, input=prompt("x"), webhook={"url": "https://10.0.0.1/x"}))
+    with site.working():
+        failed = until(client, made(client, jsonl(lines), endpoint=NATIVE).id, "failed")
+    assert [(error.line, error.param) for error in failed.errors.data] == [(21, "body.webhook.url")]
+    assert asked == ["hooks.dead.example."]
+
+
 def test_a_panel_may_cost_what_all_its_seats_may(site: Web, client: openai.OpenAI) -> None:
     catalog, panels = site.deps.catalog, site.deps.settings.panels
 
@@ -174,9 +197,15 @@ def test_a_panel_may_cost_what_all_its_seats_may(site: Web, client: openai.OpenA
     assert most({"kind": "prediction", "input": {**question, "panel": "three"}}) == 3 * single > 0
     judged = {**question, "panel": "three", "consensus": {"method": "judge", "judge": "stub"}}
     assert most({"kind": "prediction", "input": judged}) == 4 * single
-    file_id = uploaded(client, jsonl([native(1, kind="prediction", input=QUESTION), native(2, input=prompt("x"))]))
+    # 100 tokens in for $1 a million, and as many out for $10 as the caller lets each of them have, or 1,024.
+    for parameters, out in (({"max_tokens": 100}, 100), ({"max_completion_tokens": 30_000}, 30_000), ({}, 1024)):
+        bounded = {**question, "parameters": parameters}
+        assert most({"kind": "prediction", "input": bounded}) == 100 * 1_000 + out * 10_000
+    long = {**QUESTION, "parameters": {"max_tokens": 30_000}}
+    file_id = uploaded(client, jsonl([native(1, kind="prediction", input=long), native(2, input=prompt("x"))]))
     told = site.post("/v1/batches/estimate", {"input_file_id": file_id, "endpoint": NATIVE}).json
     assert (told["lines"], told["faulty"], sum(one["lines"] for one in told["models"])) == (2, 0, 4)
+    assert sum(one["output_tokens"] for one in told["models"]) == 3 * 30_000 + 1024
 
 
 def test_a_run_with_a_bound_says_whose_price_is_not_known(

@@ -39,6 +39,9 @@ ROW = AttemptRow("att_1", "job_1", "clm_1", 1, S.SENT, "a/m", "a", "m", held_nan
         ("completion", {"max_tokens": 7}, 401, Usage(101, 7)),
         ("completion", {"max_tokens": 7, "max_completion_tokens": 9}, 4, Usage(1, 9)),
         ("embedding", {}, 400, Usage(100, 0)),
+        ("prediction", {"parameters": {"max_tokens": 30_000}}, 400, Usage(100, 30_000)),
+        ("prediction", {"parameters": {"max_tokens": 7, "max_completion_tokens": 9}}, 4, Usage(1, 9)),
+        ("prediction", {"parameters": {}}, 400, Usage(100, OUTPUT_TOKENS)),
     ],
 )
 def test_a_call_may_come_to_its_size_and_its_ceiling(

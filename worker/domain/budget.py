@@ -37,8 +37,10 @@ MAYBE_BILLED: Final = frozenset(
 
 
 def most_tokens(kind: JobKind, request: Mapping[str, Json], size: int) -> Usage:
-    """The tokens a call may come to; `size` is the request's length in characters."""
-    ceiling = output_ceiling(request)
+    """The tokens a call may come to; `size` is the request's length in characters. Of a prediction, given as it is
+    stored: each call of its panel, and its judge's.
+    """
+    ceiling = output_ceiling(request["parameters"] if kind == "prediction" else request)
     output = 0 if kind == "embedding" else OUTPUT_TOKENS if ceiling is None else ceiling
     return Usage(estimate_tokens(size), output)
 

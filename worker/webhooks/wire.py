@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import httpcore
 
@@ -38,8 +38,7 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
     # -- as asyncio's protocol ---------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases
 
     def data_received(self, data: bytes) -> None:
         self._arrived += data
@@ -99,6 +98,11 @@ class Wire(asyncio.Protocol, httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         """Raises httpcore.ConnectError, ConnectTimeout, with the connection closed."""
         loop = asyncio.get_running_loop()
+        # Taken on, these bytes would pass for the answer, and anybody on the way can send them. None come after this
+        # look: `loop.start_tls` changes the protocol before it first waits, and from then on they break the handshake.
+        if self._arrived:
+            self._transport.abort()
+            raise httpcore.ConnectError("the receiver spoke before the handshake")
         try:
             with _connecting():
                 made = await loop.start_tls(self._transport, self, ssl_context, server_hostname=server_hostname)

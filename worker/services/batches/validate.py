@@ -11,14 +11,11 @@ from worker.deps import Deps
 from worker.domain.answer import Json
 from worker.domain.batch import BatchStatus, LineError
 from worker.domain.file import FileView
-from worker.services import pictures
 from worker.services.batches import lines
 from worker.services.batches.addresses import Addresses
 from worker.services.batches.desk import Desk, Lost, Turns
-from worker.services.batches.endpoints import RESPONSES
 from worker.services.batches.lines import BadLine, Raw
 from worker.services.batches.source import lines_of
-from worker.services.pictures import ForbiddenPicture
 from worker.services.pricing import Unpriced
 from worker.store import batches, files
 from worker.store.batches import Tended
@@ -55,7 +52,7 @@ def validate(desk: Desk, batch: Tended) -> Turns:
         findings.add([LineError("invalid_request", message, "input_file_id")])
     else:
         seen: set[bytes] = set()
-        addresses = Addresses(desk.deps)
+        addresses = Addresses(desk.deps, batch.endpoint)
         most = desk.deps.settings.max_batch_lines
         turn_s = look_s = clock.monotonic_s()
         for raw in lines_of(desk.deps, batch, file):
@@ -104,11 +101,6 @@ def _judge(
         message = "This custom_id was used in an earlier line; each must be used once."
         return [LineError("duplicate_custom_id", message, "custom_id", line.number)]
     seen.add(mark)
-    try:
-        pictures.check(None, line.request.input, deps.addresses)
-    except ForbiddenPicture as exc:
-        field = "body.input" if batch.endpoint == RESPONSES else f"body.{exc.field}"
-        return [LineError("invalid_request", f"{field} {exc.why}.", field, line.number)]
     if batch.max_cost_nano is not None:
         try:
             lines.hold_nano(deps.catalog, line, len(raw[1] or b""))
