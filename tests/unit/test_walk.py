@@ -379,6 +379,23 @@ def test_a_job_rebuilt_after_its_park_goes_on_although_another_target_cannot_be_
     assert isinstance(w.next(_closed) if hindered == "door" else w.next(), Park), "the next wait is a wait again"
 
 
+def test_a_target_that_its_row_tells_is_too_small_is_no_reason_to_go_on_with_an_old_pass() -> None:
+    """The pass was over; who asks the poor account first of all, as if it were not, leaves the order of the route."""
+    small = target("c/1", window=50)
+    lived, rebuilt = (walk(target("a/1"), target("b/1", keys=0), small) for _ in range(2))
+    for one in (lived, rebuilt):
+        if one is lived:
+            one.next()
+        one.failed("a/1", "A_0", Failure(K.RATE_LIMIT, "x", wait_s=40.0), at_s=0.0, draw=0.5)
+        one.failed("b/1", None, Failure(K.QUOTA, "x", wait_s=40.0), at_s=8.0, draw=0.5)
+    assert isinstance(lived.next(), Park)
+    lived.resumed()
+    for skip in lived.skips:
+        rebuilt.skipped(skip.target.name, skip.kind)
+    rebuilt.resumed(rebuilt=True)
+    assert asked(lived).target.name == asked(rebuilt).target.name == "a/1"
+
+
 @given(kinds=st.lists(st.sampled_from([K.CONNECTION, K.TIMEOUT, K.AUTH, K.SERVER_ERROR, K.QUOTA]), max_size=12))
 def test_a_walk_rebuilt_from_the_rows_goes_on_where_the_old_one_stood(kinds: list[FailureKind]) -> None:
     targets = [target(f"p{i}/1", keys=2) for i in range(3)]

@@ -154,10 +154,16 @@ class Walk:
     def resumed(self, *, rebuilt: bool = False) -> None:
         """The job comes back from a park: the wait it was parked for is over.
 
-        `rebuilt`: this walk knows its rows alone. They do not tell of a target that could not be asked (a closed door,
-        no key left, a window too small), so a pass that was over may look as if it was not.
+        `rebuilt`: this walk knows its rows alone. They do not tell of a target that could not be asked for a while (a
+        closed door, no key left), so a pass that was over may look as if it was not.
         """
         self._waited = rebuilt
+        if rebuilt:
+            told = {name for name, _ in self._told}
+            unfits = (
+                i for i, t in enumerate(self.route.targets) if t.name in told and unfit(t, self.needs) is not None
+            )
+            self._gone.update(unfits)
         if self._again is not None:
             self._again = Ask(self._again.target, self._again.key, 0.0, self._again.repair)
         if all(i in self._aside or i in self._gone for i in range(len(self.route.targets))):
