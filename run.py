@@ -47,6 +47,7 @@ LOCKS = {
 FOR_DEVELOPERS = ("test", "lint", "bench", "chaos")
 PIP = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
 UV = "uv==0.13.9"
+STEP_S = 45 * 60  # a check that never ends tells nobody what is wrong
 
 LINTERS = {
     "ruff check": [str(PYTHON), "-m", "ruff", "check", "."],
@@ -224,7 +225,12 @@ def check(steps: "dict[str, list[str]]") -> int:
         missing.touch()
         for name, command in steps.items():
             print(f"\n== {name}", flush=True)
-            if subprocess.call(command, env=dict(env, MISSING_PARTS_FILE=str(missing))) != 0:
+            try:
+                code = subprocess.call(command, env=dict(env, MISSING_PARTS_FILE=str(missing)), timeout=STEP_S)
+            except subprocess.TimeoutExpired:
+                print(f"{name} did not end within {STEP_S // 60} minutes", flush=True)
+                code = 1
+            if code != 0:
                 failed.append(name)
         lost = missing.read_text(encoding="utf-8")
     print("\n== summary")
