@@ -65,11 +65,11 @@ def test_no_call_leaves_before_its_mark_is_on_record(station: Station, provider:
     with station.worker() as worker:
         store = worker.engine.writer._store
 
-        def slow(entries: object) -> object:
+        def slow(entries: object, **more: object) -> object:
             clock_s = clock.monotonic_s()
             while clock.monotonic_s() - clock_s < 0.1:  # a database that takes its time
                 pass
-            return store(entries)  # type: ignore[arg-type]
+            return store(entries, **more)  # type: ignore[arg-type]
 
         worker.engine.writer._store = slow  # type: ignore[method-assign, assignment]
         station.run()

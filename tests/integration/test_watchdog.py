@@ -19,7 +19,7 @@ from worker import events
 from worker.services import watchdog
 from worker.services.watchdog import DEAD_LOOKS, EXIT_CODE, IDLE_LOOKS, SAID_EVERY, Watchdog
 from worker.services.worker import Worker
-from worker.store import jobs
+from worker.store import claims
 
 ALONE = """
 import sys, time
@@ -106,7 +106,7 @@ def test_a_lane_that_takes_nothing_of_what_is_due_is_said(
 ) -> None:
     """A claim that never finds what is there, for whatever reason: a change of the claim that went wrong, say."""
     for claim in ("claim", "claim_block"):
-        monkeypatch.setattr(jobs, claim, lambda *_, **__: [])
+        monkeypatch.setattr(claims, claim, lambda *_, **__: [])
     with station.worker() as worker:
         dog = dog_of(worker, [])
         for _ in range(5):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import pytest
 
 from tests.support.looped import looped
@@ -435,3 +438,20 @@ def test_an_operator_holds_a_door_open_or_shut() -> None:
     assert kind_of(gate) is K.OVERLOADED
     gate.force("p/m", "close")
     assert kind_of(gate) is None
+
+
+@looped
+async def test_a_cancel_that_was_swallowed_is_said_again() -> None:
+    """As `asyncio.wait_for` of Python 3.11 does, in the client of Redis, when it comes together with a result."""
+
+    async def deaf() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    gate = Gate({})
+    await gate.start()
+    gate._tasks.append(asyncio.create_task(deaf()))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5.0):
+        await gate.close()
