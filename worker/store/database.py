@@ -10,10 +10,9 @@ from typing import Any, Final
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from worker.clock import monotonic_s
 from worker.store.pulse import Pulse, connection
 
 _PG_OPTIONS: Final = (
@@ -25,7 +24,6 @@ _PG_OPTIONS: Final = (
 
 Connection = sa.Connection
 _NO_TABLE: Final = "42P01"
-RESTED_S: Final = 1.0  # a connection in use a moment ago need not be tried
 
 
 class Unavailable(Exception):
@@ -36,14 +34,12 @@ class Database:
     """Short transactions only: nothing here is held while a provider is waited for."""
 
     def __init__(self, url: str, *, connections: int = 8, pings: bool = True) -> None:
-        """`pings`: a connection that has rested is tried before it is lent; without, the first statement after an
-        outage fails.
-        """
+        """`pings`: a connection is tried before it is lent; without, the first statement after an outage fails."""
         self.url: Final = sa.make_url(url)
         self.dialect: Final = self.url.get_backend_name()
         options: dict[str, Any] = {"pool_size": connections, "max_overflow": 0, "pool_timeout": 5.0}
         if self.dialect == "postgresql":
-            options["pool_use_lifo"] = True  # a few are in use all the time rather than all of them now and then
+            options["pool_pre_ping"] = pings
             options["connect_args"] = {
                 "connect_timeout": 2,
                 "options": _PG_OPTIONS,
@@ -61,9 +57,6 @@ class Database:
         self._pulse = Pulse(self.url.host or self.url.query.get("host"), self.url.port)  # type: ignore[arg-type]
         if self.dialect == "postgresql":
             event.listen(self._engine, "do_connect", _watching(self._pulse))
-            if pings:
-                event.listen(self._engine, "checkin", _rests)
-                event.listen(self._engine, "checkout", _tried(self._engine.dialect))
         if self.dialect == "sqlite":
             event.listen(self._engine, "connect", _pragmas)
             event.listen(self._engine, "begin", _begin_immediate)
@@ -144,25 +137,6 @@ def _watching(pulse: Pulse) -> Callable[..., Any]:
         return watched.connect(*arguments, **parameters)
 
     return connect
-
-
-def _rests(_connection: Any, record: Any) -> None:
-    record.info["rests_since_s"] = monotonic_s()
-
-
-def _tried(dialect: sa.Dialect) -> Callable[..., None]:
-    """Whoever looks every few milliseconds, as those do who wait for jobs, would else pay two round trips for each."""
-
-    def checkout(connection: Any, record: Any, _proxy: Any) -> None:
-        since_s = record.info.get("rests_since_s")
-        if since_s is None or monotonic_s() - since_s < RESTED_S:
-            return
-        try:
-            dialect.do_ping(connection)
-        except dialect.loaded_dbapi.Error:  # so are all that rested beside it: the pool makes them anew
-            raise InvalidatePoolError from None
-
-    return checkout
 
 
 def _pragmas(connection: Any, _record: Any) -> None:
