@@ -21,7 +21,7 @@ from worker.services.hints import NoHints
 from worker.services.submit import IdempotencyKey, JobRequest, submit
 from worker.services.worker import Worker
 from worker.settings import load
-from worker.store import idempotency, jobs, projects
+from worker.store import claims, idempotency, jobs, projects
 
 DEAD: Final = 137
 Act = Callable[..., Any]
@@ -103,7 +103,7 @@ POINTS: Final[dict[str, Callable[[Fuse], None]]] = {
     "submit.before_commit": _set(jobs, "insert", _after),
     "submit.between_key_and_rows": _set(idempotency, "remember", _after),
     "submit.after_commit_before_hint": lambda _fuse: None,  # the hints burn it
-    "claim.before_commit": _set(jobs, "claim", _after),
+    "claim.before_commit": _set(claims, "claim", _after),
     "claim.after_commit": _set(engine.Engine, "_claim_block", _after, _found),
     "mark.before_commit": _set(writer, "store", _after, _marks),
     "mark.after_commit": _set(writer.Writer, "_store", _after, _marks),
