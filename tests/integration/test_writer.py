@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from tests.support.postgres import Postgres
 from worker import clock
-from worker.domain.failure import Lane
+from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Claimed, Ending, JobView, NewJob
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine.entry import Entry
@@ -93,6 +94,41 @@ def test_what_is_urgent_in_one_turn_of_the_loop_shares_a_transaction(database: D
 
 
 @pytest.mark.postgres
+def test_calls_of_one_claim_are_written_together(database: Database) -> None:
+    """As the members of panels make them. They went to the database one by one: a thousand panels took ten seconds."""
+    held = claimed(database, 4)
+    marks = [Entry(job.id, job.claim_id, begin=[replace(row(job), number=n)]) for n in range(1, 6) for job in held]
+    over = [
+        Entry(
+            one.job_id, one.claim_id, close=[replace(one.begin[0], state=AttemptState.FAILED, kind=FailureKind.TIMEOUT)]
+        )
+        for one in marks
+    ]
+    sent: list[str] = []
+
+    def catch(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    for entries in (marks, over):
+        with database.write() as conn:
+            sa.event.listen(conn, "before_cursor_execute", catch)
+            assert store(conn, entries) == [entries is marks] * len(entries)
+    assert len(sent) <= 4
+    with database.read() as conn:
+        history = attempts.of_jobs(conn, [job.id for job in held])
+    assert [len(rows) for rows in history.values()] == [5] * 4
+    assert {past.row.state for rows in history.values() for past in rows} == {AttemptState.FAILED}
+
+
+def test_an_end_and_a_new_call_of_one_job_are_not_taken_for_one(database: Database) -> None:
+    (job,) = claimed(database, 1)
+    mark = Entry(job.id, job.claim_id, begin=[row(job)])
+    with database.write() as conn:
+        assert store(conn, [done(job), mark]) == [True, False]
+    with database.read() as conn:
+        assert attempts.of_jobs(conn, [job.id]) == {job.id: []}
+
+
 def test_a_row_the_database_refuses_fails_alone(postgres_url: str) -> None:
     """On Postgres: SQLite stores any value in any column and refuses nothing here."""
     database = Database(postgres_url)

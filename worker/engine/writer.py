@@ -270,7 +270,7 @@ def store(conn: sa.Connection, entries: Sequence[Entry], *, again: bool = False)
 
     again  an earlier try may have been committed before the connection broke: what is on record is left as it is
     """
-    if len({entry.job_id for entry in entries}) < len(entries):  # two claims of one job must not be taken for one
+    if _at_odds(entries):
         return [outcome for entry in entries for outcome in store(conn, [entry], again=again)]
     held: set[str] = set()
     settles = [entry.settle for entry in entries if entry.settle is not None]
@@ -304,6 +304,23 @@ def store(conn: sa.Connection, entries: Sequence[Entry], *, again: bool = False)
     for job_id in adopted:
         _recounted(conn, job_id)
     return [_outcome(entry, entry.job_id in held, refused) for entry in entries]
+
+
+def _at_odds(entries: Sequence[Entry]) -> bool:
+    """Whether entries of one job must not be taken for one: two claims of it, two ends, or an end and a new call.
+
+    The members of a panel write for one job and one claim: their calls begin and end in a group like any others.
+    """
+    claims: dict[str, str] = {}
+    ended: set[str] = set()
+    for entry in entries:
+        if claims.setdefault(entry.job_id, entry.claim_id) != entry.claim_id:
+            return True
+        if entry.settle is not None:
+            if entry.job_id in ended:
+                return True
+            ended.add(entry.job_id)
+    return any(entry.settle is None and entry.begin and entry.job_id in ended for entry in entries)
 
 
 def _unrecorded(conn: sa.Connection, entries: Sequence[Entry]) -> tuple[list[Entry], set[str]]:
