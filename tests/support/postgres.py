@@ -127,7 +127,8 @@ class Postgres:
         children = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children")
         self._frozen = [self._server.pid, *(int(pid) for pid in children.read_text().split())]
         for pid in self._frozen:
-            os.kill(pid, signal.SIGSTOP)
+            with suppress(ProcessLookupError):  # one that served a connection may be about to end
+                os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         for pid in self._frozen:
