@@ -19,13 +19,13 @@ from worker.services.openai.fields import (
     ModelName,
     ModelNames,
     OutputSchema,
+    Priority,
     Strict,
     Text,
     checked_schema,
     fault,
 )
 
-Priority = Annotated[int, Field(ge=-2, le=2), WHOLE]
 JOB_ID: Final = "^job_[0-9a-hjkmnp-tv-z]{26}$"
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -76,6 +76,7 @@ __all__ = [
     "Moment",
     "OutputSchema",
     "PageLimit",
+    "Priority",
     "Strict",
     "Text",
     "checked_schema",

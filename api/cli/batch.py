@@ -33,6 +33,7 @@ from api.cli.screen import Screen, seconds
 from api.cli.server import Server, server
 from api.cli.shared_calls import sharing
 from worker.domain.failure import Lane
+from worker.domain.job import HIGHEST, LOWEST
 from worker.providers.endpoints import API as ENDPOINTS_API
 from worker.settings import SANDBOX
 
@@ -55,7 +56,7 @@ for _each in COMMANDS:
 @reading
 @click.option("--dry-run", is_flag=True, help="Only say what it would come to: nothing is called.")
 @click.option("--max-cost", type=click.FloatRange(0, min_open=True), help="US dollars that the run may cost in all.")
-@click.option("--priority", type=click.IntRange(-2, 2), default=0, show_default=True)
+@click.option("--priority", type=click.IntRange(LOWEST, HIGHEST), default=0, show_default=True)
 @click.option("--window", default="24h", show_default=True, help="How long it may take, such as 1h or 7d.")
 @click.option("--max-attempts", type=click.IntRange(1, 100), help="Calls per line at most.")
 @sharing

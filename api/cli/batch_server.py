@@ -23,6 +23,7 @@ from api.cli.server import server
 from api.cli.shared_calls import shared, sharing
 from worker import clock
 from worker.domain.failure import Lane
+from worker.domain.job import HIGHEST, LOWEST
 
 FINAL: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 LOOK_S: Final = 1.0
@@ -53,7 +54,7 @@ _MODEL: Final = click.option("--model", "--route", "model", help="Route or targe
 @reading
 @click.option("--window", default="24h", show_default=True, help="How long it may take, such as 1h or 7d.")
 @click.option("--max-cost", type=click.FloatRange(0, min_open=True), help="US dollars that it may cost in all.")
-@click.option("--priority", type=click.IntRange(-2, 2), default=0, show_default=True)
+@click.option("--priority", type=click.IntRange(LOWEST, HIGHEST), default=0, show_default=True)
 @click.option("--metadata", "-m", multiple=True, metavar="NAME=VALUE", help="To find it again.")
 @sharing
 @as_json()

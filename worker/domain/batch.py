@@ -67,20 +67,19 @@ OLDEST_S: Final = 365 * 86_400
 
 def window_s(window: str) -> int | None:
     """Seconds of a window such as `24h` or `7d`; None for one that is none, or is longer than seven days."""
-    found = _WINDOW.fullmatch(window)
-    if found is None:
-        return None
-    seconds = int(found[1]) * (3600 if found[2] == "h" else 86_400)
-    return seconds if seconds <= LONGEST_WINDOW_S else None
+    return _seconds(_WINDOW.fullmatch(window), LONGEST_WINDOW_S)
 
 
 def age_s(age: str) -> int | None:
     """Seconds of an age such as `30m`, `12h` or `7d`; None for one that is none, or is more than a year."""
-    found = _AGE.fullmatch(age)
+    return _seconds(_AGE.fullmatch(age), OLDEST_S)
+
+
+def _seconds(found: re.Match[str] | None, most: int) -> int | None:
     if found is None:
         return None
     seconds = int(found[1]) * {"m": 60, "h": 3600, "d": 86_400}[found[2]]
-    return seconds if seconds <= OLDEST_S else None
+    return seconds if seconds <= most else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ SUSPECT_FROM: Final = STARTS_MAX - 1
 STOPS_MAX: Final = 3  # nor is one whose call was hung up on so often because its worker was stopped
 # Of the body of a stored request. Raise it with a change that an older release would read wrongly: workers leave rows
 # of a newer format to workers that know it, so that two releases can run side by side during a deploy.
+LOWEST: Final = -2  # priority that may be asked for
+HIGHEST: Final = 2
 FORMAT: Final = 2
 
 

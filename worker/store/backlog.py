@@ -9,13 +9,14 @@ import sqlalchemy as sa
 
 from worker.domain.failure import Lane
 from worker.domain.intake import Backlog, Bounds
+from worker.domain.job import LOWEST
 from worker.domain.ramp import URGENT
 from worker.store.moment import later, seconds_until
 from worker.store.tables import job, project
 
 RATE_S: Final = 10.0  # the stretch over which ends are counted
 RATE_MOST: Final = 20_000  # and no further
-_PRIORITIES: Final = range(-2, URGENT + 1)  # that a job may have
+_PRIORITIES: Final = range(LOWEST, URGENT + 1)  # that a job may have
 
 
 def look(conn: sa.Connection, project_id: str, lane: Lane, count_to: int) -> Backlog:

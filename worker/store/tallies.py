@@ -77,6 +77,11 @@ def _add(dialect: str) -> tuple[Any, ...]:
     return (batch_ended.insert().from_select(names, sa.select(batch_id, now.c.slot, now.c.upto, job_ids)),)
 
 
+def ended(conn: sa.Connection, batch_id: str) -> int:
+    """How many lines of one batch have ended."""
+    return of(conn, [batch_id]).get(batch_id, Counts()).ended
+
+
 def of(conn: sa.Connection, batch_ids: Iterable[str]) -> dict[str, Counts]:
     """Without `total`, which is the batch's."""
     rows = conn.execute(

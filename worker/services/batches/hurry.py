@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from worker import clock, events
-from worker.domain.batch import Counts
 from worker.domain.ramp import urgent
 from worker.services.batches.desk import Desk
 from worker.store import tallies
@@ -34,7 +33,7 @@ class Hurry:
     def push(self, batch: Tended) -> int:
         """Top up its urgent lines. Returns how many more there are."""
         with self._desk.deps.database.read() as conn:
-            ended = tallies.of(conn, [batch.id]).get(batch.id, Counts()).ended
+            ended = tallies.ended(conn, batch.id)
             wanted = min(AT_ONCE, urgent(batch.total, ended, batch.remaining_s, batch.window_s))
             lacking = wanted - store.count(conn, batch.project_id, batch.id, wanted) if wanted else 0
         if lacking <= 0:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Final
 
 from worker import clock
-from worker.domain.batch import BatchStatus, Counts
+from worker.domain.batch import BatchStatus
 from worker.domain.delivery import notify_of
 from worker.domain.file import FileView
-from worker.domain.job import NewJob
+from worker.domain.job import HIGHEST, LOWEST, NewJob
 from worker.providers.catalog import UnknownModel
 from worker.services import listeners
 from worker.services.batches import lines as reading
@@ -35,7 +35,6 @@ AHEAD_S: Final = 5.0  # so much work of a batch waits as jobs
 AHEAD: Final = 5_000  # lines at least, for nobody knows yet how fast they end
 AHEAD_MOST: Final = 50_000
 LOOK_S: Final = 0.2  # between two looks whether more are wanted
-LOWEST, HIGHEST = -2, 2  # priorities
 ROOM_S: Final = 0.2  # between two looks whether its bound of cost lets it go on
 
 _Read = tuple[Line, int]  # a line, and its bytes
@@ -174,7 +173,7 @@ class _Lead:
     def enough(self, taken: int) -> bool:
         """`taken`: lines that are jobs; of those that wait for another one's answer there is none yet."""
         with self._desk.deps.database.read() as conn:
-            ended = tallies.of(conn, [self._batch_id]).get(self._batch_id, Counts()).ended
+            ended = tallies.ended(conn, self._batch_id)
         now_s = clock.monotonic_s()
         if self._seen is None:
             self._seen = now_s, ended

@@ -20,6 +20,7 @@ from worker.services.openai.fields import (
     ModelName,
     ModelNames,
     OutputSchema,
+    Priority,
     Strict,
     fault,
 )
@@ -33,7 +34,7 @@ class JobOptions(Strict):
 
     lane: Literal["interactive", "batch"] | None = None
     metadata: Metadata | None = None
-    priority: Annotated[int, Field(ge=-2, le=2), WHOLE] = 0
+    priority: Priority = 0
     deadline_s: DeadlineS | None = None
     max_attempts: Annotated[int, Field(ge=1, le=100), WHOLE] | None = None
     max_cost: MaxCost | None = None

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic.functional_validators import WrapValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from worker.domain.job import HIGHEST, LOWEST
 from worker.services import schema as schemas
 
 
@@ -61,6 +62,8 @@ Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
 # Ends an Annotated: checked in every detail, and kept as it was given.
 AS_GIVEN: Final = WrapValidator(_as_given)
 WHOLE: Final = BeforeValidator(_whole)
+
+Priority = Annotated[int, Field(ge=LOWEST, le=HIGHEST), WHOLE]
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern="^[!-~]+$", examples=["default"])]
 ModelNames = Annotated[list[ModelName], Field(min_length=1, max_length=20)]
