@@ -14,7 +14,7 @@ from worker.domain.pause import Cause, PauseKind, Scope, mark_of
 from worker.domain.route import Key, Target
 from worker.limits.gate import Gate
 from worker.services import pauses as watching
-from worker.services.pauses import YIELD_S, PauseWatch
+from worker.services.pauses import HEARD_S, YIELD_S, PauseWatch
 
 KEY = Key("K1", "acme", "1")
 TARGET = Target("p", "m", "P", (KEY,))
@@ -27,15 +27,17 @@ class Fleet:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 0.0
         mark = mark_of([SPENT, REFUSED])
-        job = SimpleNamespace(id="job_1", lane=Lane.BATCH, parked_for=mark, run_at=0.0)
-        self.rows = PauseRows(lambda: self.now_s, lambda: [job])
+        self.job = SimpleNamespace(id="job_1", lane=Lane.BATCH, parked_for=mark, run_at=0.0)
+        self.rows = PauseRows(lambda: self.now_s, lambda: [self.job])
         self.rows.claim = lambda _worker, job: setattr(job, "parked_for", mark)  # it cannot pass, and is parked again
         self.rows.begin(None, Cause(SPENT, PauseKind.QUOTA, "no money"))
         self.rows.begin(None, Cause(REFUSED, PauseKind.AUTH, "no such key"))
         for name in ("pauses", "parked", "attempts"):
             monkeypatch.setattr(watching, name, self.rows)
         monkeypatch.setattr(clock, "monotonic_s", lambda: self.now_s)
-        engine: Any = SimpleNamespace(on_loop=lambda call, *args: call(*args), adopt=lambda _: None)
+        engine: Any = SimpleNamespace(
+            on_loop=lambda call, *args: call(*args), adopt=lambda _: None, wake=lambda _: None
+        )
         self.gates, self.watches = [Gate({}), Gate({})], []
         for n, gate in enumerate(self.gates):
             database: Any = Connections(SimpleNamespace(id=f"wrk_{n}"))
@@ -78,3 +80,21 @@ def test_a_leave_that_was_used_gives_nobody_the_first_turn(fleet: Fleet) -> None
     fleet.gates[0].pauses.enter(TARGET, KEY)
     fleet.turn(0, 300.1)
     assert fleet.probes() == [1, 0]
+
+
+def test_a_job_is_not_woken_because_its_pause_is_not_written_yet(fleet: Fleet) -> None:
+    unwritten = Scope("target", "p", "P/m")
+    fleet.job.parked_for = mark = mark_of([unwritten, SPENT])
+    fleet.turn(1, 251.0)
+    fleet.turn(1, 251.0 + HEARD_S / 2)
+    fleet.rows.begin(None, Cause(unwritten, PauseKind.QUOTA, "no quota"))
+    fleet.turn(1, 251.0 + 2 * HEARD_S)
+    assert fleet.job.parked_for == mark
+
+
+def test_a_job_whose_pause_nobody_writes_goes_on(fleet: Fleet) -> None:
+    fleet.job.parked_for = mark = mark_of([Scope("target", "p", "P/m")])
+    fleet.turn(1, 251.0)
+    assert fleet.job.parked_for == mark
+    fleet.turn(1, 251.0 + HEARD_S)
+    assert fleet.job.parked_for is None

@@ -52,6 +52,7 @@ class PauseWatch:
         self._round = 0
         self._gate: Gate | None = None
         self._known: Sequence[Pause] = ()
+        self._missing: dict[str, float] = {}  # what jobs wait for and is not on record, since when
         self._wished: dict[str, tuple[_Wish, datetime]] = {}
 
     def load(self) -> None:
@@ -86,7 +87,7 @@ class PauseWatch:
             found = pauses.current(conn)
             self._round += 1
             # Where nothing is paused nothing is parked either, unless all workers were away when the last pause ended.
-            marks = parked.marks(conn) if found or self._round % STRAYS == 1 else []
+            marks = parked.marks(conn) if found or self._missing or self._round % STRAYS == 1 else []
         self._engine.on_loop(_mirror, gate, found, news[-1].number if news else 0)
         for target, to in self._wishes(found):
             self._engine.on_loop(gate.force, target, to)
@@ -131,8 +132,16 @@ class PauseWatch:
                 self._engine.adopt(held)
 
     def _wake(self, found: Sequence[Pause], marks: _Marks) -> None:
-        """Jobs that wait for several pauses go on with the first that ends."""
+        """Jobs that wait for several pauses go on with the first that ends.
+
+        What is not on record ended long ago, or the process that saw it has yet to write it: the job may be parked
+        first, and was once woken only to be parked again.
+        """
+        now_s = clock.monotonic_s()
         holding = {pause.scope.id for pause in found if pause.over_s is None or pause.over_s < HEARD_S}
+        missing = {one for mark, _ in marks for one in ids_in(mark)}.difference(pause.scope.id for pause in found)
+        self._missing = {one: self._missing.get(one, now_s) for one in missing}
+        holding.update(one for one, since_s in self._missing.items() if now_s - since_s < HEARD_S)
         woken: set[Lane] = set()
         for mark, lane in marks:
             if all(one in holding for one in ids_in(mark)):
