@@ -243,5 +243,28 @@ def _notes(station: Station) -> int:
         return int(conn.execute(sa.text("SELECT count(*) FROM outbox")).scalar_one())
 
 
+def test_with_nothing_to_deliver_nothing_is_looked_through(
+    station: Station, receiver: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread shares the interpreter with the jobs: a look each few milliseconds took a tenth of it from them."""
+    looks = 0
+    flush = deliver.Deliverer._flush
+
+    async def counted(self: deliver.Deliverer) -> bool:
+        nonlocal looks
+        looks += 1
+        return await flush(self)
+
+    monkeypatch.setattr(deliver.Deliverer, "_flush", counted)
+    with station.worker():
+        time.sleep(20 * deliver.GATHER_S)  # nothing happens then; there is no event to wait for
+        assert looks == 0
+        listen(station, receiver)
+        station.run()
+        receiver.wait_for(1)
+        wait_until(lambda: states(station) == ["delivered"], "the delivery on record")
+        assert looks == 1
+
+
 def test_ids_are_made_of_letters_and_digits() -> None:
     assert "." not in clock.new_id("evt")
