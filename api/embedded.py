@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -173,7 +174,8 @@ class _Web:
 
     def close(self) -> None:
         self._server.task_dispatcher.shutdown(timeout=HANG_UP_S)
-        self._server.trigger.pull_trigger(self._hang_up)
+        with suppress(OSError):  # somebody else had woken it, and it closed its trigger before we could pull it
+            self._server.trigger.pull_trigger(self._hang_up)
         self._thread.join(HANG_UP_S)
 
     def _hang_up(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -94,7 +94,8 @@ class Web:
             yield f"http://127.0.0.1:{server.effective_port}"
         finally:
             server.task_dispatcher.shutdown(timeout=0.2)  # a stream that nobody reads any more may go on for a while
-            server.trigger.pull_trigger(lambda: _hang_up(server))
+            with suppress(OSError):  # it was awake, and has closed its trigger before we could pull it
+                server.trigger.pull_trigger(lambda: _hang_up(server))
             thread.join(10)
 
 
