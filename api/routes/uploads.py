@@ -124,8 +124,6 @@ def complete_upload(desk: Desk, call: Call) -> Reply:
         done, file = services.complete(desk.deps, call.project_id, upload, asked.part_ids, asked.md5)
     except services.NotPending as exc:
         raise _over(exc) from None
-    except services.UnknownPart as exc:
-        raise Problem(NOT_FOUND, f"{str(exc).capitalize()}.", param="part_ids") from None
     except services.Incomplete as exc:
         raise invalid(Fault("part_ids", f"do not fit: {exc}", "Send what is missing, or begin a new upload.")) from None
     return Reply(upload_json(done, file))

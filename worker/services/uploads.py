@@ -23,10 +23,6 @@ class NotPending(ValueError):
     """The upload is complete, cancelled or expired; the message says which."""
 
 
-class UnknownPart(ValueError):
-    """A part is not of this upload, or has not come whole."""
-
-
 class Incomplete(ValueError):
     """The parts are not what was declared; the message says how."""
 
@@ -78,11 +74,11 @@ def drop_part(deps: Deps, upload_id: str, intake: Intake) -> None:
 def complete(
     deps: Deps, project_id: str, upload: UploadView, part_ids: Sequence[str], md5: str | None
 ) -> tuple[UploadView, FileView]:
-    """The file of these parts, in this order. Raises NotPending, UnknownPart, Incomplete."""
+    """The file of these parts, in this order. Raises NotPending, Incomplete."""
     with deps.database.read() as conn:
         known = uploads.parts(conn, upload.id)
     if any(part_id not in known for part_id in part_ids):
-        raise UnknownPart("part_ids name what is no part of this upload")
+        raise Incomplete("one of them is no part of this upload, or has not come whole")
     if len(set(part_ids)) != len(part_ids):
         raise Incomplete("a part is named twice")
     found = sum(known[part_id].bytes for part_id in part_ids)
