@@ -95,11 +95,13 @@ def seen(database: Database, batch_id: str) -> Seen:
     moments = (batch.c.in_progress_at, batch.c.finalizing_at, ends)
     with database.read() as conn:
         row = conn.execute(sa.select(batch, *moments, ends.label("ended_at")).where(batch.c.id == batch_id)).one()
-    since = [
+    began_s, finalizing_s, ended_s = (
         None if at is None else (at - row.created_at).total_seconds()
         for at in (row.in_progress_at, row.finalizing_at, row.ended_at)
-    ]
-    return Seen(row.status, row.taken, row.written_line, *since, row.output_file_id, row.error_file_id)
+    )
+    return Seen(
+        row.status, row.taken, row.written_line, began_s, finalizing_s, ended_s, row.output_file_id, row.error_file_id
+    )
 
 
 def ended(

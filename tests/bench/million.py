@@ -26,7 +26,7 @@ from tests.bench.usage import memory
 from worker import clock
 from worker.domain.failure import Lane
 from worker.engine.engine import BLOCK
-from worker.store import jobs as moves
+from worker.store import claims as moves
 from worker.store.database import Database
 
 READ_MOST_S = 600.0
