@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, Literal
 
 from worker.domain.answer import Failure, JobKind, Json
@@ -18,16 +20,22 @@ STARTS_MAX: Final = 3  # a job whose worker died this often while it had it is n
 # right one of many that were in flight.
 SUSPECT_FROM: Final = STARTS_MAX - 1
 STOPS_MAX: Final = 3  # nor is one whose call was hung up on so often because its worker was stopped
-# Of the body of a stored request. Raise it with a change that an older release would read wrongly: workers leave rows
-# of a newer format to workers that know it, so that two releases can run side by side during a deploy.
 LOWEST: Final = -2  # priority that may be asked for
 HIGHEST: Final = 2
+# Of the body of a stored request. Raise it with a change that an older release would read wrongly: workers leave rows
+# of a newer format to workers that know it, so that two releases can run side by side during a deploy.
 FORMAT: Final = 2
 
 
 def format_of(kind: JobKind) -> int:
     """Of a new job's body: the oldest that can say it, so that older workers take what they understand."""
     return 2 if kind == "prediction" else 1
+
+
+@lru_cache(1024)
+def models_in(column: str) -> tuple[str, ...]:
+    """The names that a row holds as JSON. Thousands of jobs hold the same ones."""
+    return tuple(json.loads(column))
 
 
 @dataclass(frozen=True, slots=True)

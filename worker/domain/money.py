@@ -20,6 +20,8 @@ class Usage:
     reasoning_tokens: int | None = None
 
     def __add__(self, other: Usage) -> Usage:
+        if self is NO_USAGE:  # what every sum begins with
+            return other
         return Usage(
             added(self.input_tokens, other.input_tokens),
             added(self.output_tokens, other.output_tokens),

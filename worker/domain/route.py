@@ -45,10 +45,10 @@ class Target:
     takes: frozenset[Need] = ALL_NEEDS
     window: int | None = None
     price: Price | None = None
+    name: str = field(init=False, compare=False)  # asked for a dozen times in each call
 
-    @property
-    def name(self) -> str:
-        return f"{self.provider}/{self.model}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.provider}/{self.model}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import suppress
 from typing import Any, Final
+
+from pydantic_core import from_json
 
 MAX_DEPTH: Final = 100  # of values that are kept; deeper ones break whoever walks them later
 _THOUGHTS: Final = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
@@ -17,6 +20,9 @@ def read_json(body: bytes) -> Any:
 
     A paid answer is not thrown away for half a character. Raises ValueError.
     """
+    if b"NaN" not in body and b"Infinity" not in body:
+        with suppress(ValueError):  # the strict reader, in a third of the time; what it refuses is read with care
+            return from_json(body)
     try:
         return _FORGIVING.decode(body.decode("utf-8-sig", "replace"))
     except RecursionError:

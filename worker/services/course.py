@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from worker import clock
 from worker.domain.answer import Answer, Failure, Kind, Outcome
 from worker.domain.budget import Purse, maybe_billed, most_tokens, unpriced
 from worker.domain.failure import FailureKind, Lane
-from worker.domain.job import AttemptRow, Claimed, Ending, Return
+from worker.domain.job import AttemptRow, Claimed, Ending, Return, models_in
 from worker.domain.money import NO_USAGE, Usage, added, estimate_tokens
 from worker.domain.pause import MOST_SCOPES, Scope, mark_of
 from worker.domain.route import Key, Target, needs_of, output_ceiling
@@ -33,7 +32,7 @@ from worker.services.pricing import priced
 from worker.services.schema import fits
 from worker.store.attempts import Attempt
 from worker.store.jobs import Settle
-from worker.store.text import dumps
+from worker.store.text import dumps, loads
 
 DUE_S: Final = 0.001  # a deadline this near has passed
 ANSWER_CUT: Final = 100_000  # characters kept of what a member of a panel said
@@ -118,8 +117,8 @@ def begin(bench: Bench, held: Held, control: Control) -> Course | Ending:
     job = held.job
     assert job.kind != "prediction", "a panel has a way for each of its members"
     try:
-        body = json.loads(job.body)
-        route = bench.catalog.resolve(tuple(json.loads(job.models)))
+        body = loads(job.body)
+        route = bench.catalog.resolve(models_in(job.models))
     except UnknownModel as exc:
         return Ending(JobStatus.FAILED, error=Failure(FailureKind.NO_TARGET, str(exc)))
     schema = body["output_schema"]
@@ -147,6 +146,8 @@ def deadline_of(job: Claimed) -> float | None:
 
 def stops_of(history: Sequence[Attempt]) -> int:
     """Claims, not calls: of a panel, or a hedged job, one stop cuts several."""
+    if not history:
+        return 0
     return len(
         {
             past.row.claim_id
@@ -318,19 +319,14 @@ def _priced(bench: Bench, target: Target, usage: Usage, served_model: str | None
 def settled(courses: Sequence[Course], to: Ending | Return) -> Settle:
     """The move, with what the claim's ways came to in all."""
     job = courses[0].job
-    usage, cost = NO_USAGE, None
+    calls, rows, usage, cost, complete = 0, 0, NO_USAGE, None, True
     for course in courses:
-        usage, cost = usage + course.usage, added(cost, course.cost)
-    return Settle(
-        job.id,
-        job.claim_id,
-        to,
-        calls=sum(course.calls for course in courses),
-        rows=sum(course.rows for course in courses),
-        usage=usage,
-        cost_nano=cost,
-        cost_complete=all(course.cost_complete for course in courses),
-    )
+        calls += course.calls
+        rows += course.rows
+        usage += course.usage
+        cost = added(cost, course.cost)
+        complete &= course.cost_complete
+    return Settle(job.id, job.claim_id, to, calls=calls, rows=rows, usage=usage, cost_nano=cost, cost_complete=complete)
 
 
 def expired(course: Course) -> Ending:

@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any
 
+from pydantic_core import from_json
+
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode  # not made for each
 
 
@@ -15,6 +17,14 @@ def dumps(value: Any) -> str:
         return _encode(value)
     except ValueError:
         return _encode(_finite(value))
+
+
+def loads(text: str) -> Any:
+    """What `dumps` wrote."""
+    try:
+        return from_json(text)  # in a third of the time
+    except ValueError:  # it takes no lone surrogate, and nothing nested very deeply
+        return json.loads(text)
 
 
 def _finite(value: Any) -> Any:

@@ -6,13 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from worker.domain.failure import DEAD_LETTERS, Lane
-from worker.domain.job import FORMAT, JobView, Served, Waiting
+from worker.domain.job import FORMAT, JobView, Served, Waiting, models_in
 from worker.domain.money import Usage
 from worker.domain.pause import ID_LENGTH, Scope
 from worker.domain.state import JobStatus
@@ -130,7 +129,7 @@ def view(row: Any) -> JobView:
         lane=Lane(row.lane),
         status=JobStatus(row.status),
         version=row.version,
-        models=_models(row.models),
+        models=models_in(row.models),
         created_at=row.created_at,
         queued_at=row.queued_at,
         started_at=row.started_at,
@@ -153,12 +152,6 @@ def view(row: Any) -> JobView:
         purged=row.purged_at is not None,
         waiting_for=_waiting(row),
     )
-
-
-@lru_cache(1024)
-def _models(text: str) -> tuple[str, ...]:
-    """Thousands of jobs name the same ones."""
-    return tuple(json.loads(text))
 
 
 def _run_at(row: Any) -> datetime:
