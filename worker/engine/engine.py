@@ -266,7 +266,7 @@ class Engine:
             return
         finally:
             state.claiming = False
-        state.buffer.extend(in_turns(held, _project_of))
+        state.buffer = deque(in_turns([*state.buffer, *held], _project_of))  # who comes late does not wait for a block
         state.taken += len(held)
         if self._draining:
             self._give_back(state)

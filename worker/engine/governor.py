@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 TICK_S: Final = 0.02
-CALM_S: Final = 0.025
-LAG_S: Final = 0.05
-HURRY: Final = 0.06  # of the lag that is put up with otherwise
+CALM_S: Final = 0.010
+LAG_S: Final = 0.02
+HURRY: Final = 0.15  # of the lag that is put up with otherwise
 _WEIGHT: Final = 0.2  # of the newest tick
 _SETTLE_TICKS: Final = 10  # a change of places takes a call's length to show
 _REMEMBERED_TICKS: Final = 150  # about three seconds: who waited just now asks again soon

@@ -13,8 +13,10 @@ from worker.store import batches, jobs, tallies
 from worker.store.batches import Tended
 
 AT_ONCE: Final = 2_000
-FASTEST_S: Final = 0.2
+FASTEST_S: Final = 0.05  # a small batch ends soon after its last line does ...
+SLOWER: Final = 1.15  # ... and one that goes on for minutes is looked at every few seconds
 SLOWEST_S: Final = 2.0
+STOPPING_S: Final = 0.2  # between two looks whether the last open call is over
 PATIENCE_S: Final = 600.0  # after a cancel, open calls may answer this long
 
 
@@ -26,7 +28,7 @@ def watch(desk: Desk, batch: Tended) -> Turns:
             break
         hurry.look(batch)
         yield min(pause, max(FASTEST_S, batch.remaining_s))
-        pause = min(SLOWEST_S, pause * 1.1)
+        pause = min(SLOWEST_S, pause * SLOWER)
         batch = desk.look(batch.id)
         if batch.status is not BatchStatus.IN_PROGRESS or batch.paused or batch.parked:
             raise Lost
@@ -55,7 +57,7 @@ def stop(desk: Desk, batch: Tended) -> Turns:
         if over:
             yield from all_shared(desk, batch)
             return
-        yield FASTEST_S
+        yield STOPPING_S
         batch = desk.look(batch.id)
         if batch.status is BatchStatus.CANCELLING and to is not JobStatus.CANCELLED:
             raise Lost
