@@ -28,6 +28,7 @@ class Filed:
     per_s     lines by total_s, from the POST of the batch to its final state
     upload_s  of the file before that        download_s  of the file of answers after it
     read_s, run_s, write_s  until the file was validated, until every line had ended, until the files were written
+    busy, others            as in Run; `busy` while lines ran
     """
 
     name: str
@@ -42,6 +43,7 @@ class Filed:
     cpu_ms: float
     postgres_ms: float
     peak_pss_mb: float
+    busy: float
     others: float
 
     def line(self) -> str:
@@ -92,6 +94,7 @@ def filed(ground: Ground, lines: int, processes: int) -> Filed:
         cpu_ms=1000 * cost["worker"] / lines,
         postgres_ms=1000 * cost["postgres"] / lines,
         peak_pss_mb=watch.peak_pss_mb,
+        busy=watch.busy(posted_at + done.began_s, posted_at + done.finalizing_s),
         others=watch.others(posted_at, over_at),
     )
 

@@ -33,6 +33,7 @@ class Run:
 
     cpu_ms       of the workers, per job; postgres_ms, redis_ms, provider_ms likewise
     seconds      from the first request to the last row
+    busy         share of the machine that was in use: near 1 nothing runs faster for more processes
     others       share of the machine that went to processes which are none of ours
     """
 
@@ -48,6 +49,7 @@ class Run:
     most_in_flight: int
     mean_in_flight: float
     seconds: float
+    busy: float
     others: float
 
     def line(self) -> str:
@@ -196,6 +198,7 @@ class Ground:
             most_in_flight=served.most_in_flight,
             mean_in_flight=served.mean_in_flight,
             seconds=over_at - served.first_at,
+            busy=watch.busy(served.first_at, over_at),
             others=watch.others(served.first_at, over_at),
         )
 

@@ -244,7 +244,7 @@ def tables(document: dict[str, Any]) -> str:
 
 def _runs(runs: dict[str, Any]) -> str:
     return _table(
-        ("", "jobs/s", "x naive", "CPU ms/job", "Postgres", "Redis", "in flight", "most", "MB", "others"),
+        ("", "jobs/s", "x naive", "CPU ms/job", "Postgres", "Redis", "in flight", "most", "MB", "machine", "others"),
         [
             (
                 run["name"],
@@ -256,6 +256,7 @@ def _runs(runs: dict[str, Any]) -> str:
                 f"{run['mean_in_flight']:,.0f}",
                 f"{run['most_in_flight']:,}",
                 f"{run['peak_pss_mb']:,.0f}",
+                f"{run['busy']:.0%}",
                 _others(run),
             )
             for run in runs.values()
@@ -302,7 +303,7 @@ def _batches(document: dict[str, Any]) -> str:
     return _table(
         (
             *("whole batches", "lines/s", "x script", "upload s", "read s", "run s", "written s", "download s"),
-            *("CPU ms/line", "Postgres", "MB", "others"),
+            *("CPU ms/line", "Postgres", "MB", "machine", "others"),
         ),
         [
             *(
@@ -314,6 +315,7 @@ def _batches(document: dict[str, Any]) -> str:
                     f"{peer['cpu_ms']:.2f}",
                     f"{peer['postgres_ms']:.3f}",
                     f"{peer['peak_pss_mb']:,.0f}",
+                    f"{peer['busy']:.0%}",
                     _others(peer),
                 )
                 for peer in peers
@@ -327,6 +329,7 @@ def _batches(document: dict[str, Any]) -> str:
                     f"{run['cpu_ms']:.2f}",
                     f"{run['postgres_ms']:.3f}",
                     f"{run['peak_pss_mb']:,.0f}",
+                    f"{run['busy']:.0%}",
                     _others(run),
                 )
                 for run in document["batches"].values()

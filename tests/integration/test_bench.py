@@ -109,7 +109,7 @@ def test_all_lines_of_a_file_are_of_one_length_and_none_is_like_another() -> Non
     assert json.loads(lines[2])["body"]["messages"][1]["content"].startswith("Ticket 1234567: ")
 
 
-RUN = Run("run", 1_000, 2_000.0, 0.5, 0.1, 0.01, 0.03, 120.0, 100.0, 990, 950.0, 0.5, 0.0)
+RUN = Run("run", 1_000, 2_000.0, 0.5, 0.1, 0.01, 0.03, 120.0, 100.0, 990, 950.0, 0.5, 0.8, 0.0)
 WAIT = Wait("wait", 300, 10.0, 40.0, 45.0, None, ran_dry=False, others=0.0)
 
 
@@ -140,7 +140,7 @@ def test_every_target_is_judged_by_its_own_figure() -> None:
     assert len(judged) == 20
 
 
-FILED = Filed("filed", 20_000, 1_500.0, 0.1, 0.5, 11.0, 1.5, 13.0, 0.2, 0.6, 0.2, 140.0, 0.0)
+FILED = Filed("filed", 20_000, 1_500.0, 0.1, 0.5, 11.0, 1.5, 13.0, 0.2, 0.6, 0.2, 140.0, 0.9, 0.0)
 
 
 def test_batches_are_judged_beside_their_peers_of_the_same_run() -> None:

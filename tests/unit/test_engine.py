@@ -32,7 +32,12 @@ def held(project: str, number: int) -> Held:
 def test_who_comes_late_does_not_wait_for_a_block_that_is_in_hand() -> None:
     async def claimed() -> list[str]:
         engine = Engine(
-            Database("sqlite:///never-opened.sqlite3"), lanes=[Lane.BATCH], slots=10, poll_s=1.0, worker_id=lambda: "wrk_1", spool=None
+            Database("sqlite:///never-opened.sqlite3"),
+            lanes=[Lane.BATCH],
+            slots=10,
+            poll_s=1.0,
+            worker_id=lambda: "wrk_1",
+            spool=None,
         )
         engine.loop = asyncio.get_running_loop()
         state = _LaneState(Lane.BATCH, Governor(10))
