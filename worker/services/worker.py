@@ -41,7 +41,7 @@ SWEEP_S: Final = 3.0
 RECORD_S: Final = 1.0  # at the end of a drain, for the writes of the calls that were hung up on
 FRESH: Final = 2 / 3  # of the lease: a call that begins so soon after a beat begins before its job can be taken back
 # The loop's thread competes with the database threads for the interpreter; the default of 5 ms is a long wait for it.
-SWITCH_S: Final = 0.0005
+SWITCH_S: Final = 0.001
 BUSY: Final = 100  # calls in flight with which webhooks give way to jobs
 YIELD: Final = 16.0  # telling then rests so many times as long as a block of notes took
 
