@@ -100,6 +100,8 @@ def batch_targets(found: Results, *, gateway: bool = False, many: bool = False) 
     ]
     if gateway:
         made.insert(2, _batch_times(found, "the same, against the LiteLLM proxy, 2 workers", "gateway", 10))
+        like = "a batch, 2 processes, against the LiteLLM proxy, 2 workers"
+        made.insert(3, _batch_times(found, like, "gateway", 10, "batch_two"))
     if many:
         made += [
             _of_fact(found, f"{MILLION}: {what}", "million", name, bound, unit)

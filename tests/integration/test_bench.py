@@ -160,6 +160,8 @@ def test_batches_are_judged_beside_their_peers_of_the_same_run() -> None:
     assert judged["a batch, 1 process, create to files"] == (1_500.0, True, False)
     assert judged["the same, against the httpx script"] == (3.75, True, False)
     assert judged["the same, against the LiteLLM proxy, 2 workers"] == (9.375, False, False)
+    like = judged["a batch, 2 processes, against the LiteLLM proxy, 2 workers"]
+    assert like == (16.875, True, True)
     assert judged["a batch, 2 processes against 1"] == (1.8, True, True)
     assert judged["ten lines beside another project's large batch, against alone"] == (2.5, False, False)
     assert judged["600 requests a minute: used"] == (97.0, True, False)
