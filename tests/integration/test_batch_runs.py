@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any
 
 import openai
 import pytest
@@ -13,9 +12,10 @@ import sqlalchemy as sa
 
 from tests.support import scripted_provider as script
 from tests.support.batches import CHAT, both, jsonl, line, made, until, uploaded
-from tests.support.scripted_provider import Received, Script, ScriptedProvider
+from tests.support.priced_batches import COST, a_client, a_provider, a_site, echo  # noqa: F401 - fixtures
+from tests.support.scripted_provider import ScriptedProvider
 from tests.support.wait import wait_until
-from tests.support.web import _FILE, Web, web
+from tests.support.web import Web
 from worker import clock
 from worker.domain.batch import BatchStatus, NewBatch
 from worker.domain.batch_cursor import Cursor
@@ -34,39 +34,6 @@ from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import db_now, later
 from worker.store.tables import attempt, job
-
-# $1 a million tokens in, $10 a million out: an answer of 100 and 50 tokens costs $0.0006.
-PRICES: Final = "\n[providers.stub.models.scripted]\nprice = {{ input = 1, output = 10 }}\n"
-COST: Final = 0.0006
-
-
-def _echo(request: Received) -> Script:
-    said = request.json["messages"][-1]["content"]
-    if "fail" in said:
-        return script.error(400, "no such thing", code="content_filter")
-    return script.chat(f"re: {said}", tokens=(100, 50))
-
-
-@pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as started:
-        started.always(_echo)
-        yield started
-
-
-@pytest.fixture
-def site(
-    database_url: str, tmp_path: Any, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Web]:
-    monkeypatch.setattr("tests.support.web._FILE", _FILE + PRICES)
-    with web(database_url, tmp_path, provider, COMPLETAR_LOG_LEVEL="error") as made_site:
-        yield made_site
-
-
-@pytest.fixture
-def client(site: Web) -> Iterator[openai.OpenAI]:
-    with site.served() as served, openai.OpenAI(base_url=f"{served}/v1", api_key=site.key) as one:
-        yield one
 
 
 def _page(site: Web, batch_id: str, after: str | None = None, **query: int) -> dict[str, Any]:
@@ -279,7 +246,7 @@ def test_a_retry_of_a_retry_goes_back_to_the_same_file(
     content = jsonl([line(0), line(1, prompt="fail once"), line(2, prompt="fail twice")])
     with site.working():
         first = until(client, made(client, content).id)
-        provider.always(lambda r: _echo(r) if b"twice" in r.body else script.chat("now"))
+        provider.always(lambda r: echo(r) if b"twice" in r.body else script.chat("now"))
         second = until(client, _post(site, first.id, "retry")["id"])
         assert (second.request_counts.total, second.request_counts.failed) == (2, 1)
         provider.always(script.chat("at last"))

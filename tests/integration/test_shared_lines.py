@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Final
@@ -15,9 +14,10 @@ import sqlalchemy as sa
 
 from tests.support import scripted_provider as script
 from tests.support.batches import CHAT, both, jsonl, line, made, until, uploaded
-from tests.support.scripted_provider import Received, Script, ScriptedProvider
+from tests.support.priced_batches import COST, a_client, a_provider, a_site, echo  # noqa: F401 - fixtures
+from tests.support.scripted_provider import ScriptedProvider
 from tests.support.wait import wait_until
-from tests.support.web import _FILE, Web, web
+from tests.support.web import Web
 from worker import clock
 from worker.domain.batch import NewBatch
 from worker.domain.failure import Lane
@@ -33,42 +33,8 @@ from worker.store.jobs import Settle
 from worker.store.moment import later
 from worker.store.tables import attempt, job, job_result
 
-# $1 a million tokens in, $10 a million out: an answer of 100 and 50 tokens costs $0.0006.
-PRICES: Final = "\n[providers.stub.models.scripted]\nprice = {{ input = 1, output = 10 }}\n"
-COST: Final = 0.0006
 DEDUPE: Final = {"dedupe": True}
 CACHE: Final = {"cache": {"max_age": "7d"}}
-
-
-def _echo(request: Received) -> Script:
-    if "input" in request.json:
-        return script.embeddings([[0.5, -0.5]] * len(request.json["input"]))
-    said = request.json["messages"][-1]["content"]
-    if "fail" in said:
-        return script.error(400, "no such thing", code="content_filter")
-    return script.chat(f"re: {said}", tokens=(100, 50))
-
-
-@pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as started:
-        started.always(_echo)
-        yield started
-
-
-@pytest.fixture
-def site(
-    database_url: str, tmp_path: Any, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Web]:
-    monkeypatch.setattr("tests.support.web._FILE", _FILE + PRICES)
-    with web(database_url, tmp_path, provider, COMPLETAR_LOG_LEVEL="error") as made_site:
-        yield made_site
-
-
-@pytest.fixture
-def client(site: Web) -> Iterator[openai.OpenAI]:
-    with site.served() as served, openai.OpenAI(base_url=f"{served}/v1", api_key=site.key) as one:
-        yield one
 
 
 def _results(site: Web, batch_id: str) -> list[dict[str, Any]]:
@@ -162,7 +128,7 @@ def test_a_twin_has_its_answer_while_others_still_run(
 ) -> None:
     held = script.Hold()
     late = replace(script.chat("late", tokens=(100, 50)), hold=held)
-    provider.always(lambda r: late if b"slow" in r.body else _echo(r))
+    provider.always(lambda r: late if b"slow" in r.body else echo(r))
     prompts = ["slow", "quick", "slow", "quick", "quick"]
     with site.working():
         batch = made(client, jsonl(line(k, prompt=text) for k, text in enumerate(prompts)), extra_body=DEDUPE)
@@ -184,7 +150,7 @@ def test_twins_that_wait_hold_nobody_up(
         monkeypatch.setattr(take_in, name, value)
     held = script.Hold()
     late = replace(script.chat("late", tokens=(100, 50)), hold=held)
-    provider.always(lambda r: late if b"slow" in r.body else _echo(r))
+    provider.always(lambda r: late if b"slow" in r.body else echo(r))
     prompts = ["slow"] * 40 + ["quick"] * 3
     with site.working():
         batch = made(client, jsonl(line(k, prompt=text) for k, text in enumerate(prompts)), extra_body=DEDUPE)
@@ -242,7 +208,7 @@ def test_a_failure_is_shared_and_a_retry_makes_one_call(
 @pytest.mark.parametrize("how", ["cancelled", "expired"])
 def test_twins_end_as_their_leaders_end(site: Web, client: openai.OpenAI, provider: ScriptedProvider, how: str) -> None:
     late = script.error(429, "later", headers={"retry-after": "600"})
-    provider.always(lambda r: late if b"late" in r.body else _echo(r))
+    provider.always(lambda r: late if b"late" in r.body else echo(r))
     prompts = ["quick", "late", "quick", "late", "late"]
     with site.working():
         batch = made(client, jsonl(line(k, prompt=p) for k, p in enumerate(prompts)), extra_body=DEDUPE)
