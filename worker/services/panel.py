@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -31,7 +30,7 @@ from worker.providers.catalog import UnknownModel
 from worker.services.course import Bench, Course, deadline_of, purse_of, replay, stops_of
 from worker.services.schema import fits
 from worker.store.attempts import Attempt
-from worker.store.text import dumps
+from worker.store.text import dumps, loads
 
 CURRENCY: Final = "USD"
 
@@ -135,7 +134,7 @@ class Sitting:
 def convened(bench: Bench, held: Held, control: Control) -> Sitting:
     """The panel with the votes that are on record already."""
     job = held.job
-    panel = read_panel(json.loads(job.body)["input"])
+    panel = read_panel(loads(job.body)["input"])
     history: dict[str, list[Attempt]] = {}
     for past in held.history:
         history.setdefault(past.row.member or "", []).append(past)

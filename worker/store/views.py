@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +15,7 @@ from worker.domain.money import Usage
 from worker.domain.pause import ID_LENGTH, Scope
 from worker.domain.state import JobStatus
 from worker.store.tables import job, job_input, job_result, pause
+from worker.store.text import loads
 
 _HEAVY = (job_result.c.body, job_result.c.error)
 _PAUSE = [column.label(f"pause_{column.name}") for column in pause.c]
@@ -98,7 +98,7 @@ def request_of(conn: sa.Connection, project_id: str, job_id: str) -> dict[str, A
         .join(job, job.c.id == job_input.c.job_id)
         .where(job.c.id == job_id, job.c.project_id == project_id, job.c.format <= FORMAT)
     ).scalar_one_or_none()
-    return json.loads(body) if body is not None else None
+    return loads(body) if body is not None else None
 
 
 def _one() -> sa.Select[Any]:
@@ -137,13 +137,13 @@ def view(row: Any) -> JobView:
         run_at=_run_at(row),
         deadline_at=row.deadline_at,
         attempts=row.attempts,
-        result=json.loads(row.body) if row.body is not None else None,
-        error=json.loads(row.error) if row.error is not None else None,
+        result=loads(row.body) if row.body is not None else None,
+        error=loads(row.error) if row.error is not None else None,
         usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens, row.reasoning_tokens),
         cost_nano=row.cost_nano,
         cost_complete=row.cost_complete,
         served=served,
-        metadata=json.loads(row.meta) if row.meta is not None and row.meta != "{}" else {},
+        metadata=loads(row.meta) if row.meta is not None and row.meta != "{}" else {},
         batch_id=row.batch_id,
         retry_of=row.retry_of,
         priority=row.priority,
