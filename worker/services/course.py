@@ -146,8 +146,6 @@ def deadline_of(job: Claimed) -> float | None:
 
 def stops_of(history: Sequence[Attempt]) -> int:
     """Claims, not calls: of a panel, or a hedged job, one stop cuts several."""
-    if not history:
-        return 0
     return len(
         {
             past.row.claim_id
