@@ -46,13 +46,12 @@ class Watch:
         """Share of the whole machine's time that went to processes which are none of ours."""
         wide = self._samples[-1][0] - self._samples[0][0]
         end_at = max(end_at, begin_at + min(wide, 5 * EVERY_S))  # shorter, it would be all rounding
-        machine = self._used(end_at) - self._used(begin_at)
         ours = self._spent(OURSELVES, end_at) - self._spent(OURSELVES, begin_at)
-        return max(0.0, (machine - ours) / ((end_at - begin_at) * (os.cpu_count() or 1)))
+        return max(0.0, self.busy(begin_at, end_at) - _share(ours, begin_at, end_at))
 
     def busy(self, begin_at: float, end_at: float) -> float:
         """Share of the whole machine's time that was in use, by whomever."""
-        return (self._used(end_at) - self._used(begin_at)) / ((end_at - begin_at) * (os.cpu_count() or 1))
+        return _share(self._used(end_at) - self._used(begin_at), begin_at, end_at)
 
     def _used(self, at: float) -> float:
         return _between([(sample[0], sample[1]) for sample in self._samples], at)
@@ -90,6 +89,11 @@ class Watch:
         self._over.set()
         self._thread.join()
         self._sample()
+
+
+def _share(cpu_s: float, begin_at: float, end_at: float) -> float:
+    """Of all that the machine has to give in this time."""
+    return cpu_s / ((end_at - begin_at) * (os.cpu_count() or 1))
 
 
 def _between(samples: Sequence[tuple[float, float]], at: float) -> float:
