@@ -17,7 +17,7 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Claimed, Ending, JobView, NewJob
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine.entry import Entry
-from worker.engine.writer import Closing, Writer, store
+from worker.engine.writer import GROUP_CHARS, Closing, Writer, store
 from worker.store import attempts, claims, jobs, views
 from worker.store.database import Database
 from worker.store.jobs import Settle
@@ -40,6 +40,19 @@ def done(job: Claimed, result: str = "{}", close: list[AttemptRow] | None = None
     return Entry(job.id, job.claim_id, close=close or [], settle=move)
 
 
+def transactions(database: Database) -> list[None]:
+    """As many as are begun from now on."""
+    begun: list[None] = []
+    write = database.write
+
+    def counted() -> Any:
+        begun.append(None)
+        return write()
+
+    database.write = counted  # type: ignore[method-assign]
+    return begun
+
+
 def on_a_loop(database: Database, play: Callable[[Writer], Awaitable[Any]]) -> Any:
     async def main() -> Any:
         writer = Writer(database, asyncio.get_running_loop())
@@ -53,15 +66,7 @@ def on_a_loop(database: Database, play: Callable[[Writer], Awaitable[Any]]) -> A
 
 def test_many_writes_share_transactions_and_each_learns_its_own_outcome(database: Database) -> None:
     held = claimed(database, 300)
-    transactions = 0
-    write = database.write
-
-    def counted() -> Any:
-        nonlocal transactions
-        transactions += 1
-        return write()
-
-    database.write = counted  # type: ignore[method-assign]
+    begun = transactions(database)
 
     async def play(writer: Writer) -> list[bool]:
         stale = Entry("job_nobody", "clm_x", settle=Settle("job_nobody", "clm_x", Ending(JobStatus.COMPLETED)))
@@ -71,26 +76,31 @@ def test_many_writes_share_transactions_and_each_learns_its_own_outcome(database
 
     outcomes = on_a_loop(database, play)
     assert outcomes == [True] * 300 + [False]
-    assert transactions <= 10
+    assert len(begun) <= 10
+
+
+def test_large_answers_share_a_transaction_with_few(database: Database) -> None:
+    """Their texts are put together before they are sent: two hundred of 16 MB would be more than a worker has."""
+    held = claimed(database, 6)
+    begun = transactions(database)
+    large = '"' + "x" * (GROUP_CHARS // 3) + '"'
+
+    async def play(writer: Writer) -> list[bool]:
+        return await asyncio.gather(*(writer.write(done(job, large), urgent=False) for job in held))
+
+    assert on_a_loop(database, play) == [True] * 6
+    assert len(begun) == 2
 
 
 def test_what_is_urgent_in_one_turn_of_the_loop_shares_a_transaction(database: Database) -> None:
     held = claimed(database, 5)
-    transactions = 0
-    write = database.write
-
-    def counted() -> Any:
-        nonlocal transactions
-        transactions += 1
-        return write()
-
-    database.write = counted  # type: ignore[method-assign]
+    begun = transactions(database)
 
     async def play(writer: Writer) -> list[bool]:
         return await asyncio.gather(*(writer.write(done(job), urgent=True) for job in held))
 
     assert on_a_loop(database, play) == [True] * 5
-    assert transactions == 1
+    assert len(begun) == 1
 
 
 @pytest.mark.postgres

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from worker.domain.job import AttemptRow
+from worker.domain.job import AttemptRow, Ending
 from worker.domain.state import AttemptState
 from worker.store.jobs import Settle
 
@@ -28,6 +28,14 @@ class Entry:
     def is_mark(self) -> bool:
         """Whether a call waits for it: such a write is of no use later."""
         return any(row.state is AttemptState.SENT for row in self.begin)
+
+    @property
+    def size(self) -> int:
+        """Characters of what was answered. All else is small."""
+        size = sum(len(row.answer) for row in self.close if row.answer is not None)
+        if self.settle is not None and isinstance(self.settle.to, Ending) and self.settle.to.result is not None:
+            size += len(self.settle.to.result)
+        return size
 
     def without_mark(self) -> Entry | None:
         """What is true even if the call is never made; None: nothing."""

@@ -31,7 +31,8 @@ from worker.engine.spool import Spool
 from worker.store import attempts, budgets, jobs
 from worker.store.database import Database, Unavailable
 
-GROUP_MAX = 200
+GROUP_MAX = 600  # the driver waits for the interpreter after each statement: many share those waits
+GROUP_CHARS = 8_000_000  # of answers; they are put together, escaped and sent as one text
 GROUP_LEAST = 100  # so many need not linger
 LINGER_S = 0.01
 WOKEN = 10
@@ -69,6 +70,15 @@ class _Queue:
     least: int  # so many need not linger
     waiting: deque[tuple[Entry, asyncio.Future[bool]]] = field(default_factory=deque)
     busy: bool = False
+
+    def group(self) -> Group:
+        """What the next transaction stores: the oldest, not too many and not too much."""
+        group: Group = []
+        size = 0
+        while self.waiting and len(group) < GROUP_MAX and size < GROUP_CHARS:
+            group.append(self.waiting.popleft())
+            size += group[-1][0].size
+        return group
 
 
 class Writer:
@@ -124,7 +134,7 @@ class Writer:
         self._pool.shutdown(wait=True)
         for queue in (self._urgent, self._patient):
             while queue.waiting:
-                group = [queue.waiting.popleft() for _ in range(min(len(queue.waiting), GROUP_MAX))]
+                group = queue.group()
                 results = self._store([entry for entry, _ in group])
                 with suppress(RuntimeError):  # the loop is closed: nobody waits for them any more
                     self._loop.call_soon_threadsafe(self._tell, list(zip(group, results, strict=True)))
@@ -138,7 +148,7 @@ class Writer:
         """Hand what waits to this queue's thread; while that is busy, `_done` comes back here."""
         if queue.busy or not queue.waiting:
             return
-        group = [queue.waiting.popleft() for _ in range(min(len(queue.waiting), GROUP_MAX))]
+        group = queue.group()
         try:
             self._pool.submit(self._run, queue, group)
         except RuntimeError:  # closed while they waited
