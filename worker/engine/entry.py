@@ -32,7 +32,10 @@ class Entry:
     @property
     def size(self) -> int:
         """Characters of what was answered. All else is small."""
-        size = sum(len(row.answer) for row in self.close if row.answer is not None)
+        size = 0
+        for row in self.close:
+            if row.answer is not None:
+                size += len(row.answer)
         if self.settle is not None and isinstance(self.settle.to, Ending) and self.settle.to.result is not None:
             size += len(self.settle.to.result)
         return size
