@@ -45,7 +45,10 @@ class Control:
         if self._asked is None:
             self._asked = asyncio.Event()
         try:
-            await asyncio.wait_for(self._asked.wait(), seconds)
+            async with asyncio.timeout(
+                seconds
+            ):  # `wait_for` of Python 3.11 swallows a cancel that comes with its result
+                await self._asked.wait()
         except TimeoutError:
             return self.why is not None
         return True
