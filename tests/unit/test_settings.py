@@ -49,7 +49,7 @@ def faults(environ: dict[str, str], config: Path | None = None) -> dict[str, str
 
 def test_nothing_set_is_the_embedded_program() -> None:
     settings = load({"HOME": "/home/ana"})
-    assert settings.embedded
+    assert settings.redis_url is None
     assert (settings.host, settings.port, settings.drain_s, settings.slots) == ("127.0.0.1", 8000, 25.0, 1000)
     assert settings.lanes == {Lane.INTERACTIVE, Lane.BATCH}
     assert settings.database.startswith("sqlite:///")
@@ -74,7 +74,6 @@ def test_values_of_production_are_read() -> None:
     assert settings.database == "postgresql+psycopg://u:p@db.internal:5432/app"
     assert settings.redis_url is not None
     assert settings.redis_url.get_secret_value() == "rediss://default:p@cache:6380/0"
-    assert not settings.embedded
     assert (settings.port, settings.waiters) == (0, 0)
     assert settings.lanes == {Lane.BATCH}
     assert settings.log_level == "warning"

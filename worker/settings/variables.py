@@ -326,11 +326,6 @@ class Settings(BaseModel):
         return None if self.hints == "sql" else self.redis_url
 
     @property
-    def embedded(self) -> bool:
-        """Without a broker one process holds web, worker and shared state."""
-        return self.redis_url is None
-
-    @property
     def secret_keys(self) -> list[str]:
         """Newest first."""
         return [] if self.secret_key is None else self.secret_key.get_secret_value().split(",")
