@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from api.cli.fault import Exit
-from api.openapi import VERSION
 from api.routes.completar import Question
 from tests.support.acts import Act, NotPlain, Request, of_powershell, of_sh
 from tests.support.pages import PAGES, Block, Page, every, page, twin
@@ -24,6 +23,7 @@ from tests.support.processes import ROOT, procfile
 from tests.support.tables import TABLES, current, sentences, spanish
 from worker.domain.failure import BATCH, INTERACTIVE, FailureKind
 from worker.domain.job import STARTS_MAX
+from worker.domain.release import RELEASE
 from worker.domain.route import Route
 from worker.providers.presets import PRESETS
 from worker.services.native.requests import CompletionJob
@@ -180,7 +180,7 @@ def test_the_newest_change_is_this_version() -> None:
     newest = re.search(r"^## (\S+)", text, re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert newest is not None
-    assert newest[1] == project == VERSION
+    assert newest[1] == project == RELEASE
 
 
 # -- blocks -------------------------------------------------------------------------------------------------------

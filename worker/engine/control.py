@@ -45,9 +45,7 @@ class Control:
         if self._asked is None:
             self._asked = asyncio.Event()
         try:
-            async with asyncio.timeout(
-                seconds
-            ):  # `wait_for` of Python 3.11 swallows a cancel that comes with its result
+            async with asyncio.timeout(seconds):  # not `wait_for`: on Python 3.11 it may swallow a hang-up
                 await self._asked.wait()
         except TimeoutError:
             return self.why is not None
