@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections import Counter
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ from worker.domain.route import Route
 from worker.providers.presets import PRESETS
 from worker.services.native.requests import CompletionJob
 from worker.settings import environment_table
+from worker.store import database
 
 # For those who change Completar, not for those who use it.
 ENGLISH_ONLY: Final = {"docs/architecture.md", "docs/performance.md"}
@@ -108,7 +110,7 @@ def test_the_figure_differs_in_its_words_only() -> None:
 
 @pages
 def test_the_tables_of_a_page_are_current(read: Page) -> None:
-    assert read.text == current(read), "write them anew: python -m tests.support.tables"
+    assert read.text == current(read), "write them anew: .venv/bin/python -m tests.support.tables"
 
 
 @pytest.mark.parametrize("language", ["en", "es"])
@@ -173,6 +175,8 @@ def test_the_deploy_guide_starts_what_the_procfile_starts(name: str) -> None:
     assert given.keys() <= {row.name for row in environment_table()}
     assert draining > 30 + 1, "gunicorn's graceful_timeout"
     assert draining > float(given["DRAIN_S"]) + 1
+    assert re.search(r"stands still for 10 seconds|parada 10 segundos", read.text)
+    assert "idle_in_transaction_session_timeout=10000" in Path(database.__file__).read_text(encoding="utf-8")
 
 
 def test_the_newest_change_is_this_version() -> None:

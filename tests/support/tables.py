@@ -1,4 +1,6 @@
-"""The tables of the documentation, made from the code they tell of. `python -m tests.support.tables` writes them anew.
+"""The tables of the documentation, made from the code they tell of.
+
+`.venv/bin/python -m tests.support.tables` writes them anew.
 
 A page holds one between `<!-- table: NAME -->` and `<!-- end of table -->`. Sentences are English, as the code says
 them; `tables.es.toml` has each of them in Spanish, so one that changes must be translated before a Spanish page is

@@ -664,6 +664,10 @@ def test_the_defaults_of_the_table_are_the_defaults() -> None:
     assert load(literal) == load({})
 
 
+def test_the_secret_that_the_command_line_reads_is_known() -> None:
+    assert load({"COMPLETAR_WEBHOOK_SECRET": "whsec_x"}) == load({})
+
+
 def test_env_example_is_the_table() -> None:
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     written = [
