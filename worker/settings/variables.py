@@ -230,7 +230,9 @@ class Settings(BaseModel):
         BeforeValidator(_words),
         Field(min_length=1),
     ] = frozenset(Lane)
-    slots: Annotated[int, Variable("SLOTS", "Jobs that one worker process works on at once, in each lane."), Field(ge=1, le=100_000)] = 1000
+    slots: Annotated[
+        int, Variable("SLOTS", "Jobs that one worker process works on at once, in each lane."), Field(ge=1, le=100_000)
+    ] = 1000
     heartbeat_s: Annotated[
         float,
         Variable("COMPLETAR_HEARTBEAT_S", "Between two signs of life of a worker.", "seconds"),
