@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from api import preference
+from api.app import OPERATIONS
 from api.cli.fault import Exit
 from api.routes.completar import Question
 from tests.support.acts import Act, NotPlain, Request, of_powershell, of_sh
@@ -156,6 +158,41 @@ def test_the_fields_of_a_request_are_those_that_are_read(name: str) -> None:
     read = page(name)
     assert {row[0].strip("`") for row in read.rows(1)} == set(CompletionJob.model_fields)
     assert set(Question.model_fields) <= set(re.findall(r"`(\w+)`", read.section("POST /completar")))
+
+
+@pytest.mark.parametrize("name", ["docs/api.md", "docs/es/api.md"])
+def test_the_operations_that_take_an_idempotency_key_are_named(name: str) -> None:
+    title = "The same request twice" if name == "docs/api.md" else "La misma petición dos veces"
+    told, _, without = page(name).section(title).partition("\n- ")[2].partition("\n- ")
+    takes = {
+        one.path: one.method for one in OPERATIONS if one.method == "POST" and preference.IDEMPOTENCY_KEY in one.headers
+    }
+    assert set(re.findall(r"`(/[^`]+)`", told)) == set(takes)
+    refused = set(re.findall(r"`(/[^`]+)`", without))
+    assert refused
+    assert refused.isdisjoint(takes)
+    assert refused <= {one.path for one in OPERATIONS}
+
+
+def test_every_decision_is_in_the_list_and_has_a_plain_title() -> None:
+    listed = dict(
+        re.findall(r"^- \[(.+?)\]\((\d{4}-[a-z-]+\.md)\)$", page("docs/decisions/README.md").text, re.MULTILINE)
+    )
+    there = {}
+    for path in sorted((ROOT / "docs" / "decisions").glob("0*.md")):
+        title, blank, date = path.read_text(encoding="utf-8").split("\n")[:3]
+        assert re.fullmatch(r"# [^\d].*[^.]", title), path.name
+        assert (blank, re.fullmatch(r"\d{4}-\d\d-\d\d", date) is None) == ("", False), path.name
+        there[title.removeprefix("# ")] = path.name
+    assert list(listed.items()) == list(there.items())
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.es.md"])
+def test_every_page_is_linked_from_the_readmes_first_lines(name: str) -> None:
+    start = page(name).text.partition("\n## ")[0]
+    read = page(name)
+    wanted = {(twin(each) if read.language == "es" else each) for each in PAGES} - {"README.md", "README.es.md"}
+    assert wanted <= {link.target for link in read.links if f"]({link.target})" in start}
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.es.md"])
