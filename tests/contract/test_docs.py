@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import click
 import pytest
 
 from api import preference
 from api.app import OPERATIONS
 from api.cli.fault import Exit
+from api.cli.main import COMMANDS
 from api.routes.completar import Question
 from tests.support.acts import Act, NotPlain, Request, of_powershell, of_sh
 from tests.support.pages import PAGES, Block, Page, every, page, twin
 from tests.support.processes import ROOT, procfile
-from tests.support.tables import TABLES, current, sentences, spanish
+from tests.support.tables import COMMAND_TABLES, TABLES, current, leaves, sentences, spanish
 from worker.domain.failure import BATCH, INTERACTIVE, FailureKind
 from worker.domain.job import STARTS_MAX
 from worker.domain.release import RELEASE
@@ -151,6 +153,30 @@ def test_what_errors_says_of_counting_holds() -> None:
 @pytest.mark.parametrize("name", ["docs/errors.md", "docs/es/errors.md"])
 def test_the_exit_codes_are_those_of_the_command(name: str) -> None:
     assert [row[0] for row in page(name).rows(-1)] == [str(code.value) for code in Exit]
+
+
+def test_every_command_is_in_one_table_and_its_variables_are_declared() -> None:
+    assert Counter(name for names in COMMAND_TABLES.values() for name in names) == Counter(dict.fromkeys(COMMANDS, 1))
+    read = {
+        option.envvar
+        for name in COMMANDS
+        for _, command in leaves(name)
+        for option in command.params
+        if option.envvar is not None
+    }
+    assert read
+    assert read <= {row.name for row in environment_table()}
+
+
+@pytest.mark.parametrize("name", ["docs/cli.md", "docs/es/cli.md"])
+def test_the_command_line_tells_every_option(name: str) -> None:
+    text = page(name).text
+    for command in COMMANDS:
+        for context, leaf in leaves(command):
+            assert f"| `{context.info_name}" in text
+            for option in leaf.params:
+                if isinstance(option, click.Option) and not option.hidden:
+                    assert f"`{option.opts[0]}`" in text, (context.info_name, option.opts)
 
 
 @pytest.mark.parametrize("name", ["docs/api.md", "docs/es/api.md"])
