@@ -13,8 +13,8 @@ from api.body import LINES_TYPES
 from api.operations import Answer, Header, Operation
 from api.problems import PROBLEM_TYPE, Sort
 from worker.domain.answer import Json
+from worker.domain.release import RELEASE
 
-VERSION: Final = "0.1.0"  # of pyproject.toml; a test compares them
 _REF: Final = "#/components/schemas/{model}"
 _MODE: Final[JsonSchemaMode] = "validation"
 _LINES: Final = {"type": "string", "description": "One JSON object a line."}
@@ -69,7 +69,7 @@ def document(operations: Iterable[Operation]) -> dict[str, Json]:
         "openapi": "3.1.0",
         "info": {
             "title": "Completar",
-            "version": VERSION,
+            "version": RELEASE,
             "summary": "A durable queue for calls to language models.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },

@@ -7,6 +7,8 @@ and one may leave its transaction to build an index beside the traffic:
         op.create_index(..., postgresql_concurrently=True, if_not_exists=True)
 
 On SQLite all are one transaction, which also keeps two starts from migrating at once.
+
+Revisions are in the order of their `down_revision`; their numbers are not consecutive (0014 follows 0010).
 """
 
 from __future__ import annotations

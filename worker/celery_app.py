@@ -25,8 +25,9 @@ from worker.settings import Settings, load
 
 RUN_JOBS: Final = "completar.run_jobs"
 DRAIN: Final = "completar.drain"
-# To the database, of a worker: two that write, two that claim, one each for heartbeat, cancels, sweep and watchdog, and
-# one that listens where there is no broker.
+# To the database, of a worker. Its fifteen threads share them and hold one for a transaction at a time: two that write,
+# two that claim, two of webhooks, one each for heartbeat, cancels, sweep, spool, pauses, lanes, outbox and batches, and
+# one that listens where there is no broker, which keeps its own.
 CONNECTIONS: Final = 9
 PUBLISH_S: Final = 0.5  # the caller waits for its 202, not for the broker
 # One try: kombu would rest for 2 s and try again.

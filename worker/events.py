@@ -10,7 +10,7 @@ import structlog
 
 Level = Literal["debug", "info", "warning", "error"]
 _log: Any = structlog.get_logger("completar")
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _threshold = 20
 
 
@@ -21,9 +21,11 @@ def emit(event: str, *, level: Level = "info", **fields: Any) -> None:
 
 
 def configure(level: str = "info") -> None:
-    """JSON lines where nobody watches, readable ones on a terminal; always on stderr."""
+    """JSON lines where nobody watches, readable ones on a terminal; always on stderr. Nothing below `level` is logged,
+    and no event is as grave as `critical`: it is silence.
+    """
     global _threshold  # noqa: PLW0603 - set once at start
-    _threshold = _LEVELS.get(level, 20)
+    _threshold = _LEVELS[level]
     tty = sys.stderr.isatty()
     structlog.configure(
         processors=[

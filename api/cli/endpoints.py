@@ -117,7 +117,7 @@ def list_(screen: Screen, namespace: str, api_url: str, as_json: bool) -> None:
     """Every endpoint, with its state and what it costs while it runs.
 
     For example:
-      completar endpoints list --namespace ana
+      completar endpoints list --namespace my-org
     """
     desk = desk_of(screen, namespace, api_url)
     found = desk.ask(desk.management.list(), wire.read_endpoints)
@@ -139,7 +139,7 @@ def status(screen: Screen, name: str, namespace: str, api_url: str, as_json: boo
     """One endpoint: its state, and what a request to it would come to.
 
     For example:
-      completar endpoints status my-endpoint --namespace ana
+      completar endpoints status my-endpoint --namespace my-org
     """
     desk = desk_of(screen, namespace, api_url)
     _show(screen, desk.ask(desk.management.get(name), wire.read_endpoint), as_json=as_json)
@@ -189,8 +189,8 @@ def create(
     """Make an endpoint, after its price was shown. It costs money from the moment it starts.
 
     For example:
-      completar endpoints create flan --namespace ana --model google/flan-t5-base --dry-run
-      completar endpoints create chat --namespace ana --model org/model --engine vllm --instance nvidia-l4 --yes
+      completar endpoints create flan --namespace my-org --model google/flan-t5-base --dry-run
+      completar endpoints create chat --namespace my-org --model org/model --engine vllm --instance nvidia-l4 --yes
     """
     new = _new(name, **asked)
     if dry_run:
@@ -212,7 +212,7 @@ def resume(screen: Screen, name: str, namespace: str, api_url: str) -> None:
     """Start a paused endpoint. It costs money again from now on.
 
     For example:
-      completar endpoints resume my-endpoint --namespace ana
+      completar endpoints resume my-endpoint --namespace my-org
     """
     desk = desk_of(screen, namespace, api_url)
     found = desk.ask(desk.management.resume(name), wire.read_resumed)
@@ -230,7 +230,7 @@ def pause(screen: Screen, name: str, namespace: str, api_url: str) -> None:
     """Stop an endpoint until it is resumed: it costs nothing, counts against no quota, and no request wakes it.
 
     For example:
-      completar endpoints pause my-endpoint --namespace ana
+      completar endpoints pause my-endpoint --namespace my-org
     """
     desk = desk_of(screen, namespace, api_url)
     screen.say(f"{name}: {desk.ask(desk.management.pause(name), wire.read_endpoint).state}.")
@@ -244,7 +244,7 @@ def scale_to_zero(screen: Screen, name: str, namespace: str, api_url: str) -> No
     """Send an endpoint to sleep now: it costs nothing, and the next request wakes it.
 
     For example:
-      completar endpoints scale-to-zero my-endpoint --namespace ana
+      completar endpoints scale-to-zero my-endpoint --namespace my-org
     """
     desk = desk_of(screen, namespace, api_url)
     screen.say(f"{name}: {desk.ask(desk.management.scale_to_zero(name), wire.read_endpoint).state}.")
@@ -259,7 +259,7 @@ def delete(screen: Screen, name: str, yes: bool, namespace: str, api_url: str) -
     """Delete an endpoint, for good. Its address will not come back.
 
     For example:
-      completar endpoints delete my-endpoint --namespace ana --yes
+      completar endpoints delete my-endpoint --namespace my-org --yes
     """
     desk = desk_of(screen, namespace, api_url)
     _confirm(f"Whoever calls {name} will be refused. Delete it?", yes=yes)

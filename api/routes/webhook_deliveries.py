@@ -24,7 +24,7 @@ webhook_deliveries: Final = Operations("Webhooks")
 _ID: Final = re.compile(DELIVERY_ID)
 
 _State = Literal["pending", "sending", "delivered", "exhausted", "refused", "skipped"]
-_Fault = Literal["dns", "ssrf_blocked", "connect", "tls", "timeout", "http", "too_large", "protocol", "internal"]
+_Fault = Literal["dns", "ssrf_blocked", "connect", "tls", "timeout", "http", "protocol", "internal"]
 
 
 class _Out(BaseModel):

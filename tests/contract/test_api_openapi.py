@@ -16,13 +16,14 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
 from api.app import OPERATIONS
-from api.openapi import VERSION, document
+from api.openapi import document
 from api.problems import FAILED, SORTS
 from api.routes import job_events
 from tests.support.processes import ROOT
 from tests.support.scripted_provider import Received, Script, ScriptedProvider, chat, embeddings
 from tests.support.web import Web, web
 from worker.domain.failure import FailureKind
+from worker.domain.release import RELEASE
 
 Json = Any
 
@@ -154,7 +155,7 @@ def test_the_document_has_no_titles_that_repeat_names_and_no_bounds_that_vanishe
 
 
 def test_the_version_is_the_programs() -> None:
-    assert tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"] == VERSION
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"] == RELEASE
 
 
 def test_every_kind_of_failure_has_a_status_and_every_sort_is_documented() -> None:

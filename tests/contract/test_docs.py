@@ -10,24 +10,30 @@ import re
 import tomllib
 from collections import Counter
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import click
 import pytest
 
+from api import preference
+from api.app import OPERATIONS
 from api.cli.fault import Exit
-from api.openapi import VERSION
+from api.cli.main import COMMANDS
 from api.routes.completar import Question
 from tests.support.acts import Act, NotPlain, Request, of_powershell, of_sh
 from tests.support.pages import PAGES, Block, Page, every, page, twin
 from tests.support.processes import ROOT, procfile
-from tests.support.tables import TABLES, current, sentences, spanish
+from tests.support.tables import COMMAND_TABLES, TABLES, current, leaves, sentences, spanish
 from worker.domain.failure import BATCH, INTERACTIVE, FailureKind
 from worker.domain.job import STARTS_MAX
+from worker.domain.release import RELEASE
 from worker.domain.route import Route
 from worker.providers.presets import PRESETS
 from worker.services.native.requests import CompletionJob
 from worker.settings import environment_table
+from worker.store import database
 
 # For those who change Completar, not for those who use it.
 ENGLISH_ONLY: Final = {"docs/architecture.md", "docs/performance.md"}
@@ -108,7 +114,7 @@ def test_the_figure_differs_in_its_words_only() -> None:
 
 @pages
 def test_the_tables_of_a_page_are_current(read: Page) -> None:
-    assert read.text == current(read), "write them anew: python -m tests.support.tables"
+    assert read.text == current(read), "write them anew: .venv/bin/python -m tests.support.tables"
 
 
 @pytest.mark.parametrize("language", ["en", "es"])
@@ -149,11 +155,70 @@ def test_the_exit_codes_are_those_of_the_command(name: str) -> None:
     assert [row[0] for row in page(name).rows(-1)] == [str(code.value) for code in Exit]
 
 
+def test_every_command_is_in_one_table_and_its_variables_are_declared() -> None:
+    assert Counter(name for names in COMMAND_TABLES.values() for name in names) == Counter(dict.fromkeys(COMMANDS, 1))
+    read = {
+        option.envvar
+        for name in COMMANDS
+        for _, command in leaves(name)
+        for option in command.params
+        if option.envvar is not None
+    }
+    assert read
+    assert read <= {row.name for row in environment_table()}
+
+
+@pytest.mark.parametrize("name", ["docs/cli.md", "docs/es/cli.md"])
+def test_the_command_line_tells_every_option(name: str) -> None:
+    text = page(name).text
+    for command in COMMANDS:
+        for context, leaf in leaves(command):
+            assert f"| `{context.info_name}" in text
+            for option in leaf.params:
+                if isinstance(option, click.Option) and not option.hidden:
+                    assert f"`{option.opts[0]}`" in text, (context.info_name, option.opts)
+
+
 @pytest.mark.parametrize("name", ["docs/api.md", "docs/es/api.md"])
 def test_the_fields_of_a_request_are_those_that_are_read(name: str) -> None:
     read = page(name)
     assert {row[0].strip("`") for row in read.rows(1)} == set(CompletionJob.model_fields)
     assert set(Question.model_fields) <= set(re.findall(r"`(\w+)`", read.section("POST /completar")))
+
+
+@pytest.mark.parametrize("name", ["docs/api.md", "docs/es/api.md"])
+def test_the_operations_that_take_an_idempotency_key_are_named(name: str) -> None:
+    title = "The same request twice" if name == "docs/api.md" else "La misma petición dos veces"
+    told, _, without = page(name).section(title).partition("\n- ")[2].partition("\n- ")
+    takes = {
+        one.path: one.method for one in OPERATIONS if one.method == "POST" and preference.IDEMPOTENCY_KEY in one.headers
+    }
+    assert set(re.findall(r"`(/[^`]+)`", told)) == set(takes)
+    refused = set(re.findall(r"`(/[^`]+)`", without))
+    assert refused
+    assert refused.isdisjoint(takes)
+    assert refused <= {one.path for one in OPERATIONS}
+
+
+def test_every_decision_is_in_the_list_and_has_a_plain_title() -> None:
+    listed = dict(
+        re.findall(r"^- \[(.+?)\]\((\d{4}-[a-z-]+\.md)\)$", page("docs/decisions/README.md").text, re.MULTILINE)
+    )
+    there = {}
+    for path in sorted((ROOT / "docs" / "decisions").glob("0*.md")):
+        title, blank, date = path.read_text(encoding="utf-8").split("\n")[:3]
+        assert re.fullmatch(r"# [^\d].*[^.]", title), path.name
+        assert (blank, re.fullmatch(r"\d{4}-\d\d-\d\d", date) is None) == ("", False), path.name
+        there[title.removeprefix("# ")] = path.name
+    assert list(listed.items()) == list(there.items())
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.es.md"])
+def test_every_page_is_linked_from_the_readmes_first_lines(name: str) -> None:
+    start = page(name).text.partition("\n## ")[0]
+    read = page(name)
+    wanted = {(twin(each) if read.language == "es" else each) for each in PAGES} - {"README.md", "README.es.md"}
+    assert wanted <= {link.target for link in read.links if f"]({link.target})" in start}
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.es.md"])
@@ -173,6 +238,8 @@ def test_the_deploy_guide_starts_what_the_procfile_starts(name: str) -> None:
     assert given.keys() <= {row.name for row in environment_table()}
     assert draining > 30 + 1, "gunicorn's graceful_timeout"
     assert draining > float(given["DRAIN_S"]) + 1
+    assert re.search(r"stands still for 10 seconds|parada 10 segundos", read.text)
+    assert "idle_in_transaction_session_timeout=10000" in Path(database.__file__).read_text(encoding="utf-8")
 
 
 def test_the_newest_change_is_this_version() -> None:
@@ -180,7 +247,7 @@ def test_the_newest_change_is_this_version() -> None:
     newest = re.search(r"^## (\S+)", text, re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert newest is not None
-    assert newest[1] == project == VERSION
+    assert newest[1] == project == RELEASE
 
 
 # -- blocks -------------------------------------------------------------------------------------------------------

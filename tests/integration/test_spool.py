@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import stat
@@ -63,9 +64,25 @@ def files(folder: Path, suffix: str) -> list[Path]:
 
 def test_what_comes_out_is_what_went_in(folder: Path) -> None:
     back = Entry("job_2", "clm_2", settle=Settle("job_2", "clm_2", Return(2.5)))
-    Spool(folder).keep([full_entry(), back])
+    parked = Entry("job_3", "clm_3", settle=Settle("job_3", "clm_3", Return(2.5, parked_for="psu_1")))
+    Spool(folder).keep([full_entry(), back, parked])
     ((_, entries),) = list(Spool(folder).take())
-    assert entries == [full_entry(), back]
+    assert entries == [full_entry(), back, parked]
+
+
+def test_a_file_written_before_returns_had_marks_is_read(folder: Path) -> None:
+    Spool(folder).keep([Entry("job_2", "clm_2", settle=Settle("job_2", "clm_2", Return(2.5)))])
+    (file,) = files(folder, ".jsonl")
+    head, _, body = file.read_bytes().partition(b"\n")
+    older = json.loads(body)
+    del older["settle"]["to"]["parked_for"]
+    body = json.dumps(older).encode() + b"\n"
+    file.write_bytes(
+        json.dumps({**json.loads(head), "sha256": hashlib.sha256(body).hexdigest()}).encode() + b"\n" + body
+    )
+    ((_, (entry,)),) = list(Spool(folder).take())
+    assert entry.settle is not None
+    assert entry.settle.to == Return(2.5)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")

@@ -26,7 +26,17 @@ from tests.support.processes import ROOT
 Language = Literal["en", "es"]
 
 # Pages that people who run or use Completar read; the rest of docs/ is for those who change it.
-_NAMES: Final = ("api", "batches", "predictions", "providers", "errors", "webhooks", "deploy-railway", "guarantees")
+_NAMES: Final = (
+    "api",
+    "batches",
+    "predictions",
+    "providers",
+    "errors",
+    "webhooks",
+    "cli",
+    "deploy-railway",
+    "guarantees",
+)
 PAGES: Final = ("README.md", *(f"docs/{name}.md" for name in _NAMES))
 
 _FENCE: Final = re.compile(r"^```(\S*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

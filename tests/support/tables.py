@@ -1,4 +1,6 @@
-"""The tables of the documentation, made from the code they tell of. `python -m tests.support.tables` writes them anew.
+"""The tables of the documentation, made from the code they tell of.
+
+`.venv/bin/python -m tests.support.tables` writes them anew.
 
 A page holds one between `<!-- table: NAME -->` and `<!-- end of table -->`. Sentences are English, as the code says
 them; `tables.es.toml` has each of them in Spanish, so one that changes must be translated before a Spanish page is
@@ -9,14 +11,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
+import click
 from pydantic import TypeAdapter
 
 from api.app import OPERATIONS
+from api.cli.main import root
 from api.fields import Metadata
 from api.preference import LONGEST_WAIT_S
 from api.problems import FAILED, SORTS
@@ -209,6 +213,89 @@ def _limits(say: Say) -> Iterator[Row]:
         yield say(what), most
 
 
+# -- the command line ---------------------------------------------------------------------------------------------
+
+# Table -> the commands it tells of, each with those below it.
+COMMAND_TABLES: Final[Mapping[str, Sequence[str]]] = {
+    "cli_server": ("demo", "up", "doctor", "config", "db"),
+    "cli_jobs": ("run", "jobs", "dead-letters"),
+    "cli_batch": ("batch",),
+    "cli_predictions": ("predictions",),
+    "cli_webhooks": ("webhooks",),
+    "cli_keys": ("keys", "projects"),
+    "cli_state": ("queue", "usage"),
+    "cli_providers": ("providers", "routes", "plan"),
+    "cli_endpoints": ("endpoints",),
+}
+_EVERYWHERE: Final = ("quiet", "no_color", "verbose")
+_CHOICES: Final = 6  # more are told by `--help`
+
+
+def _options_everywhere(say: Say) -> Iterator[Row]:
+    yield "Option", "Meaning"
+    context, command = next(leaves("doctor"))
+    for option in _options(command):
+        if option.name in _EVERYWHERE:
+            yield _option(option, context), _meaning(option, context, say)
+
+
+def _commands(names: Sequence[str], say: Say) -> Iterator[Row]:
+    yield "Command", "Option", "Meaning"
+    for name in names:
+        for context, command in leaves(name):
+            arguments = (one.make_metavar(context) for one in command.params if isinstance(one, click.Argument))
+            first = (command.help or "").partition("\n\n")[0].strip("\b\n")
+            yield f"`{' '.join((context.info_name or '', *arguments))}`", "", _cell(say(" ".join(first.split())))
+            for option in _options(command):
+                if option.name not in _EVERYWHERE:
+                    yield "", _option(option, context), _meaning(option, context, say)
+
+
+def leaves(name: str) -> Iterator[tuple[click.Context, click.Command]]:
+    """The command of this name, or those below it, in the order of `--help`, each as it is typed."""
+    top = click.Context(root)
+    command = root.get_command(top, name)
+    assert command is not None, name
+    if not isinstance(command, click.Group):
+        yield click.Context(command, info_name=name), command
+        return
+    for below in command.list_commands(top):
+        leaf = command.get_command(top, below)
+        assert leaf is not None
+        yield click.Context(leaf, info_name=f"{name} {below}"), leaf
+
+
+def _options(command: click.Command) -> Iterator[click.Option]:
+    yield from (one for one in command.params if isinstance(one, click.Option) and not one.hidden)
+
+
+def _option(option: click.Option, context: click.Context) -> str:
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    if option.is_flag:
+        return names
+    if option.metavar is None and isinstance(option.type, click.Choice):
+        choices = option.type.choices
+        return f"{names} {', '.join(f'`{one}`' for one in choices)}" if len(choices) <= _CHOICES else f"{names} `NAME`"
+    return f"{names} `{option.make_metavar(context).removesuffix(' RANGE')}`"
+
+
+def _meaning(option: click.Option, context: click.Context, say: Say) -> str:
+    extra = option.get_help_extra(context)
+    more = [f"`{name}`" for name in extra.get("envvars", ())]
+    if "default" in extra:
+        more.append(f"{say('default')} `{extra['default']}`")
+    if "range" in extra:
+        more.append(f"`{extra['range']}`")
+    if "required" in extra:
+        more.append(say("required"))
+    said = _cell(say(option.help)) if option.help else ""
+    return f"{said} ({'; '.join(more)})".lstrip() if more else said
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "\\<")
+
+
 TABLES: Final[Mapping[str, Callable[[Say], Iterable[Row]]]] = {
     "environment": _environment,
     "providers": _providers,
@@ -219,6 +306,8 @@ TABLES: Final[Mapping[str, Callable[[Say], Iterable[Row]]]] = {
     "sandbox": _sandbox,
     "limits": _limits,
     "formats": _formats,
+    "cli_options": _options_everywhere,
+    **{name: partial(_commands, commands) for name, commands in COMMAND_TABLES.items()},
 }
 
 

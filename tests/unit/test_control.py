@@ -64,6 +64,27 @@ def test_a_sleep_ends_when_it_is_asked_to_stop() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("turns", range(3))
+def test_a_hang_up_right_behind_a_stop_is_heard(turns: int) -> None:
+    async def test() -> None:
+        control = Control()
+
+        async def job() -> None:
+            await control.sleep(60.0)
+            await asyncio.sleep(0.05)
+
+        control.task = asyncio.ensure_future(job())
+        await asyncio.sleep(0)
+        control.stop("cancelled")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        control.hang_up()
+        await asyncio.wait([control.task])
+        assert control.task.cancelled()
+
+    run(test)
+
+
 def test_a_cancel_outweighs_a_drain() -> None:
     async def test() -> None:
         control = Control()

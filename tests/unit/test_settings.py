@@ -1,23 +1,28 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
+from worker.domain.consensus import Consensus
 from worker.domain.failure import FailureKind, Lane
 from worker.settings import Endpoint, ProviderConfig, RouteConfig, SettingsError, environment_table, load, read
 from worker.settings.address import base_url, database_url, is_loopback, masked, redis_url
-from worker.settings.file import parsed
+from worker.settings.file import PanelConfig, parsed
 from worker.settings.variables import Settings, bounds, declared, user_data_dir
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "completar.example.toml"
 LONG = "a-key-of-more-than-twenty-characters"
 NUMBERS = [field for field in declared() if bounds(field) is not None]
 
@@ -49,7 +54,7 @@ def faults(environ: dict[str, str], config: Path | None = None) -> dict[str, str
 
 def test_nothing_set_is_the_embedded_program() -> None:
     settings = load({"HOME": "/home/ana"})
-    assert settings.embedded
+    assert settings.redis_url is None
     assert (settings.host, settings.port, settings.drain_s, settings.slots) == ("127.0.0.1", 8000, 25.0, 1000)
     assert settings.lanes == {Lane.INTERACTIVE, Lane.BATCH}
     assert settings.database.startswith("sqlite:///")
@@ -74,7 +79,6 @@ def test_values_of_production_are_read() -> None:
     assert settings.database == "postgresql+psycopg://u:p@db.internal:5432/app"
     assert settings.redis_url is not None
     assert settings.redis_url.get_secret_value() == "rediss://default:p@cache:6380/0"
-    assert not settings.embedded
     assert (settings.port, settings.waiters) == (0, 0)
     assert settings.lanes == {Lane.BATCH}
     assert settings.log_level == "warning"
@@ -665,6 +669,10 @@ def test_the_defaults_of_the_table_are_the_defaults() -> None:
     assert load(literal) == load({})
 
 
+def test_the_secret_that_the_command_line_reads_is_known() -> None:
+    assert load({"COMPLETAR_WEBHOOK_SECRET": "whsec_x"}) == load({})
+
+
 def test_env_example_is_the_table() -> None:
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     written = [
@@ -678,10 +686,39 @@ def test_env_example_is_the_table() -> None:
 
 
 def test_the_example_file_loads() -> None:
-    settings = load({"GROQ_API_KEY": "a", "GROQ_API_KEY_2": "b"}, ROOT / "completar.example.toml")
+    settings = load({"GROQ_API_KEY": "a", "GROQ_API_KEY_2": "b"}, EXAMPLE)
     assert set(settings.providers) == {"groq", "local"}
     assert set(settings.routes) == {"default", "private", "patient"}
     assert settings.warnings == ()
+
+
+def _keys(table: type[BaseModel]) -> Iterator[str]:
+    """Every key that may stand in a table of the file, also those of the tables inside it."""
+    for name, field in table.model_fields.items():
+        yield name
+        for inner in _tables(field.annotation):
+            yield from _keys(inner)
+
+
+def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _tables(argument)
+
+
+def test_the_example_file_names_every_key_of_the_file() -> None:
+    tables = {"providers": ProviderConfig, "routes": RouteConfig, "panels": PanelConfig}
+    text = EXAMPLE.read_text(encoding="utf-8")
+    for kind, table in tables.items():
+        part = "".join(re.findall(rf"(?ms)^\[{kind}\..*?(?=^\[(?!{kind}\.)|\Z)", text))
+        wanted = [*_keys(table), *((one.name for one in fields(Consensus)) if kind == "panels" else ())]
+        assert [key for key in wanted if not re.search(rf"\b{key} *=|\.{key}\b", part)] == [], kind
+
+
+def test_what_the_example_file_has_as_comments_can_be_taken_in() -> None:
+    text = re.sub(r"(?m)^# (?=[a-z_]+ = |\[)", "", EXAMPLE.read_text(encoding="utf-8"))
+    assert parsed(text, "completar.toml")[1] == []
 
 
 def test_hints_go_through_redis_only_where_that_is_wished_and_there_is_one() -> None:

@@ -14,7 +14,8 @@
 `cancelled`    stopped on request  `expired`  its deadline passed
 
 A final state never changes. Every move adds one to `version`, the number in the ETag, the events and the webhooks.
-Only `store/jobs.py` makes moves, one function each, each a guarded UPDATE.
+Only `store/jobs.py`, `claims.py` and `parked.py` make moves, one function each, each a guarded UPDATE; `shared.py`
+inserts jobs that have ended already.
 """
 
 from __future__ import annotations

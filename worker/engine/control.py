@@ -45,7 +45,8 @@ class Control:
         if self._asked is None:
             self._asked = asyncio.Event()
         try:
-            await asyncio.wait_for(self._asked.wait(), seconds)
+            async with asyncio.timeout(seconds):  # not `wait_for`: on Python 3.11 it may swallow a hang-up
+                await self._asked.wait()
         except TimeoutError:
             return self.why is not None
         return True

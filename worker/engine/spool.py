@@ -185,7 +185,7 @@ def _row(raw: Mapping[str, Any]) -> AttemptRow:
 
 def _to(raw: Mapping[str, Any]) -> Ending | Return:
     if "wait_s" in raw:
-        return Return(raw["wait_s"])
+        return Return(raw["wait_s"], raw.get("parked_for"))  # older files have no mark
     error, served = raw["error"], raw["served"]
     return Ending(
         JobStatus(raw["status"]),  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """The door of one target: its breakers, how many calls it may have open, and whether it says anything at all.
 
-The local breaker stands alone while Redis is away. Otherwise the fleet's verdict, mirrored here by `Doors.sync`,
-counts: what this process has seen goes there, and one process of all gets the leave to probe.
+The local breaker stands alone while Redis is away. Otherwise the fleet's verdict counts, which `Gate._sync` brings and
+`Door.adopt` takes over: what this process has seen goes there, and one process of all gets the leave to probe.
 """
 
 from __future__ import annotations

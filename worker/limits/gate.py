@@ -97,9 +97,11 @@ class Gate:
     async def close(self) -> None:
         for line in self._lines.values():
             line.close()
+        # Said again where it is not heard: the client of Redis waits with `wait_for`, which on Python 3.11 swallows a
+        # cancel that comes with its result.
         open_tasks = set(self._tasks)
-        while open_tasks:  # said again where it is not heard: a `wait_for` of Python 3.11 swallows a cancel that comes
-            for task in open_tasks:  # with its result, and the client of Redis waits so
+        while open_tasks:
+            for task in open_tasks:
                 task.cancel()
             _, open_tasks = await asyncio.wait(open_tasks, timeout=0.1)
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -102,7 +102,8 @@ class Deliverer:
         """Until it is worth looking again: after `seconds`, or as soon as a record has freed a place."""
         self._freed.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._freed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._freed.wait()
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

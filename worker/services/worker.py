@@ -15,6 +15,7 @@ from typing import Final
 from worker import clock, events
 from worker.deps import Deps
 from worker.domain.failure import Lane
+from worker.domain.release import RELEASE
 from worker.engine.control import Control
 from worker.engine.engine import Engine, Held, Run
 from worker.engine.replay import replay
@@ -35,7 +36,6 @@ from worker.services.watchdog import Watchdog
 from worker.store import jobs, notices, workers
 from worker.store.database import Unavailable
 
-RELEASE: Final = "0.1.0"
 CANCEL_LOOK_S: Final = 0.4  # a cancelled job starts no call in any case; this is when it hears of it
 SWEEP_S: Final = 3.0
 RECORD_S: Final = 1.0  # at the end of a drain, for the writes of the calls that were hung up on

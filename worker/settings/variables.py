@@ -1,4 +1,4 @@
-"""Every environment variable, declared once: name, type, default, bounds and what it means.
+"""Every environment variable of Completar's own, declared once: name, type, default, bounds and what it means.
 
 The README's table, `.env.example` and the messages about wrong values are all made from these declarations.
 """
@@ -64,6 +64,10 @@ HUGGING_FACE_VARIABLES: Final = {
     "base_url": Variable("HUGGINGFACE_API_URL", "Address of Hugging Face, or of an endpoint of your own."),
     "label": Variable("HF_LLAVE_5_NOMBRE", "Name that people see for `huggingface`."),
 }
+# Of the command line alone: no process that serves reads it.
+WEBHOOK_SECRET: Final = Variable(
+    "COMPLETAR_WEBHOOK_SECRET", "Secret with which `webhooks listen` and `webhooks verify` check what arrives."
+)
 ENDPOINT_URL: Final = Variable(
     "HUGGINGFACE_ENDPOINT_URL", "Address of an Inference Endpoint of your own: `huggingface` stands for it then."
 )
@@ -226,7 +230,9 @@ class Settings(BaseModel):
         BeforeValidator(_words),
         Field(min_length=1),
     ] = frozenset(Lane)
-    slots: Annotated[int, Variable("SLOTS", "Calls in flight in one worker process."), Field(ge=1, le=100_000)] = 1000
+    slots: Annotated[
+        int, Variable("SLOTS", "Jobs that one worker process works on at once, in each lane."), Field(ge=1, le=100_000)
+    ] = 1000
     heartbeat_s: Annotated[
         float,
         Variable("COMPLETAR_HEARTBEAT_S", "Between two signs of life of a worker.", "seconds"),
@@ -326,11 +332,6 @@ class Settings(BaseModel):
         return None if self.hints == "sql" else self.redis_url
 
     @property
-    def embedded(self) -> bool:
-        """Without a broker one process holds web, worker and shared state."""
-        return self.redis_url is None
-
-    @property
     def secret_keys(self) -> list[str]:
         """Newest first."""
         return [] if self.secret_key is None else self.secret_key.get_secret_value().split(",")
@@ -371,7 +372,7 @@ def bounds(field: str) -> tuple[float, float] | None:
 def environment_table() -> list[Row]:
     """Every variable in the order people meet them: the process, then the providers."""
     of_providers = (*KEY_VARIABLES, *HUGGING_FACE_VARIABLES.values(), ENDPOINT_URL, ENDPOINT_FLAVOUR)
-    return [*_rows(), *(Row(variable.name, "", variable.meaning) for variable in of_providers)]
+    return [*_rows(), *(Row(variable.name, "", variable.meaning) for variable in (WEBHOOK_SECRET, *of_providers))]
 
 
 def _rows() -> Iterator[Row]:

@@ -29,7 +29,6 @@ class Fault(StrEnum):
     TLS = "tls"
     TIMEOUT = "timeout"
     HTTP = "http"
-    TOO_LARGE = "too_large"
     PROTOCOL = "protocol"
     INTERNAL = "internal"
 
