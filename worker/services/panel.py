@@ -25,7 +25,7 @@ from worker.domain.state import AttemptState, JobStatus
 from worker.domain.vote import Abstained, Unusable, Usable, Vote, read_vote
 from worker.domain.walk import Closed, Walk
 from worker.engine.control import Control
-from worker.engine.engine import Held
+from worker.engine.held import Held
 from worker.providers.catalog import UnknownModel
 from worker.services.course import Bench, Course, deadline_of, purse_of, replay, stops_of
 from worker.services.schema import fits
