@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from api.routes.webhook_endpoints import NewWebhookEndpoint, WebhookEndpointChanges
+from api.webhook_endpoint import NewWebhookEndpoint, WebhookEndpointChanges
 from tests.support.pages import page
 from worker.domain.delivery import EVENT_TYPES
 from worker.webhooks.payload import FULL_BYTES

@@ -14,7 +14,18 @@ from typing import Final, cast
 from worker.domain.money import estimate_tokens
 from worker.providers.sandbox import panelist
 from worker.providers.sandbox.asking import Ask, last_text, prompt_tokens, schemas_of
-from worker.providers.sandbox.bodies import NAME, Ending, Reply, as_json, chat, embeddings, error, error_of, json_reply, tool_call
+from worker.providers.sandbox.bodies import (
+    NAME,
+    Ending,
+    Reply,
+    as_json,
+    chat,
+    embeddings,
+    error,
+    error_of,
+    json_reply,
+    tool_call,
+)
 
 _BIG: Final = 50_000_000
 _REMEMBERED: Final = 100_000

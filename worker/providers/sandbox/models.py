@@ -46,7 +46,6 @@ MODELS: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-
 def reply(request: Request, seen: Seen, latency_s: tuple[float, float] = (0.0, 0.0)) -> Reply:
     """The answer to a request: a function of its body and of how often it was seen.
 
