@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from api.fields import Out
 from api.job import CostBody
-from api.openai_fields import Out, Unix, unix
+from api.openai_fields import Unix, unix
 from worker.domain.answer import Json
 from worker.domain.batch import BatchStatus, BatchView
 from worker.domain.money import NANO, Usage

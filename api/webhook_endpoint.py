@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.desk import Desk
-from api.fields import PageLimit, Strict
+from api.fields import Out, PageLimit, Strict
 from api.webhook_fields import (
     ENDPOINT_ID,
     CustomHeaders,
@@ -79,11 +79,7 @@ class EndpointsQuery(BaseModel):
 # -- what is answered ---------------------------------------------------------------------------------------------
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class EndpointBody(_Out):
+class EndpointBody(Out):
     """`of` is `project`, or `job` for an address that came with jobs. `headers` are names only.
 
     secret_hint    the end of the secret; null for an address of jobs, which is signed with the project's
@@ -115,7 +111,7 @@ class EndpointWithSecret(EndpointBody):
     secret: str
 
 
-class EndpointList(_Out):
+class EndpointList(Out):
     """Newest first. The next page is asked for with `after=` the id in `last_id`."""
 
     object: Literal["list"]
@@ -125,13 +121,13 @@ class EndpointList(_Out):
     last_id: str | None
 
 
-class DeletedBody(_Out):
+class DeletedBody(Out):
     id: str
     object: Literal["webhook_endpoint.deleted"]
     deleted: Literal[True]
 
 
-class RecoveredBody(_Out):
+class RecoveredBody(Out):
     """How many deliveries are due again."""
 
     object: Literal["webhook_recovery"]
@@ -139,7 +135,7 @@ class RecoveredBody(_Out):
     recovered: int
 
 
-class SecretBody(_Out):
+class SecretBody(Out):
     """Of the project, for jobs that name a webhook. Null: there is none yet."""
 
     object: Literal["webhook_secret"]

@@ -8,9 +8,8 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from api.batch import BatchErrors
 from api.desk import Desk
-from api.fields import Strict
+from api.fields import Out, Strict
 from api.job import CostBody
-from api.openai_fields import Out
 from api.operations import Answer, Body, Call, Operations, Reply
 from api.problems import NOT_FOUND, Problem
 from api.routes.batches import known

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from api.desk import Desk
-from api.fields import DIGITS, fault
+from api.fields import DIGITS, Out, fault
 from api.job import CostBody, UsageBody
-from api.openai_fields import Out
 from api.operations import Answer, Call, Operations, Reply
 from api.problems import GONE, NOT_FOUND, Problem
 from api.routes.batches import find

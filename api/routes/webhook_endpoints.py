@@ -8,6 +8,7 @@ from typing import Any, Final
 from api import preference
 from api.desk import Desk
 from api.operations import Answer, Body, Call, Operations, Reply
+from api.page import page_json
 from api.problems import CONFLICT, KEY_REUSED, NO_SECRET_KEY, NOT_FOUND, TOO_SOON, Problem, invalid
 from api.routes.webhook_deliveries import DeliveryWithAttempts, find_delivery
 from api.webhook_endpoint import (
@@ -90,15 +91,7 @@ def list_endpoints(desk: Desk, call: Call) -> Reply:
     """Newest first. Addresses that came with single jobs are not among them."""
     with desk.deps.database.read() as conn:
         page, more = stored.listed(conn, call.project_id, after=call.query.after, limit=call.query.limit)
-    return Reply(
-        {
-            "object": "list",
-            "data": [endpoint_json(desk, one) for one in page],
-            "has_more": more,
-            "first_id": page[0].id if page else None,
-            "last_id": page[-1].id if page else None,
-        }
-    )
+    return Reply(page_json((endpoint_json(desk, one) for one in page), more=more))
 
 
 @webhook_endpoints.add(
@@ -292,5 +285,5 @@ def _standing(endpoint: Endpoint) -> Endpoint:
 
 def _with_secret(desk: Desk, found: tuple[Endpoint, str, bool], status: int) -> Reply:
     endpoint, secret, replayed = found
-    headers = {"Idempotent-Replayed": "true"} if replayed else {}
+    headers = preference.replay_header(replayed=replayed)
     return Reply(endpoint_json(desk, endpoint) | {"secret": secret}, status, headers)
