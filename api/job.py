@@ -16,8 +16,9 @@ from worker import clock
 from worker.domain.answer import JobKind, Json
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import JobView
+from worker.domain.money import cost_json, usage_json
 from worker.domain.state import FINAL, AttemptState, JobStatus
-from worker.services.native.answers import cost_json, instant, usage_json
+from worker.services.native.answers import instant
 from worker.store.attempts import Attempt
 
 _LONGEST_S: Final = 60  # a poller looks again within a minute whatever the job waits for

@@ -14,10 +14,10 @@ from api.operations import Answer, Body, Call, Operations, Reply
 from api.problems import NOT_FOUND, Problem
 from api.routes.batches import known
 from worker.domain.answer import Json
+from worker.domain.money import cost_json
 from worker.services.batches.endpoints import ENDPOINTS
 from worker.services.batches.estimate import Estimate, Share, estimate
 from worker.services.files import Gone
-from worker.services.native.answers import cost_json
 from worker.store import files
 
 batch_estimate: Final = Operations("Batches", "openai")

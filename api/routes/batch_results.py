@@ -18,11 +18,10 @@ from worker import clock
 from worker.domain.answer import Json
 from worker.domain.batch import BatchStatus
 from worker.domain.batch_cursor import PATTERN, Cursor
-from worker.domain.money import NO_USAGE
+from worker.domain.money import NO_USAGE, cost_json, usage_json
 from worker.domain.state import JobStatus
 from worker.services.batches import results
 from worker.services.batches.results import Forgotten, Page, Result
-from worker.services.native.answers import cost_json, usage_json
 
 LOOK_S: Final = 0.2
 MOST: Final = 1_000

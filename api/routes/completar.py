@@ -16,10 +16,10 @@ from api.problems import KEY_REUSED, QUEUE_FULL, UNKNOWN_MODEL, invalid, sorts_o
 from api.routes.jobs import LOCATION, RETRY_AFTER, find
 from worker.domain.answer import Json
 from worker.domain.job import JobView
-from worker.domain.money import nano_of
+from worker.domain.money import nano_of, usage_json
 from worker.domain.state import FINAL, AttemptState, JobStatus
 from worker.providers.catalog import UnknownModel
-from worker.services.native.answers import url_of, usage_json
+from worker.services.native.answers import url_of
 from worker.services.openai.portable import Messages, Tokens
 from worker.services.submit import JobRequest, submit
 from worker.store import attempts

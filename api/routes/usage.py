@@ -15,7 +15,8 @@ from api.job import CostBody, Count, Instant, UsageBody
 from api.operations import Answer, Call, Operations, Reply
 from api.problems import NO_SCOPE, Problem
 from worker.domain.answer import Json
-from worker.services.native.answers import cost_json, instant, usage_json
+from worker.domain.money import cost_json, usage_json
+from worker.services.native.answers import instant
 from worker.store import usage as stored
 from worker.store.moment import instant as database_clock
 from worker.store.usage import GROUPS, Group, Sums
