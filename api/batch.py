@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from api.fields import Out
 from api.job import CostBody
-from api.openai_fields import Out, Unix, unix
+from api.openai_fields import Unix, unix
 from worker.domain.answer import Json
 from worker.domain.batch import BatchStatus, BatchView
-from worker.domain.money import NANO, Usage
-from worker.services.native.answers import cost_json
+from worker.domain.money import NANO, Usage, cost_json
 
 
 class BatchError(Out):

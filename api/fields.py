@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from worker.domain.batch import age_s
 from worker.services.openai.fields import (
@@ -28,6 +28,12 @@ from worker.services.openai.fields import (
 
 JOB_ID: Final = "^job_[0-9a-hjkmnp-tv-z]{26}$"
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+class Out(BaseModel):
+    """A part of an answer: no field that its schema does not tell of."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 def _rfc3339(value: Any) -> Any:
@@ -74,6 +80,7 @@ __all__ = [
     "ModelName",
     "ModelNames",
     "Moment",
+    "Out",
     "OutputSchema",
     "PageLimit",
     "Priority",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from api.openai_fields import Out, Unix, unix
+from api.fields import Out
+from api.openai_fields import Unix, unix
 from worker.domain.answer import Json
 from worker.domain.file import FileView, UploadView
 

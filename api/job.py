@@ -9,15 +9,16 @@ import math
 from typing import Annotated, Any, Final, Literal
 from zlib import crc32
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from api.fields import JOB_ID
+from api.fields import JOB_ID, Out
 from worker import clock
 from worker.domain.answer import JobKind, Json
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import JobView
+from worker.domain.money import cost_json, usage_json
 from worker.domain.state import FINAL, AttemptState, JobStatus
-from worker.services.native.answers import cost_json, instant, usage_json
+from worker.services.native.answers import instant
 from worker.store.attempts import Attempt
 
 _LONGEST_S: Final = 60  # a poller looks again within a minute whatever the job waits for
@@ -26,11 +27,7 @@ Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class UsageBody(_Out):
+class UsageBody(Out):
     """Tokens over all attempts; null is unknown, not 0."""
 
     input_tokens: int | None
@@ -39,7 +36,7 @@ class UsageBody(_Out):
     reasoning_tokens: int | None
 
 
-class CostBody(_Out):
+class CostBody(Out):
     """`amount` null: unknown. `complete` false: a part of it is unknown, and was perhaps billed."""
 
     amount: float | None
@@ -47,7 +44,7 @@ class CostBody(_Out):
     complete: bool
 
 
-class ServedBody(_Out):
+class ServedBody(Out):
     """`label` is the provider's name for people; `model` as the provider names what served."""
 
     provider: str
@@ -55,7 +52,7 @@ class ServedBody(_Out):
     model: str
 
 
-class ErrorBody(_Out):
+class ErrorBody(Out):
     kind: FailureKind
     code: str | None
     message: str | None
@@ -63,7 +60,7 @@ class ErrorBody(_Out):
     retryable: bool
 
 
-class WaitingBody(_Out):
+class WaitingBody(Out):
     """The pause that stands in the way of every target; `until` is its next probe, null: it ends by command alone."""
 
     of: str
@@ -73,14 +70,14 @@ class WaitingBody(_Out):
     until: Instant | None
 
 
-class UrlsBody(_Out):
+class UrlsBody(Out):
     self: str
     attempts: str
     events: str
     cancel: str
 
 
-class JobBody(_Out):
+class JobBody(Out):
     """`model` is the first of `models`, as asked for; `attempts` counts calls. A failed job has an `error`, one that is
     queued because of a pause of its providers `waiting_for`.
     """
@@ -115,7 +112,7 @@ class JobBody(_Out):
     urls: UrlsBody
 
 
-class JobListBody(_Out):
+class JobListBody(Out):
     """Newest first. The next page is asked for with `after=` the id in `last_id`."""
 
     object: Literal["list"]
@@ -125,14 +122,14 @@ class JobListBody(_Out):
     last_id: str | None
 
 
-class MadeListBody(_Out):
+class MadeListBody(Out):
     """In the order of the requests."""
 
     object: Literal["list"]
     data: list[JobBody]
 
 
-class AttemptBody(_Out):
+class AttemptBody(Out):
     """One call of one target, or one target passed over. `kind` is null for a good answer."""
 
     number: int
@@ -156,7 +153,7 @@ class AttemptBody(_Out):
     provider_request_id: str | None
 
 
-class AttemptListBody(_Out):
+class AttemptListBody(Out):
     object: Literal["list"]
     data: list[AttemptBody]
 

@@ -28,9 +28,5 @@ class Expiry(BaseModel):
     seconds: Seconds
 
 
-class Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
 def unix(moment: datetime | None) -> int | None:
     return None if moment is None else int(moment.timestamp())

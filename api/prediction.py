@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from api.fields import Strict
+from api.fields import Out, Strict
 from api.job import Count
 from worker.domain.answer import Json
 
@@ -20,11 +18,7 @@ class OutcomeFields(Strict):
 # -- what it comes to ---------------------------------------------------------------------------------------------
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class OutcomeBody(_Out):
+class OutcomeBody(Out):
     """`corrected_at` tells when another value was given than at first."""
 
     object: Literal["prediction_outcome"]
@@ -34,7 +28,7 @@ class OutcomeBody(_Out):
     corrected_at: str | None
 
 
-class BinBody(_Out):
+class BinBody(Out):
     """Votes whose probability was from `low` up to `high`: what they said on average, and how often it was so."""
 
     low: float
@@ -44,7 +38,7 @@ class BinBody(_Out):
     happened_share: float | None
 
 
-class ScoreBody(_Out):
+class ScoreBody(Out):
     """Of one model's votes with a known outcome; null where there is nothing to tell it from."""
 
     model: str
@@ -59,7 +53,7 @@ class ScoreBody(_Out):
     bins: list[BinBody]
 
 
-class ScoreListBody(_Out):
+class ScoreListBody(Out):
     """`panel` is the record of the verdicts themselves."""
 
     object: Literal["list"]

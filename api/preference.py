@@ -45,6 +45,10 @@ def wait_s(request: flask.Request) -> int | None:
     return None
 
 
+def replay_header(*, replayed: bool) -> dict[str, str]:
+    return {REPLAYED.name: "true"} if replayed else {}
+
+
 def idempotency_key(call: Call, route: str, request: Json) -> IdempotencyKey | None:
     """The caller's key for `route` with what was asked. Raises Problem for a malformed one."""
     key = call.request.headers.get("Idempotency-Key")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
-from worker.store.batch_tables import metadata
+from worker.store.schema import metadata
 
 connection: sa.Connection = context.config.attributes["connection"]
 

@@ -8,17 +8,16 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from api.batch import BatchErrors
 from api.desk import Desk
-from api.fields import Strict
+from api.fields import Out, Strict
 from api.job import CostBody
-from api.openai_fields import Out
 from api.operations import Answer, Body, Call, Operations, Reply
 from api.problems import NOT_FOUND, Problem
 from api.routes.batches import known
 from worker.domain.answer import Json
+from worker.domain.money import cost_json
 from worker.services.batches.endpoints import ENDPOINTS
 from worker.services.batches.estimate import Estimate, Share, estimate
 from worker.services.files import Gone
-from worker.services.native.answers import cost_json
 from worker.store import files
 
 batch_estimate: Final = Operations("Batches", "openai")

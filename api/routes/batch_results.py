@@ -9,9 +9,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from api.desk import Desk
-from api.fields import DIGITS, fault
+from api.fields import DIGITS, Out, fault
 from api.job import CostBody, UsageBody
-from api.openai_fields import Out
 from api.operations import Answer, Call, Operations, Reply
 from api.problems import GONE, NOT_FOUND, Problem
 from api.routes.batches import find
@@ -19,11 +18,10 @@ from worker import clock
 from worker.domain.answer import Json
 from worker.domain.batch import BatchStatus
 from worker.domain.batch_cursor import PATTERN, Cursor
-from worker.domain.money import NO_USAGE
+from worker.domain.money import NO_USAGE, cost_json, usage_json
 from worker.domain.state import JobStatus
 from worker.services.batches import results
 from worker.services.batches.results import Forgotten, Page, Result
-from worker.services.native.answers import cost_json, usage_json
 
 LOOK_S: Final = 0.2
 MOST: Final = 1_000

@@ -14,6 +14,7 @@ from api.desk import Desk
 from api.fields import DIGITS, MaxAge, MaxCost, Metadata, Priority, Strict, fault
 from api.openai_fields import BATCH_ID, Expiry
 from api.operations import Answer, Body, Call, Operations, Reply
+from api.page import page_json
 from api.problems import CONFLICT, KEY_REUSED, NO_SECRET_KEY, NOT_FOUND, Fault, Problem, invalid
 from api.webhook_fields import BatchWebhook, refusal
 from worker.deps import Deps
@@ -117,7 +118,7 @@ def create_batch(desk: Desk, call: Call) -> Reply:
     except WrongPurpose as exc:
         remedy = "Upload the file with purpose `batch`."
         raise invalid(Fault("input_file_id", f"names a file that is not for batches: {exc}", remedy)) from None
-    return Reply(batch_json(made.batch), 200, {"Idempotent-Replayed": "true"} if made.replayed else {})
+    return Reply(batch_json(made.batch), 200, preference.replay_header(replayed=made.replayed))
 
 
 class BatchesQuery(BaseModel):
@@ -141,15 +142,7 @@ def list_batches(desk: Desk, call: Call) -> Reply:
     query: BatchesQuery = call.query
     with desk.deps.database.read() as conn:
         page, more = store.listed(conn, call.project_id, after=query.after, limit=query.limit)
-    return Reply(
-        {
-            "object": "list",
-            "data": [batch_json(batch) for batch in page],
-            "first_id": page[0].id if page else None,
-            "last_id": page[-1].id if page else None,
-            "has_more": more,
-        }
-    )
+    return Reply(page_json((batch_json(batch) for batch in page), more=more))
 
 
 @batches.add(
@@ -222,7 +215,7 @@ def retry_batch(desk: Desk, call: Call) -> Reply:
         made = retry(desk.deps, before, key, window_s=seconds, max_cost_nano=bound, key_id=call.key_id)
     except (NotRetriable, StillRunning) as exc:
         raise Problem(CONFLICT, f"Nothing is retried: {exc}.", headers={"x-should-retry": "false"}) from None
-    return Reply(batch_json(made.batch), 200, {"Idempotent-Replayed": "true"} if made.replayed else {})
+    return Reply(batch_json(made.batch), 200, preference.replay_header(replayed=made.replayed))
 
 
 @batches.add(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from api import preference
 from api.desk import Desk
 from api.failed import NO_RETRY, problem_of
+from api.fields import Out
 from api.operations import Answer, Body, Call, Header, Operations, Reply
 from api.problems import (
     BUSY,
@@ -36,10 +37,6 @@ LONGEST_S: Final = 600.0  # as long as the official client waits by default
 BUSY_S: Final = 1
 
 chat: Final = Operations("OpenAI-compatible", "openai")
-
-
-class Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ServedBy(Out):
@@ -219,7 +216,7 @@ def answered(desk: Desk, call: Call, route: str, request: JobRequest) -> tuple[J
     with desk.deps.database.read() as conn:
         job = views.get(conn, call.project_id, job_id)
     assert job is not None, "rows are never deleted"
-    headers = {"x-completar-job": job.id} | ({"Idempotent-Replayed": "true"} if submitted.replayed else {})
+    headers = {"x-completar-job": job.id} | preference.replay_header(replayed=submitted.replayed)
     if job.status not in FINAL:
         detail = f"The job goes on: GET {url_of(job.id)}"
         raise Problem(NOT_YET, detail, headers=headers | NO_RETRY)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from api import preference
 from api.desk import Desk
 from api.failed import problem_of
-from api.fields import MaxCost, Strict, Text, fault
+from api.fields import MaxCost, Out, Strict, Text, fault
 from api.job import UsageBody
 from api.operations import Answer, Body, Call, Header, Operations, Reply
 from api.problems import KEY_REUSED, QUEUE_FULL, UNKNOWN_MODEL, invalid, sorts_of_failed_jobs, unknown_model
 from api.routes.jobs import LOCATION, RETRY_AFTER, find
 from worker.domain.answer import Json
 from worker.domain.job import JobView
-from worker.domain.money import nano_of
+from worker.domain.money import nano_of, usage_json
 from worker.domain.state import FINAL, AttemptState, JobStatus
 from worker.providers.catalog import UnknownModel
-from worker.services.native.answers import url_of, usage_json
+from worker.services.native.answers import url_of
 from worker.services.openai.portable import Messages, Tokens
 from worker.services.submit import JobRequest, submit
 from worker.store import attempts
@@ -91,11 +91,7 @@ class Question(Strict):
         return {"messages": turns} | {name: value for name, value in parameters.items() if value is not None}
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class CompletarDone(_Out):
+class CompletarDone(Out):
     """`proveedor` is the name for people, `llave` the key that served, `uso` the tokens, `intentos` the calls."""
 
     id: str
@@ -107,7 +103,7 @@ class CompletarDone(_Out):
     intentos: int
 
 
-class CompletarWaiting(_Out):
+class CompletarWaiting(Out):
     """Not done in time: ask at `url`."""
 
     id: str
@@ -151,7 +147,7 @@ def complete(desk: Desk, call: Call) -> Reply:
         if seated:
             desk.waiting.until_final(job_id, wait_s)
     job = find(desk, call.project_id, job_id)
-    headers = {"x-completar-job": job.id} | ({"Idempotent-Replayed": "true"} if submitted.replayed else {})
+    headers = {"x-completar-job": job.id} | preference.replay_header(replayed=submitted.replayed)
     if job.status not in FINAL:
         url = url_of(job.id)
         return Reply(

@@ -9,9 +9,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from api import preference
 from api.desk import Desk
-from api.fields import DIGITS, JOB_ID, fault
+from api.fields import DIGITS, JOB_ID, Out, fault
 from api.job import Count, Instant, JobBody
 from api.operations import Answer, Call, Operations, Reply
+from api.page import page_json
 from api.problems import CONFLICT, GONE, KEY_REUSED, NOT_FOUND, UNKNOWN_MODEL, Problem
 from api.routes.jobs import JOB_MADE, find, made
 from worker.domain.answer import Json
@@ -27,11 +28,7 @@ from worker.store.views import Filter
 dead_letters: Final = Operations("Dead letters")
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class DeathBody(_Out):
+class DeathBody(Out):
     """A worker that died while it had the job. `open_target` null: no call of this job was open.
 
     `in_flight` counts the jobs it had, this one included; `heartbeat_at` was its last sign of life.
@@ -46,7 +43,7 @@ class DeathBody(_Out):
     open_target: str | None
 
 
-class DeadLetterBody(_Out):
+class DeadLetterBody(Out):
     """`job.error` says why it was given up; `deaths` is empty where no worker died; `replays` are ids of new runs."""
 
     id: Annotated[str, Field(pattern=JOB_ID)]
@@ -56,7 +53,7 @@ class DeadLetterBody(_Out):
     replays: list[str]
 
 
-class DeadLetterListBody(_Out):
+class DeadLetterListBody(Out):
     """Newest first. The next page is asked for with `after=` the id in `last_id`."""
 
     object: Literal["list"]
@@ -102,15 +99,7 @@ def list_dead_letters(desk: Desk, call: Call) -> Reply:
         ids = [job.id for job in page]
         deaths = stored.of_jobs(conn, ids)
         replays = views.replays(conn, call.project_id, ids)
-    return Reply(
-        {
-            "object": "list",
-            "data": [_json(job, deaths[job.id], replays) for job in page],
-            "has_more": more,
-            "first_id": ids[0] if ids else None,
-            "last_id": ids[-1] if ids else None,
-        }
-    )
+    return Reply(page_json((_json(job, deaths[job.id], replays) for job in page), more=more))
 
 
 @dead_letters.add(

@@ -16,6 +16,7 @@ from api.fields import DIGITS, fault
 from api.file import DeletedFile, FileBody, FileList, file_json
 from api.openai_fields import FILE_ID, LEAST_S, MOST_S, Seconds
 from api.operations import Answer, Body, Call, Header, Operations, Reply, validated
+from api.page import page_json
 from api.problems import BAD_REQUEST, NOT_FOUND, TOO_LARGE, Fault, Problem
 from worker.domain.file import BATCH, FileView, Purpose
 from worker.services import files as services
@@ -146,15 +147,7 @@ def list_files(desk: Desk, call: Call) -> Reply:
             limit=query.limit,
             newest_first=query.order == "desc",
         )
-    return Reply(
-        {
-            "object": "list",
-            "data": [file_json(file) for file in page],
-            "first_id": page[0].id if page else None,
-            "last_id": page[-1].id if page else None,
-            "has_more": more,
-        }
-    )
+    return Reply(page_json((file_json(file) for file in page), more=more))
 
 
 def find(desk: Desk, call: Call) -> FileView:

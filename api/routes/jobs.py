@@ -28,6 +28,7 @@ from api.fields import (
 )
 from api.job import AttemptListBody, JobBody, JobListBody, MadeListBody, attempt_json, etag, retry_after
 from api.operations import Answer, Body, Call, Header, Operations, Reply, validated
+from api.page import page_json
 from api.problems import (
     CONFLICT,
     GONE,
@@ -145,8 +146,7 @@ def made(desk: Desk, call: Call, make: Callable[[], Submitted]) -> Reply:
     headers = {"Location": url_of(job.id), "ETag": etag(job)} | retry_after(job)
     if seated:
         headers["Preference-Applied"] = f"wait={wait_s}"
-    if submitted.replayed:
-        headers["Idempotent-Replayed"] = "true"
+    headers |= preference.replay_header(replayed=submitted.replayed)
     return Reply(job_json(job), 200 if seated and job.status in FINAL else 202, headers)
 
 
@@ -227,7 +227,7 @@ def create_bulk(desk: Desk, call: Call) -> Reply:
     submitted = submit(desk.deps, call.project_id, call.body, key, key_id=call.key_id)
     with desk.deps.database.read() as conn:
         found = views.many(conn, call.project_id, submitted.ids)
-    headers = {"Idempotent-Replayed": "true"} if submitted.replayed else {}
+    headers = preference.replay_header(replayed=submitted.replayed)
     return Reply({"object": "list", "data": [job_json(found[i]) for i in submitted.ids if i in found]}, 202, headers)
 
 
@@ -331,15 +331,7 @@ def list_jobs(desk: Desk, call: Call) -> Reply:
     )
     with desk.deps.database.read() as conn:
         page, more = views.listed(conn, call.project_id, wanted)
-    return Reply(
-        {
-            "object": "list",
-            "data": [job_json(job) for job in page],
-            "has_more": more,
-            "first_id": page[0].id if page else None,
-            "last_id": page[-1].id if page else None,
-        }
-    )
+    return Reply(page_json((job_json(job) for job in page), more=more))
 
 
 @jobs.add(

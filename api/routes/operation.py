@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from api.desk import Desk
+from api.fields import Out
 from api.operations import Answer, Call, Operations, Reply
 from api.routes.pauses import PauseBody, pause_json
 from worker.deps import HintsKind
@@ -24,15 +23,11 @@ TargetState = Literal["closed", "loading", "probing", "open"]
 _WORST: Final = ("closed", "loading", "probing", "open")
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Health(_Out):
+class Health(Out):
     status: Literal["ok"]
 
 
-class Ready(_Out):
+class Ready(Out):
     """`hints`: how workers hear of new jobs. `broker: away` only makes jobs start up to a second later."""
 
     status: Literal["ready", "unready"]
@@ -42,7 +37,7 @@ class Ready(_Out):
     broker: Literal["up", "away", "none"]
 
 
-class TargetBody(_Out):
+class TargetBody(Out):
     """`state` is that of the circuit breaker, the worst any worker sees; `wait_s` until it is tried again."""
 
     name: str
@@ -53,7 +48,7 @@ class TargetBody(_Out):
     takes: list[str]
 
 
-class RestBody(_Out):
+class RestBody(Out):
     """A target that asked a worker to wait, with one key or all."""
 
     of: str
@@ -62,7 +57,7 @@ class RestBody(_Out):
     wait_s: float
 
 
-class LimitsBody(_Out):
+class LimitsBody(Out):
     """Of each account; null: not configured."""
 
     rpm: int | None
@@ -73,7 +68,7 @@ class LimitsBody(_Out):
     slow_s: float | None
 
 
-class ProviderBody(_Out):
+class ProviderBody(Out):
     """`keys` are names of variables, in the order they are tried; no key is ever shown. `pauses` are of all workers."""
 
     name: str
@@ -89,7 +84,7 @@ class ProviderBody(_Out):
     pauses: list[PauseBody]
 
 
-class ProviderList(_Out):
+class ProviderList(Out):
     """`workers` are those alive: `state` is what they last said.
 
     `limits` are `shared` while every worker counts in Redis; `local` while one or more live on their share of them.
@@ -101,7 +96,7 @@ class ProviderList(_Out):
     data: list[ProviderBody]
 
 
-class RouteBody(_Out):
+class RouteBody(Out):
     name: str
     object: Literal["route"]
     targets: list[str]
@@ -114,7 +109,7 @@ class RouteBody(_Out):
     hedge_after_s: float | None
 
 
-class RouteList(_Out):
+class RouteList(Out):
     object: Literal["list"]
     data: list[RouteBody]
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from api.desk import Desk
+from api.fields import Out
 from api.job import Count
 from api.operations import Answer, Call, Operations, Reply
 from worker.domain.intake import judge
@@ -14,11 +13,7 @@ from worker.domain.intake import judge
 queue: Final = Operations("Operation")
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class LaneBody(_Out):
+class LaneBody(Out):
     """`waiting` are jobs that are `queued`, counted no further than a little past `most`, or 10,000 without it.
 
     `oldest_s` is how long the first of them has been due. `most` and `longest_s` are null where there is no bound.
@@ -33,7 +28,7 @@ class LaneBody(_Out):
     full: bool
 
 
-class QueueBody(_Out):
+class QueueBody(Out):
     object: Literal["queue"]
     lanes: list[LaneBody]
 

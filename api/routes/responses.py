@@ -6,10 +6,11 @@ from typing import Final, Literal
 
 from api import preference
 from api.desk import Desk
+from api.fields import Out
 from api.openai_fields import Unix
 from api.operations import Answer, Body, Call, Operations, Reply
 from api.problems import NO_STREAM
-from api.routes.chat import ANSWERED, PROBLEMS, CachedTokens, Out, ReasoningTokens, ServedBy, answered, whole
+from api.routes.chat import ANSWERED, PROBLEMS, CachedTokens, ReasoningTokens, ServedBy, answered, whole
 from worker.services.openai.answers import response
 from worker.services.openai.responses import ResponseRequest, response_job
 from worker.services.pictures import ForbiddenPicture

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.desk import Desk
-from api.fields import Moment
+from api.fields import Moment, Out
 from api.job import CostBody, Count, Instant, UsageBody
 from api.operations import Answer, Call, Operations, Reply
 from api.problems import NO_SCOPE, Problem
 from worker.domain.answer import Json
-from worker.services.native.answers import cost_json, instant, usage_json
+from worker.domain.money import cost_json, usage_json
+from worker.services.native.answers import instant
 from worker.store import usage as stored
 from worker.store.moment import instant as database_clock
 from worker.store.usage import GROUPS, Group, Sums
@@ -44,11 +45,7 @@ class UsageQuery(BaseModel):
     until: _Until | None = Field(default=None, alias="to")
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class UsageSums(_Out):
+class UsageSums(Out):
     """`calls` that neither answered nor failed are open. `usage` is of the calls whose provider told it.
 
     `unknown_cost` counts the calls that were perhaps billed, nobody knows how much: they are not in `cost`, which is
@@ -73,7 +70,7 @@ class UsageLine(UsageSums):
     project: str = ""
 
 
-class UsageReport(_Out):
+class UsageReport(Out):
     object: Literal["usage"]
     since: Annotated[Instant, Field(alias="from")]
     to: Instant

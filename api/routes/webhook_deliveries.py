@@ -10,8 +10,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.desk import Desk
-from api.fields import JOB_ID, Moment, PageLimit
+from api.fields import JOB_ID, Moment, Out, PageLimit
 from api.operations import Answer, Call, Operations, Reply
+from api.page import page_json
 from api.problems import CONFLICT, NOT_FOUND, Problem
 from api.webhook_fields import DELIVERY_ID, ENDPOINT_ID, Instant
 from worker.domain.answer import Json
@@ -27,11 +28,7 @@ _State = Literal["pending", "sending", "delivered", "exhausted", "refused", "ski
 _Fault = Literal["dns", "ssrf_blocked", "connect", "tls", "timeout", "http", "protocol", "internal"]
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class DeliveryBody(_Out):
+class DeliveryBody(Out):
     """One event for one endpoint. `http_status` and `error_class` are of the last attempt.
 
     state   pending -> sending -> delivered, or exhausted (no tries left), refused (the address may not be called),
@@ -53,7 +50,7 @@ class DeliveryBody(_Out):
     ended_at: Instant | None
 
 
-class DeliveryAttempt(_Out):
+class DeliveryAttempt(Out):
     """One try. Phases are in seconds, null where they were not reached; `signed_with` are the ends of the secrets."""
 
     number: int
@@ -81,7 +78,7 @@ class DeliveryWithAttempts(DeliveryBody):
     event: dict[str, Any] | None
 
 
-class DeliveryList(_Out):
+class DeliveryList(Out):
     """Newest first. The next page is asked for with `after=` the id in `last_id`."""
 
     object: Literal["list"]
@@ -126,15 +123,7 @@ def list_deliveries(desk: Desk, call: Call) -> Reply:
     )
     with desk.deps.database.read() as conn:
         page, more = delivery_views.listed(conn, call.project_id, wanted)
-    return Reply(
-        {
-            "object": "list",
-            "data": [delivery_json(one) for one in page],
-            "has_more": more,
-            "first_id": page[0].id if page else None,
-            "last_id": page[-1].id if page else None,
-        }
-    )
+    return Reply(page_json((delivery_json(one) for one in page), more=more))
 
 
 @webhook_deliveries.add(

@@ -28,8 +28,8 @@ from worker.services.deliver import PLACES
 from worker.store import jobs as job_moves
 from worker.store import projects, webhook_endpoints
 from worker.store.database import Database
-from worker.store.tables import delivery
 from worker.store.webhook_endpoints import NewEndpoint
+from worker.store.webhook_tables import delivery
 from worker.webhooks.signature import secret_of
 from worker.webhooks.vault import Vault
 

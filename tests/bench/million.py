@@ -25,7 +25,7 @@ from tests.bench.mock import held_s
 from tests.bench.usage import memory
 from worker import clock
 from worker.domain.failure import Lane
-from worker.engine.engine import BLOCK
+from worker.engine.lane import BLOCK
 from worker.store import claims as moves
 from worker.store.database import Database
 

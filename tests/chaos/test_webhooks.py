@@ -30,8 +30,8 @@ from worker.domain.state import JobStatus
 from worker.store import delivery_views, jobs, webhook_endpoints
 from worker.store.delivery_views import Filter
 from worker.store.moment import later
-from worker.store.tables import delivery
 from worker.store.webhook_endpoints import NewEndpoint
+from worker.store.webhook_tables import delivery
 from worker.webhooks.signature import secret_of
 
 pytestmark = [pytest.mark.postgres, pytest.mark.redis, pytest.mark.slow]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.routes.webhook_endpoints import NewWebhookEndpoint, WebhookEndpointChanges
+from api.webhook_endpoint import NewWebhookEndpoint, WebhookEndpointChanges
 from tests.support.pages import page
 from worker.domain.batch import BatchStatus, BatchView, Counts
 from worker.domain.delivery import EVENT_TYPES

@@ -13,7 +13,7 @@ import pytest
 import standardwebhooks
 
 from api.routes.webhook_deliveries import DeliveryList, DeliveryWithAttempts
-from api.routes.webhook_endpoints import EndpointBody, EndpointWithSecret
+from api.webhook_endpoint import EndpointBody, EndpointWithSecret
 from tests.support import scripted_provider as script
 from tests.support.scripted_provider import Received, ScriptedProvider
 from tests.support.wait import wait_until

@@ -11,14 +11,16 @@ import pytest
 
 from tests.support.looped import looped
 from tests.support.redis import Redis
+from tests.support.tickets import admitted
 from worker import clock
 from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.breaker import BreakerPolicy
 from worker.domain.failure import FailureKind
 from worker.domain.money import Usage
 from worker.domain.route import Key, Target
-from worker.limits import rates as module
+from worker.limits import line
 from worker.limits.gate import Gate, Rates, Shared, Size, Ticket
+from worker.limits.scope import BURST_S
 
 pytestmark = pytest.mark.redis
 
@@ -48,12 +50,11 @@ async def fleet(
             await gate.close()
 
 
-async def let_in(gate: Gate, size: Size) -> Ticket:
+async def entered(gate: Gate, size: Size) -> Ticket:
     ticket = gate.join(T, KEY, size, clock.monotonic_s(), urgent=False)
-    while not await ticket.wait(5.0):
-        if not ticket.waits:  # told to look around: there is nothing else, so it lines up again
-            gate.quit(ticket)
-            ticket = gate.join(T, KEY, size, clock.monotonic_s(), urgent=False)
+    while not await admitted(ticket):  # told to look around: there is nothing else, so it lines up again
+        gate.quit(ticket)
+        ticket = gate.join(T, KEY, size, clock.monotonic_s(), urgent=False)
     gate.enter(ticket, T, KEY, clock.monotonic_s())
     return ticket
 
@@ -83,7 +84,7 @@ class Load:
 
     async def _lane(self, gate: Gate) -> None:
         while True:
-            ticket = await let_in(gate, self.size)
+            ticket = await entered(gate, self.size)
             self.open += 1
             self.most = max(self.most, self.open)
             tokens = (self.usage.input_tokens or 0) + (self.usage.output_tokens or 0)
@@ -105,7 +106,7 @@ class Load:
         for at, units in self.used:
             used += units if tokens else 1.0
             if at - began >= 1.0:
-                worst = max(worst, used / (per_s * (at - began + module.BURST_S)))
+                worst = max(worst, used / (per_s * (at - began + BURST_S)))
         return worst
 
 
@@ -150,15 +151,15 @@ async def test_places_are_counted_over_the_fleet(redis_server: Redis) -> None:
 
 @looped
 async def test_the_places_of_a_worker_that_died_come_back(redis_server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PLACES_LEASE_S", 0.5)
+    monkeypatch.setattr(line, "PLACES_LEASE_S", 0.5)
     async with fleet(redis_server, 1, Rates(concurrency=2)) as (living,):
         async with fleet(redis_server, 1, Rates(concurrency=2)) as (dead,):
             assert dead._shared is not None
             dead._shared.worker = lambda: "wrk_dead"
             for _ in range(2):
-                await let_in(dead, Size())
+                await entered(dead, Size())
         began = clock.monotonic_s()
-        await asyncio.wait_for(let_in(living, Size()), 5.0)
+        await asyncio.wait_for(entered(living, Size()), 5.0)
         assert 0.3 <= clock.monotonic_s() - began <= 2.0
 
 

@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from worker.domain.failure import Lane
 from worker.store import claims, jobs, keys, migrate, views
 from worker.store.database import Database
-from worker.store.tables import metadata
+from worker.store.schema import metadata
 
 # As release 0001 wrote them: with every column it knew, and no other.
 _NOW: Final = {"postgresql": "now()", "sqlite": "1795302000000000"}

@@ -19,8 +19,8 @@ from worker.store import claims, deliveries, delivery_views, jobs, outbox, proje
 from worker.store.database import Database
 from worker.store.delivery_views import Filter
 from worker.store.moment import later
-from worker.store.tables import delivery, webhook_endpoint
 from worker.store.webhook_endpoints import NewEndpoint
+from worker.store.webhook_tables import delivery, webhook_endpoint
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 

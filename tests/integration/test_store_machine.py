@@ -46,7 +46,8 @@ from worker.store import attempts, claims, deaths, idempotency, jobs, keys, park
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import Moment, instant
-from worker.store.tables import api_key, job, metadata
+from worker.store.schema import metadata
+from worker.store.tables import api_key, job
 from worker.store.tables import idempotency as remembered
 
 S, A = JobStatus, AttemptState

@@ -68,7 +68,8 @@ from worker.domain.failure import Lane
 from worker.services import deliver, tell
 from worker.store import jobs, outbox, webhook_endpoints
 from worker.store.moment import later
-from worker.store.tables import delivery, event, job, webhook_endpoint
+from worker.store.tables import job
+from worker.store.webhook_tables import delivery, event, webhook_endpoint
 from worker.webhooks.schedule import SCHEDULE_S
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from worker import events
 from worker.deps import build
 from worker.domain.failure import Lane
-from worker.engine import engine, writer
+from worker.engine import claimer, writer
 from worker.providers.transport import Transport
 from worker.services.hints import NoHints
 from worker.services.submit import IdempotencyKey, JobRequest, submit
@@ -59,10 +59,13 @@ def _after(fuse: Fuse, act: Act, when: Callable[[Any, Any], Any] = lambda _args,
     return dying
 
 
-def _after_await(fuse: Fuse, act: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _after_await(
+    fuse: Fuse, act: Callable[..., Awaitable[Any]], when: Callable[[Any, Any], Any] = lambda _args, _made: True
+) -> Callable[..., Awaitable[Any]]:
     async def dying(*args: Any, **kw: Any) -> Any:
         made = await act(*args, **kw)
-        fuse.burn()
+        if when(args, made):
+            fuse.burn()
         return made
 
     return dying
@@ -104,7 +107,7 @@ POINTS: Final[dict[str, Callable[[Fuse], None]]] = {
     "submit.between_key_and_rows": _set(idempotency, "remember", _after),
     "submit.after_commit_before_hint": lambda _fuse: None,  # the hints burn it
     "claim.before_commit": _set(claims, "claim", _after),
-    "claim.after_commit": _set(engine.Engine, "_claim_block", _after, _found),
+    "claim.after_commit": _set(claimer.Claimer, "block", _after_await, _found),
     "mark.before_commit": _set(writer, "store", _after, _marks),
     "mark.after_commit": _set(writer.Writer, "_store", _after, _marks),
     "send.before": _set(Transport, "send", _before),

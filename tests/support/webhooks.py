@@ -19,8 +19,8 @@ from worker.domain.delivery import DEFAULT_EVENTS
 from worker.store import delivery_views, webhook_endpoints
 from worker.store.delivery_views import Filter
 from worker.store.moment import later
-from worker.store.tables import delivery
 from worker.store.webhook_endpoints import NewEndpoint
+from worker.store.webhook_tables import delivery
 from worker.webhooks.signature import secret_of
 
 KEY = "k" * 32

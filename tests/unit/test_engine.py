@@ -8,8 +8,10 @@ from collections import deque
 
 from worker.domain.failure import Lane
 from worker.domain.job import Claimed
-from worker.engine.engine import Engine, Held, _LaneState
+from worker.engine.engine import Engine
 from worker.engine.governor import Governor
+from worker.engine.held import Held
+from worker.engine.lane import LaneState
 from worker.store.database import Database
 
 
@@ -30,6 +32,9 @@ def held(project: str, number: int) -> Held:
 
 
 def test_who_comes_late_does_not_wait_for_a_block_that_is_in_hand() -> None:
+    async def block(*_: object) -> list[Held]:
+        return [held("small", n) for n in range(2)]
+
     async def claimed() -> list[str]:
         engine = Engine(
             Database("sqlite:///never-opened.sqlite3"),
@@ -40,10 +45,10 @@ def test_who_comes_late_does_not_wait_for_a_block_that_is_in_hand() -> None:
             spool=None,
         )
         engine.loop = asyncio.get_running_loop()
-        state = _LaneState(Lane.BATCH, Governor(10))
+        state = LaneState(Lane.BATCH, Governor(10))
         state.buffer = deque(held("large", n) for n in range(100))
         engine._lanes = {Lane.BATCH: state}
-        engine._claim_block = lambda _lane, _room: [held("small", n) for n in range(2)]  # type: ignore[method-assign]
+        engine._claimer.block = block  # type: ignore[method-assign]
         await engine._claim(state)
         return [one.job.id for one in state.buffer]
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.looped import looped
+from tests.support.tickets import admitted
 from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.failure import FailureKind
 from worker.domain.money import Usage
@@ -249,7 +250,7 @@ async def test_until_the_first_answer_one_call_scouts_and_guesses_count_three_ti
     assert not waiting.admitted
     for ticket in (scout, second):
         gate.leave(ticket, T, K1, Answer(usage=Usage(10, 5)), 0.0)
-    assert await waiting.wait(5.0)
+    assert await admitted(waiting)
     assert waiting.cost == (1.0, 15.0, 10.0, 5.0), "while it waited there was something to learn"
 
 
@@ -297,7 +298,7 @@ async def test_places_are_handed_on() -> None:
     second = gate.join(T, K1, Size(), 0.0)
     assert not second.admitted
     gate.leave(first, T, K1, Answer(), 0.1)
-    assert await second.wait(5.0)
+    assert await admitted(second)
 
 
 @looped
@@ -306,7 +307,7 @@ async def test_who_is_in_a_hurry_goes_first() -> None:
     first = entered(gate)
     patient, hurried = (gate.join(T, K1, Size(), 0.0, urgent=urgent) for urgent in (False, True))
     gate.leave(first, T, K1, Answer(), 0.1)
-    assert await hurried.wait(5.0)
+    assert await admitted(hurried)
     assert not patient.admitted
     gate.quit(patient)
 
@@ -350,7 +351,7 @@ async def test_a_target_that_never_answered_gets_few_calls_at_once() -> None:
     assert len(open_) + sum(ticket.admitted for ticket in more) <= 300
     for ticket in open_[:6]:
         gate.leave(ticket, T, K1, Answer(), 0.1)
-    assert await more[-1].wait(5.0), "each answer doubles what may be open"
+    assert await admitted(more[-1]), "each answer doubles what may be open"
 
 
 @looped

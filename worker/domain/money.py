@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Final
+from typing import Any, Final
 
+CURRENCY: Final = "USD"
 NANO: Final = 1_000_000_000  # money is stored as whole nano-dollars
 _PER: Final = 1_000_000  # prices are quoted per million tokens
 
@@ -59,6 +60,20 @@ def cost_nano(usage: Usage, price: Price | None) -> int | None:
         dollars += price.cached_input * cached
     dollars += price.output * (usage.output_tokens if usage.output_tokens is not None else 0)
     return int(dollars * NANO / _PER)
+
+
+def usage_json(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }
+
+
+def cost_json(nano: int | None, *, complete: bool) -> dict[str, Any]:
+    """In dollars. Not `complete`: a part of it is unknown."""
+    return {"amount": None if nano is None else nano / NANO, "currency": CURRENCY, "complete": complete}
 
 
 def nano_of(amount: float) -> int:

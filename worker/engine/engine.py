@@ -8,12 +8,10 @@ places full, with a few claimed jobs in hand so that a place never waits for the
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -23,19 +21,18 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.fairness import in_turns
 from worker.domain.job import Claimed, Ending, Return
 from worker.domain.state import JobStatus
-from worker.engine.control import Control, Why
-from worker.engine.doubts import Doubts
+from worker.engine.claimer import Claimer
+from worker.engine.control import Control
 from worker.engine.entry import Entry
 from worker.engine.governor import TICK_S, Governor
+from worker.engine.held import Held
+from worker.engine.lane import BLOCK, LaneState, project_of
+from worker.engine.loop import awaited, loud, new_loop
 from worker.engine.spool import Spool
 from worker.engine.writer import Closing, Spooled, Writer
-from worker.store import attempts, claims
-from worker.store.attempts import Attempt
 from worker.store.database import Database, Unavailable
 from worker.store.jobs import Settle
 
-BLOCK: Final = 200  # claimed at once
-AHEAD_S: Final = 0.3  # so long do claimed batch jobs wait for a place at most: another worker may have one free
 BURST: Final = 10  # started before the loop gets a turn for other things
 AWAY_S: Final = 1.0  # between claims while the database is away
 CROWD: Final = 16  # interactive jobs at once; beyond that they are claimed in blocks and their writes gather
@@ -43,15 +40,7 @@ SEEN: Final = 20_000  # ids of jobs that ran here: a hint that comes after them 
 GATHER_S: Final = 0.005
 HANG_UP_S: Final = 10.0  # a cancelled job's open call may still answer this long: what it cost is then on record
 
-Run = Callable[["Held", Control], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A claimed job with the attempts it has behind it (empty for a first run)."""
-
-    job: Claimed
-    history: Sequence[Attempt]
+Run = Callable[[Held, Control], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,32 +53,6 @@ class Pulse:
     turns: int
     whole: bool
     idle: Mapping[Lane, int]
-
-
-@dataclass(slots=True)
-class _LaneState:
-    lane: Lane
-    governor: Governor
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    due: bool = True  # there may be rows worth claiming
-    hinted: deque[str] = field(default_factory=deque)
-    buffer: deque[Held] = field(default_factory=deque)
-    running: dict[str, Control] = field(default_factory=dict)
-    claiming: bool = False
-    turn: claims.Turn = field(default_factory=claims.Turn)
-    gathering: bool = False
-    taken: int = 0
-    started: int = 0  # since the last tick
-    flow: float = 0.0  # the same in each tick, smoothed
-
-    @property
-    def ahead(self) -> int:
-        """Batch jobs to have in hand, so that a place never waits for the database."""
-        return min(BLOCK, math.ceil(self.flow * AHEAD_S / TICK_S)) if self.lane is Lane.BATCH else 0
-
-    @property
-    def free(self) -> int:
-        return self.governor.places - len(self.running)
 
 
 class Engine:
@@ -115,23 +78,21 @@ class Engine:
         self._lane_names = tuple(lanes)
         self._slots = slots
         self._poll_s = poll_s
-        self._worker_id = worker_id
+        self._claimer = Claimer(database, worker_id)
         self._spool = spool
         self._ready = threading.Event()
         self._draining = False
         self._thread: threading.Thread | None = None
-        self._claims = ThreadPoolExecutor(2, thread_name_prefix="completar-claims")
         self._broken: Exception | None = None  # why the loop never began
         self._run_job: Run | None = None
         self._close_run: Callable[[], Awaitable[None]] | None = None
         self.loop: asyncio.AbstractEventLoop
         self.writer: Writer
-        self._lanes: dict[Lane, _LaneState] = {}
+        self._lanes: dict[Lane, LaneState] = {}
         self._seen: dict[str, None] = {}
         self._standing: list[asyncio.Task[None]] = []
         self._turns = 0
         self._suspect = False  # one is being claimed or run
-        self._doubts = Doubts()
 
     # -- from any thread ----------------------------------------------------------------------------------------
 
@@ -187,7 +148,7 @@ class Engine:
         self._soon(self.loop.stop)
         self._thread.join(5.0)
         self.writer.close()
-        self._claims.shutdown(wait=False, cancel_futures=True)
+        self._claimer.close()
 
     def _soon(self, call: Callable[..., None], *args: Any) -> None:
         try:
@@ -198,14 +159,14 @@ class Engine:
     # -- on the loop --------------------------------------------------------------------------------------------
 
     def _main(self, open_run: Callable[[Engine], Awaitable[tuple[Run, Callable[[], Awaitable[None]]]]]) -> None:
-        self.loop = _new_loop()
+        self.loop = new_loop()
         asyncio.set_event_loop(self.loop)
         self.writer = Writer(self._database, self.loop, self._spool)
         for lane in self._lane_names:
             least = self._slots if lane is Lane.INTERACTIVE else min(50, self._slots)
-            self._lanes[lane] = _LaneState(lane, Governor(self._slots, least=least))
+            self._lanes[lane] = LaneState(lane, Governor(self._slots, least=least))
         try:
-            self._run_job, self._close_run = self.loop.run_until_complete(_awaited(open_run(self)))
+            self._run_job, self._close_run = self.loop.run_until_complete(awaited(open_run(self)))
         except Exception as exc:  # noqa: BLE001 - raised where the engine was started
             self._broken = exc
             self._ready.set()
@@ -213,7 +174,7 @@ class Engine:
         keep = [self.loop.create_task(self._serve(state)) for state in self._lanes.values()]
         keep += [self.loop.create_task(self._poll()), self.loop.create_task(self._govern())]
         for task in keep:
-            task.add_done_callback(_loud)
+            task.add_done_callback(loud)
         self._standing = keep
         self._ready.set()
         try:
@@ -224,7 +185,7 @@ class Engine:
             self.loop.run_until_complete(asyncio.gather(*keep, return_exceptions=True))
             self.loop.close()
 
-    async def _serve(self, state: _LaneState) -> None:
+    async def _serve(self, state: LaneState) -> None:
         """The standing refill loop of one lane."""
         while True:
             await state.wake.wait()
@@ -238,27 +199,27 @@ class Engine:
                     await asyncio.sleep(0)
             self._ask_for_more(state)
 
-    def _ask_for_more(self, state: _LaneState) -> None:
+    def _ask_for_more(self, state: LaneState) -> None:
         if not self._draining and not state.claiming and self._wanted(state) and self.fresh():
             state.claiming = True
-            self.loop.create_task(self._claim(state)).add_done_callback(_loud)
+            self.loop.create_task(self._claim(state)).add_done_callback(loud)
 
-    def _wanted(self, state: _LaneState) -> bool:
+    def _wanted(self, state: LaneState) -> bool:
         if state.hinted:
             return state.free > len(state.buffer)
         return state.due and len(state.buffer) < min(BLOCK // 2, state.free + (state.ahead + 1) // 2)
 
-    async def _claim(self, state: _LaneState) -> None:
+    async def _claim(self, state: LaneState) -> None:
         """Claim hinted jobs by id, else a block of whatever is due."""
         try:
             free = max(1, state.free)
             if state.hinted:
                 ids = [state.hinted.popleft() for _ in range(min(len(state.hinted), free, BLOCK))]
-                held = await self.loop.run_in_executor(self._claims, self._claim_ids, ids)
+                held = await self._claimer.ids(ids)
             else:
                 state.due = False
                 room = min(BLOCK, free + state.ahead)
-                held = await self.loop.run_in_executor(self._claims, self._claim_block, state.lane, room)
+                held = await self._claimer.block(state.lane, room, state.turn)
                 state.due = state.turn.goes_on(len(held), room) or state.due
         except Unavailable as exc:
             events.emit("claim.waiting", level="warning", lane=state.lane.value, reason=str(exc))
@@ -266,37 +227,11 @@ class Engine:
             return
         finally:
             state.claiming = False
-        state.buffer = deque(in_turns([*state.buffer, *held], _project_of))  # who comes late does not wait for a block
+        state.buffer = deque(in_turns([*state.buffer, *held], project_of))  # who comes late does not wait for a block
         state.taken += len(held)
         if self._draining:
             self._give_back(state)
         state.wake.set()
-
-    # A claim need not wait for the disk: no call leaves before its mark is there, and the claim with it.
-
-    def _claim_ids(self, ids: Sequence[str]) -> list[Held]:
-        return self._claimed(lambda conn, worker, claim: claims.claim(conn, ids, worker_id=worker, claim_id=claim))
-
-    def _claim_block(self, lane: Lane, room: int) -> list[Held]:
-        turn = self._lanes[lane].turn
-        return self._claimed(
-            lambda conn, worker, claim: claims.claim_block(
-                conn, lane, room, worker_id=worker, claim_id=claim, turn=turn
-            )
-        )
-
-    def _claimed(self, take: Callable[[Any, str, str], list[Claimed]]) -> list[Held]:
-        worker_id, claim_id = self._worker_id(), clock.new_id("clm")
-        reached = False
-        try:
-            with self._database.write(durable=False) as conn:
-                reached = True
-                self._doubts.resolve(conn, worker_id)
-                return _with_history(conn, take(conn, worker_id, claim_id))
-        except Unavailable:
-            if reached:
-                self._doubts.add(claim_id)
-            raise
 
     async def _look_for_suspect(self) -> None:
         """One suspect at a time, whatever else runs: if the process dies, it is known who was tried."""
@@ -305,7 +240,7 @@ class Engine:
         self._suspect = True
         held = None
         try:
-            held = await self.loop.run_in_executor(self._claims, self._claim_suspect)
+            held = await self._claimer.suspect(self._lane_names)
         except Unavailable:  # said by the lanes
             pass
         finally:
@@ -322,14 +257,7 @@ class Engine:
         events.emit("suspect.started", level="warning", job_id=held.job.id, deaths=held.job.deaths)
         self._start(state, held)  # in a place of its own: a lane that is always full would never come to it
 
-    def _claim_suspect(self) -> Held | None:
-        def take(conn: Any, worker: str, claim: str) -> list[Claimed]:
-            found = claims.claim_suspect(conn, self._lane_names, worker_id=worker, claim_id=claim)
-            return [found] if found is not None else []
-
-        return next(iter(self._claimed(take)), None)
-
-    def _start(self, state: _LaneState, held: Held) -> None:
+    def _start(self, state: LaneState, held: Held) -> None:
         control = Control()
         state.running[held.job.id] = control
         state.started += 1
@@ -339,7 +267,7 @@ class Engine:
                 del self._seen[next(iter(self._seen))]
         control.task = self.loop.create_task(self._run(state, held, control))
 
-    async def _run(self, state: _LaneState, held: Held, control: Control) -> None:
+    async def _run(self, state: LaneState, held: Held, control: Control) -> None:
         assert self._run_job is not None
         try:
             await self._run_job(held, control)
@@ -355,7 +283,7 @@ class Engine:
                 del state.running[held.job.id]
             if held.job.suspect:
                 self._suspect = False
-                self.loop.create_task(self._look_for_suspect()).add_done_callback(_loud)
+                self.loop.create_task(self._look_for_suspect()).add_done_callback(loud)
             if state.buffer or state.due or state.hinted:
                 state.wake.set()
 
@@ -386,7 +314,7 @@ class Engine:
             state.gathering = True
             self.loop.call_later(GATHER_S, self._gathered, state)
 
-    def _gathered(self, state: _LaneState) -> None:
+    def _gathered(self, state: LaneState) -> None:
         state.gathering = False
         state.wake.set()
 
@@ -427,7 +355,7 @@ class Engine:
                     control.stop("cancelled")
                     self.loop.call_later(HANG_UP_S, self._hang_up, state, job_id, control)
 
-    def _hang_up(self, state: _LaneState, job_id: str, control: Control) -> None:
+    def _hang_up(self, state: LaneState, job_id: str, control: Control) -> None:
         if state.running.get(job_id) is control:
             control.hang_up()
 
@@ -478,7 +406,7 @@ class Engine:
     def _busy(self) -> bool:
         return any(state.running or state.claiming or state.buffer for state in self._lanes.values())
 
-    def _give_back(self, state: _LaneState, only: Container[str] | None = None) -> None:
+    def _give_back(self, state: LaneState, only: Container[str] | None = None) -> None:
         """Jobs in hand that have not started (all, or these) go back as they came."""
         in_hand = list(state.buffer)
         state.buffer.clear()
@@ -493,39 +421,8 @@ class Engine:
             self.writer.write(entry, urgent=True).add_done_callback(partial(_given_back, state, job.id))
 
 
-def _project_of(held: Held) -> str:
-    return held.job.project_id
-
-
-def _with_history(conn: Any, found: Sequence[Claimed]) -> list[Held]:
-    again = [job.id for job in found if job.rows]
-    history = attempts.of_jobs(conn, again) if again else {}
-    return [Held(job, history.get(job.id, ())) for job in found]
-
-
-def _given_back(state: _LaneState, job_id: str, write: asyncio.Future[bool]) -> None:
+def _given_back(state: LaneState, job_id: str, write: asyncio.Future[bool]) -> None:
     state.running.pop(job_id, None)
     failed = None if write.cancelled() else write.exception()
     if failed is not None and not isinstance(failed, Spooled):  # the sweep of another worker takes it back
         events.emit("job.not_given_back", level="warning", job_id=job_id)
-
-
-async def _awaited(made: Awaitable[Any]) -> Any:
-    return await made
-
-
-def _loud(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        events.emit("engine.broken", level="error", error=repr(task.exception())[:500])
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop where there is a wheel: less time per call, and asyncio's own TLS holds 256 KiB per connection."""
-    try:
-        import uvloop  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
-__all__ = ["Control", "Engine", "Held", "Pulse", "Run", "Why"]

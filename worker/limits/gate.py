@@ -20,9 +20,11 @@ from worker.domain.failure import INTERACTIVE, FailureKind
 from worker.domain.route import Key, Target
 from worker.domain.walk import Closed
 from worker.limits.doors import Door, Forced, asked
+from worker.limits.line import LINE_S, Line, Ticket
 from worker.limits.pauses import Pauses
-from worker.limits.rates import LINE_S, Line, Rates, Scope, Size, Ticket, scope_key
+from worker.limits.scope import Rates, Scope, scope_key
 from worker.limits.shared import PREFIX, Shared
+from worker.limits.sizes import Size
 
 __all__ = ["LINE_S", "Gate", "Rates", "Shared", "Size", "Ticket"]
 _K = FailureKind

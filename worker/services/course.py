@@ -23,7 +23,8 @@ from worker.domain.route import Key, Target, needs_of, output_ceiling
 from worker.domain.state import AttemptState, JobStatus
 from worker.domain.walk import Ask, Closed, Skip, Walk
 from worker.engine.control import Control
-from worker.engine.engine import Engine, Held
+from worker.engine.engine import Engine
+from worker.engine.held import Held
 from worker.limits.gate import Gate, Size
 from worker.providers.catalog import Catalog, UnknownModel
 from worker.providers.redaction import one_line

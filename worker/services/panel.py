@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Final
 
 from worker.domain import judging
 from worker.domain.answer import Failure, Json
@@ -17,7 +16,7 @@ from worker.domain.consensus import Ballot, Member, Ruling, Verdict
 from worker.domain.decision import decide
 from worker.domain.failure import RETRYABLE, FailureKind
 from worker.domain.job import AttemptRow, Claimed, Ending
-from worker.domain.money import NANO, added
+from worker.domain.money import added, cost_json
 from worker.domain.panel import JUDGE, Panel, alike, read_panel
 from worker.domain.question import messages, schema_for
 from worker.domain.route import Route, Target, needs_of
@@ -25,14 +24,12 @@ from worker.domain.state import AttemptState, JobStatus
 from worker.domain.vote import Abstained, Unusable, Usable, Vote, read_vote
 from worker.domain.walk import Closed, Walk
 from worker.engine.control import Control
-from worker.engine.engine import Held
+from worker.engine.held import Held
 from worker.providers.catalog import UnknownModel
 from worker.services.course import Bench, Course, deadline_of, purse_of, replay, stops_of
 from worker.services.schema import fits
 from worker.store.attempts import Attempt
 from worker.store.text import dumps, loads
-
-CURRENCY: Final = "USD"
 
 
 @dataclass(slots=True)
@@ -306,7 +303,7 @@ def _result(sitting: Sitting, verdict: Verdict, ruling: Ruling | None) -> dict[s
         "dissent": list(verdict.dissent),
         "votes": votes,
         "judge": None if consensus.method != "judge" else _judge_json(sitting, ruling),
-        "cost": _cost_json(nano, complete=complete),
+        "cost": cost_json(nano, complete=complete),
     }
 
 
@@ -328,7 +325,7 @@ def _vote_json(seat: Seat) -> dict[str, Json]:
         "reason": reason,
         "kind": seat.failure.kind.value if seat.failure is not None else None,
         "latency_s": row.total_s if row is not None else None,
-        "cost": _cost_json(nano, complete=complete),
+        "cost": cost_json(nano, complete=complete),
     }
 
 
@@ -345,9 +342,5 @@ def _judge_json(sitting: Sitting, ruling: Ruling | None) -> dict[str, Json] | No
         "usable": ruling is not None,
         "reason": judge.failure.message if judge.failure is not None else None,
         "latency_s": judge.voted.total_s if judge.voted is not None else None,
-        "cost": _cost_json(nano, complete=complete),
+        "cost": cost_json(nano, complete=complete),
     }
-
-
-def _cost_json(nano: int | None, *, complete: bool) -> dict[str, Json]:
-    return {"amount": None if nano is None else nano / NANO, "currency": CURRENCY, "complete": complete}

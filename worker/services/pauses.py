@@ -15,7 +15,8 @@ from typing import Final, Literal
 from worker import clock, events
 from worker.domain.failure import Lane
 from worker.domain.pause import Cause, Pause, PauseKind, Scope, ids_in, is_replaced, probe_after_s
-from worker.engine.engine import Engine, Held
+from worker.engine.engine import Engine
+from worker.engine.held import Held
 from worker.limits.gate import Gate
 from worker.limits.pauses import Answered, Due, News
 from worker.store import attempts, parked, pauses

@@ -20,8 +20,8 @@ from worker.domain.job import Ending, Return
 from worker.domain.pause import MOST_SCOPES, ids_in
 from worker.domain.state import JobStatus
 from worker.engine.control import Control
-from worker.engine.engine import Held
 from worker.engine.entry import Entry
+from worker.engine.held import Held
 from worker.services.course import Bench
 from worker.services.panel import (
     Seat,

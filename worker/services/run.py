@@ -19,8 +19,8 @@ from worker.domain.retry import IN_PLACE_S
 from worker.domain.state import JobStatus
 from worker.domain.walk import Ask, Park, Stop
 from worker.engine.control import Control
-from worker.engine.engine import Held
 from worker.engine.entry import Entry
+from worker.engine.held import Held
 from worker.engine.writer import Closing, OverBudget
 from worker.limits.gate import LINE_S, Ticket
 from worker.services.call import (

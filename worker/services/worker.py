@@ -17,7 +17,8 @@ from worker.deps import Deps
 from worker.domain.failure import Lane
 from worker.domain.release import RELEASE
 from worker.engine.control import Control
-from worker.engine.engine import Engine, Held, Run
+from worker.engine.engine import Engine, Run
+from worker.engine.held import Held
 from worker.engine.replay import replay
 from worker.engine.spool import Spool
 from worker.limits.gate import Gate, Rates, Shared

@@ -6,17 +6,16 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from worker.store.columns import Big, id_column, metadata
 from worker.store.moment import Moment
-from worker.store.tables import Big, _id
-from worker.store.tables import metadata as metadata  # noqa: PLC0414 - with these it is whole
 
 _OPEN: Final = sa.text("status IN ('validating', 'in_progress', 'finalizing', 'cancelling')")
 
 file: Final = sa.Table(
     "file",
     metadata,
-    _id("id", primary_key=True),
-    _id("project_id", nullable=False),
+    id_column("id", primary_key=True),
+    id_column("project_id", nullable=False),
     sa.Column("filename", sa.Text, nullable=False),
     sa.Column("purpose", sa.String(24), nullable=False),
     sa.Column("status", sa.String(12), nullable=False),  # arriving: not to be seen yet; ready; deleted: parts may go
@@ -42,7 +41,7 @@ file: Final = sa.Table(
 file_part: Final = sa.Table(
     "file_part",
     metadata,
-    _id("file_id", primary_key=True),  # of a file, or of a part of an upload until that is complete
+    id_column("file_id", primary_key=True),  # of a file, or of a part of an upload until that is complete
     sa.Column("number", sa.Integer, primary_key=True),
     # zlib. On Postgres its storage is EXTERNAL: what is compressed already is not compressed again.
     sa.Column("body", sa.LargeBinary, nullable=False),
@@ -51,8 +50,8 @@ file_part: Final = sa.Table(
 upload: Final = sa.Table(
     "upload",
     metadata,
-    _id("id", primary_key=True),
-    _id("project_id", nullable=False),
+    id_column("id", primary_key=True),
+    id_column("project_id", nullable=False),
     sa.Column("filename", sa.Text, nullable=False),
     sa.Column("purpose", sa.String(24), nullable=False),
     sa.Column("status", sa.String(12), nullable=False),
@@ -60,15 +59,15 @@ upload: Final = sa.Table(
     sa.Column("file_expires_s", sa.Integer),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("expires_at", Moment, nullable=False),
-    _id("file_id"),
+    id_column("file_id"),
     sa.Index("ix_upload_expires_at", "expires_at"),
 )
 
 upload_part: Final = sa.Table(
     "upload_part",
     metadata,
-    _id("upload_id", primary_key=True),
-    _id("id", primary_key=True),
+    id_column("upload_id", primary_key=True),
+    id_column("id", primary_key=True),
     sa.Column("bytes", Big, nullable=False),
     sa.Column("parts", sa.Integer, nullable=False),
     sa.Column("created_at", Moment, nullable=False),
@@ -77,11 +76,11 @@ upload_part: Final = sa.Table(
 batch: Final = sa.Table(
     "batch",
     metadata,
-    _id("id", primary_key=True),
-    _id("project_id", nullable=False),
-    _id("key_id"),
+    id_column("id", primary_key=True),
+    id_column("project_id", nullable=False),
+    id_column("key_id"),
     sa.Column("endpoint", sa.String(64), nullable=False),
-    _id("input_file_id", nullable=False),
+    id_column("input_file_id", nullable=False),
     sa.Column("window", sa.String(8), nullable=False),  # as it was asked for
     sa.Column("metadata", sa.Text),  # JSON
     sa.Column("output_expires_s", sa.Integer),
@@ -98,7 +97,7 @@ batch: Final = sa.Table(
     sa.Column("cancelling_at", Moment),
     sa.Column("cancelled_at", Moment),
     # Whoever tends it; the lease says until when. A page is written only by the owner, so a second one harms nothing.
-    _id("owner"),
+    id_column("owner"),
     sa.Column("leased_until", Moment),
     sa.Column("total", sa.Integer, nullable=False),
     # How far its lines are jobs: the number of the last one in the file, and how many those are.
@@ -106,8 +105,8 @@ batch: Final = sa.Table(
     sa.Column("taken", sa.Integer, nullable=False),
     # How far its files are written, and what they came to. The ids are nobody's business before the end.
     sa.Column("written_line", sa.Integer, nullable=False),
-    _id("output_file_id"),
-    _id("error_file_id"),
+    id_column("output_file_id"),
+    id_column("error_file_id"),
     sa.Column("output_parts", sa.Integer, nullable=False),
     sa.Column("output_bytes", Big, nullable=False),
     sa.Column("error_parts", sa.Integer, nullable=False),
@@ -126,8 +125,8 @@ batch: Final = sa.Table(
     sa.Column("paused_at", Moment),
     sa.Column("parked", sa.Boolean, nullable=False, server_default=sa.false()),  # some lines are out of reach
     sa.Column("stopped_for", sa.String(16)),  # why it was stopped, where nobody asked for it: max_cost
-    _id("retry_of"),
-    _id("origin_id"),  # of a retry: the batch that all retries of its file go back to
+    id_column("retry_of"),
+    id_column("origin_id"),  # of a retry: the batch that all retries of its file go back to
     sa.Column("dedupe", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("cache_age", sa.String(8)),  # as it was asked for; NULL: no stored answer is taken
     sa.Column("twins", sa.Integer, nullable=False, server_default=sa.text("0")),  # lines taken so far that are such
@@ -147,17 +146,17 @@ batch: Final = sa.Table(
 batch_line: Final = sa.Table(
     "batch_line",
     metadata,
-    _id("batch_id", primary_key=True),
+    id_column("batch_id", primary_key=True),
     sa.Column("line", sa.Integer, primary_key=True),  # of the file, from 1
-    _id("job_id", nullable=False),
+    id_column("job_id", nullable=False),
     sa.Column("custom_id", sa.Text, nullable=False),  # JSON, so that any text fits
     sa.Column("encoding", sa.String(8)),  # of vectors, where it was asked for
     sa.Column("hold_nano", Big),  # what it may cost, where the batch has a bound
-    _id("digest"),  # of what it asks: the one line of its batch that stands for all that ask the same
+    id_column("digest"),  # of what it asks: the one line of its batch that stands for all that ask the same
     # awaited: the job it shares the end of has not ended, and it has none of its own yet; twin: it has; cached: that
     # job had ended when the line was taken in.
     sa.Column("shared", sa.String(8)),
-    _id("source_id"),  # that job
+    id_column("source_id"),  # that job
     sa.Index("ix_batch_line_job_id", "job_id"),
     sa.Index(
         "ix_batch_line_digest",
@@ -180,7 +179,7 @@ batch_line: Final = sa.Table(
 batch_tally: Final = sa.Table(
     "batch_tally",
     metadata,
-    _id("batch_id", primary_key=True),
+    id_column("batch_id", primary_key=True),
     sa.Column("slot", sa.SmallInteger, primary_key=True, autoincrement=False),
     sa.Column("completed", sa.Integer, nullable=False),
     sa.Column("failed", sa.Integer, nullable=False),
@@ -196,7 +195,7 @@ batch_tally: Final = sa.Table(
 batch_ended: Final = sa.Table(
     "batch_ended",
     metadata,
-    _id("batch_id", primary_key=True),
+    id_column("batch_id", primary_key=True),
     sa.Column("slot", sa.SmallInteger, primary_key=True, autoincrement=False),
     sa.Column("upto", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("job_ids", sa.Text, nullable=False),  # one after another, apart by commas

@@ -17,8 +17,9 @@ import sqlalchemy as sa
 from worker.domain.delivery import DeliveryState, Due, Tried, Trigger
 from worker.store.moment import db_now, later, seconds_until
 from worker.store.rows import Rows
-from worker.store.tables import delivery, delivery_attempt, event, webhook_endpoint, worker
+from worker.store.tables import worker
 from worker.store.text import clean
+from worker.store.webhook_tables import delivery, delivery_attempt, event, webhook_endpoint
 
 _S = DeliveryState
 _D = delivery.c

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from worker.domain.delivery import DeliveryState, DeliveryView
-from worker.store.tables import delivery, delivery_attempt, event
+from worker.store.webhook_tables import delivery, delivery_attempt, event
 
 _D = delivery.c
 

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from worker.domain.delivery import NewDelivery, NewEvent, Note
 from worker.store.moment import db_now
 from worker.store.rows import Rows
-from worker.store.tables import delivery, event, outbox, subscription
+from worker.store.tables import subscription
+from worker.store.webhook_tables import delivery, event, outbox
 
 _IDS = Rows(id=sa.Text)
 

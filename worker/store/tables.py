@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
+from worker.store.columns import Big, id_column, metadata
 from worker.store.moment import Moment
-
-metadata = sa.MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-# Ids sort by byte, whatever the database's language: cursors depend on it.
-Id = sa.String(40).with_variant(sa.String(40, collation="C"), "postgresql")
-Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-
-
-def _id(name: str, **kw: Any) -> sa.Column[str]:
-    return sa.Column(name, Id, **kw)
-
 
 project: Final = sa.Table(
     "project",
     metadata,
-    _id("id", primary_key=True),
+    id_column("id", primary_key=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("created_at", Moment, nullable=False),
     # Limits of its own for what may wait; NULL: those of the settings.
@@ -40,8 +23,8 @@ project: Final = sa.Table(
 api_key: Final = sa.Table(
     "api_key",
     metadata,
-    _id("id", primary_key=True),
-    _id("project_id", nullable=False),
+    id_column("id", primary_key=True),
+    id_column("project_id", nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("hint", sa.String(16), nullable=False),  # first characters, to tell keys apart
     sa.Column("digest", sa.String(64), nullable=False, unique=True),  # SHA-256 of the key, hex
@@ -60,8 +43,8 @@ api_key: Final = sa.Table(
 job: Final = sa.Table(
     "job",
     metadata,
-    _id("id", primary_key=True),
-    _id("project_id", nullable=False),
+    id_column("id", primary_key=True),
+    id_column("project_id", nullable=False),
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("lane", sa.String(16), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
@@ -74,8 +57,8 @@ job: Final = sa.Table(
     sa.Column("started_at", Moment),
     sa.Column("ended_at", Moment),
     sa.Column("deadline_at", Moment),
-    _id("claim_id"),
-    _id("worker_id"),
+    id_column("claim_id"),
+    id_column("worker_id"),
     sa.Column("attempts", sa.Integer, nullable=False),  # calls made
     sa.Column("rows", sa.Integer, nullable=False),  # attempt rows, skips included
     sa.Column("losses", sa.SmallInteger, nullable=False),  # claims whose worker died with a call open
@@ -91,11 +74,11 @@ job: Final = sa.Table(
     sa.Column("served_label", sa.Text),
     sa.Column("served_model", sa.Text),
     sa.Column("error_kind", sa.String(24)),
-    _id("batch_id"),
-    _id("retry_of"),
+    id_column("batch_id"),
+    id_column("retry_of"),
     sa.Column("purged_at", Moment),
     sa.Column("max_cost_nano", Big),
-    _id("key_id"),  # the API key that made it
+    id_column("key_id"),  # the API key that made it
     sa.Column("format", sa.SmallInteger, nullable=False, server_default=sa.text("1")),  # of its input's body
     sa.Column("parked_for", sa.String(160)),  # the pauses it waits for, while it is queued
     sa.Column("deaths", sa.SmallInteger, nullable=False, server_default=sa.text("0")),  # claims that died with a worker
@@ -184,7 +167,7 @@ job: Final = sa.Table(
 job_input: Final = sa.Table(
     "job_input",
     metadata,
-    _id("job_id", primary_key=True),
+    id_column("job_id", primary_key=True),
     sa.Column("body", sa.Text, nullable=False),  # JSON, ASCII only: NUL and lone surrogates stay escaped
     sa.Column("metadata", sa.Text, nullable=False),
 )
@@ -192,7 +175,7 @@ job_input: Final = sa.Table(
 job_result: Final = sa.Table(
     "job_result",
     metadata,
-    _id("job_id", primary_key=True),
+    id_column("job_id", primary_key=True),
     sa.Column("body", sa.Text),
     sa.Column("error", sa.Text),
 )
@@ -200,9 +183,9 @@ job_result: Final = sa.Table(
 attempt: Final = sa.Table(
     "attempt",
     metadata,
-    _id("job_id", primary_key=True),
-    _id("id", primary_key=True),
-    _id("claim_id", nullable=False),
+    id_column("job_id", primary_key=True),
+    id_column("id", primary_key=True),
+    id_column("claim_id", nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("state", sa.String(12), nullable=False),
     sa.Column("target", sa.Text, nullable=False),
@@ -235,9 +218,9 @@ attempt: Final = sa.Table(
 death: Final = sa.Table(
     "death",
     metadata,
-    _id("job_id", primary_key=True),
-    _id("claim_id", primary_key=True),
-    _id("worker_id", nullable=False),
+    id_column("job_id", primary_key=True),
+    id_column("claim_id", primary_key=True),
+    id_column("worker_id", nullable=False),
     sa.Column("host", sa.Text),  # with `pid` as the worker told them: its own row is forgotten after a day
     sa.Column("pid", sa.Integer),
     sa.Column("heartbeat_at", Moment),  # its last sign of life
@@ -249,8 +232,8 @@ death: Final = sa.Table(
 prediction_outcome: Final = sa.Table(
     "prediction_outcome",
     metadata,
-    _id("job_id", primary_key=True),
-    _id("project_id", nullable=False),
+    id_column("job_id", primary_key=True),
+    id_column("project_id", nullable=False),
     sa.Column("type", sa.String(12), nullable=False),  # of the answer that was asked for
     sa.Column("value", sa.Text, nullable=False),  # JSON: what turned out to be true
     sa.Column("recorded_at", Moment, nullable=False),
@@ -261,9 +244,9 @@ prediction_outcome: Final = sa.Table(
 prediction_score: Final = sa.Table(
     "prediction_score",
     metadata,
-    _id("project_id", primary_key=True),
+    id_column("project_id", primary_key=True),
     sa.Column("model", sa.Text, primary_key=True),  # which one voted; empty: the verdict of the panel
-    _id("job_id", primary_key=True),
+    id_column("job_id", primary_key=True),
     sa.Column("member", sa.Text, primary_key=True),
     sa.Column("type", sa.String(12), nullable=False),
     sa.Column("correct", sa.Boolean),  # NULL: a probability of one half is neither
@@ -276,7 +259,7 @@ prediction_score: Final = sa.Table(
 worker: Final = sa.Table(
     "worker",
     metadata,
-    _id("id", primary_key=True),
+    id_column("id", primary_key=True),
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("lanes", sa.Text, nullable=False),
@@ -310,14 +293,14 @@ lease: Final = sa.Table(
     "lease",
     metadata,
     sa.Column("name", sa.String(32), primary_key=True),
-    _id("holder", nullable=False),
+    id_column("holder", nullable=False),
     sa.Column("until", Moment, nullable=False),
 )
 
 idempotency: Final = sa.Table(
     "idempotency",
     metadata,
-    _id("project_id", primary_key=True),
+    id_column("project_id", primary_key=True),
     sa.Column("route", sa.String(64), primary_key=True),
     sa.Column("key", sa.String(255), primary_key=True),
     sa.Column("fingerprint", sa.String(64), nullable=False),  # SHA-256 of the request
@@ -326,142 +309,10 @@ idempotency: Final = sa.Table(
     sa.Index("ix_idempotency_created_at", "created_at"),
 )
 
-# -- webhooks -------------------------------------------------------------------------------------------------------
-
-webhook_endpoint: Final = sa.Table(
-    "webhook_endpoint",
-    metadata,
-    _id("id", primary_key=True),
-    _id("project_id", nullable=False),
-    # Of an address given with a request: what makes it the same one, so that many jobs share a row. NULL: standing.
-    sa.Column("fingerprint", sa.String(64)),
-    sa.Column("url", sa.Text, nullable=False),
-    sa.Column("name", sa.Text),
-    sa.Column("event_types", sa.Text, nullable=False),  # space-separated
-    sa.Column("payload", sa.String(8), nullable=False),  # thin | full
-    sa.Column("max_rps", sa.Float, nullable=False),
-    sa.Column("max_concurrency", sa.Integer, nullable=False),
-    sa.Column("timeout_s", sa.Float, nullable=False),
-    sa.Column("headers", sa.Text),  # encrypted JSON
-    sa.Column("secret", sa.Text),  # encrypted; NULL: signed with the project's
-    sa.Column("old_secret", sa.Text),
-    sa.Column("old_secret_until_at", Moment),
-    sa.Column("due_at", Moment),  # its rate: when the deliveries taken so far will have been earned
-    sa.Column("failing_since_at", Moment),
-    sa.Column("disabled_at", Moment),
-    sa.Column("disabled_reason", sa.Text),
-    sa.Column("deleted_at", Moment),
-    sa.Column("retired_at", Moment),  # of requests, and no new one finds it any more
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Index("ix_webhook_endpoint_project_id", "project_id", "id"),
-    sa.Index("uq_webhook_endpoint_fingerprint", "project_id", "fingerprint", unique=True),
-)
-
-webhook_secret: Final = sa.Table(  # the project's own, for addresses given with a request
-    "webhook_secret",
-    metadata,
-    _id("project_id", primary_key=True),
-    sa.Column("secret", sa.Text, nullable=False),  # encrypted
-    sa.Column("old_secret", sa.Text),
-    sa.Column("old_secret_until_at", Moment),
-)
-
 subscription: Final = sa.Table(  # who asked to hear of one job or batch
     "subscription",
     metadata,
-    _id("object_id", primary_key=True),
-    _id("endpoint_id", primary_key=True),
+    id_column("object_id", primary_key=True),
+    id_column("endpoint_id", primary_key=True),
     sa.Index("ix_subscription_endpoint_id", "endpoint_id"),
-)
-
-outbox: Final = (
-    sa.Table(  # what happened and has not been told yet; written by triggers, in the transaction of the move
-        "outbox",
-        metadata,
-        sa.Column("id", Big, primary_key=True, autoincrement=True),
-        _id("project_id", nullable=False),
-        sa.Column("object", sa.String(8), nullable=False),  # job | batch
-        _id("object_id", nullable=False),
-        sa.Column("type", sa.String(40), nullable=False),
-        sa.Column("version", sa.Integer, nullable=False),
-        sa.Column("at", Moment, nullable=False),
-    )
-)
-
-event: Final = sa.Table(
-    "event",
-    metadata,
-    _id("id", primary_key=True),
-    _id("project_id", nullable=False),
-    sa.Column("type", sa.String(40), nullable=False),
-    _id("object_id", nullable=False),
-    sa.Column("thin", sa.Text, nullable=False),  # the body, ASCII JSON, as it goes out on every try
-    sa.Column("full", sa.Text),  # where an endpoint asks for it
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Index("ix_event_created_at", "created_at"),
-    sa.Index("ix_event_object_id", "object_id"),
-)
-
-delivery: Final = sa.Table(
-    "delivery",
-    metadata,
-    _id("id", primary_key=True),
-    _id("project_id", nullable=False),
-    _id("endpoint_id", nullable=False),
-    _id("event_id", nullable=False),
-    _id("object_id", nullable=False),
-    sa.Column("state", sa.String(12), nullable=False),
-    sa.Column("tries", sa.SmallInteger, nullable=False),  # automatic ones: they alone use the schedule up
-    sa.Column("attempts", sa.Integer, nullable=False),  # of every kind
-    sa.Column("trigger", sa.String(8), nullable=False),  # of the next try: auto | manual | recover | test
-    sa.Column("due_at", Moment, nullable=False),
-    _id("claim_id"),
-    _id("worker_id"),
-    sa.Column("http_status", sa.SmallInteger),
-    sa.Column("fault", sa.String(16)),
-    sa.Column("created_at", Moment, nullable=False),
-    sa.Column("ended_at", Moment),
-    sa.Index(
-        "ix_delivery_due",
-        "endpoint_id",
-        "due_at",
-        "id",
-        postgresql_where=sa.text("state = 'pending'"),
-        sqlite_where=sa.text("state = 'pending'"),
-    ),
-    sa.Index(
-        "ix_delivery_claimed",
-        "endpoint_id",
-        "worker_id",
-        postgresql_where=sa.text("state = 'sending'"),
-        sqlite_where=sa.text("state = 'sending'"),
-    ),
-    sa.Index("ix_delivery_project_id", "project_id", "id"),
-    sa.Index("ix_delivery_endpoint_id", "endpoint_id", "id"),
-    sa.Index("ix_delivery_object_id", "object_id", "id"),
-    sa.Index("ix_delivery_event_id", "event_id"),
-    sa.Index("ix_delivery_created_at", "created_at", postgresql_using="brin"),
-    postgresql_with={"fillfactor": 70},
-)
-
-delivery_attempt: Final = sa.Table(
-    "delivery_attempt",
-    metadata,
-    _id("delivery_id", primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("trigger", sa.String(8), nullable=False),
-    sa.Column("scheduled_at", Moment, nullable=False),
-    sa.Column("started_at", Moment, nullable=False),
-    sa.Column("http_status", sa.SmallInteger),
-    sa.Column("fault", sa.String(16)),
-    sa.Column("reason", sa.Text),
-    sa.Column("address", sa.Text),
-    sa.Column("dns_s", sa.Float),
-    sa.Column("connect_s", sa.Float),
-    sa.Column("tls_s", sa.Float),
-    sa.Column("first_byte_s", sa.Float),
-    sa.Column("total_s", sa.Float),
-    sa.Column("answer", sa.Text),
-    sa.Column("next_at", Moment),
-    sa.Column("signed_with", sa.Text, nullable=False),  # hints of the secrets, newest first
 )

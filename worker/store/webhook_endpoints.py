@@ -11,8 +11,8 @@ from sqlalchemy.exc import IntegrityError
 
 from worker.domain.delivery import DeliveryState, Endpoint, Payload, Secrets
 from worker.store.moment import db_now, later
-from worker.store.tables import delivery, webhook_endpoint, webhook_secret
 from worker.store.text import clean
+from worker.store.webhook_tables import delivery, webhook_endpoint, webhook_secret
 
 _E = webhook_endpoint.c
 _ALIVE = _E.deleted_at.is_(None)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from worker.domain.batch import BatchView
 from worker.domain.job import JobView
-from worker.domain.money import NANO
+from worker.domain.money import cost_json, usage_json
 
 FULL_BYTES: Final = 20_000  # beyond this an answer is left out; the specification advises to stay below about 20 kB
 
@@ -46,17 +46,8 @@ def job_data(job: JobView, status: str, version: int) -> dict[str, Any]:
         "batch_id": job.batch_id,
         "metadata": dict(job.metadata),
         "error": None if job.error is None else {"type": job.error.get("kind"), "code": job.error.get("code")},
-        "usage": {
-            "input_tokens": job.usage.input_tokens,
-            "output_tokens": job.usage.output_tokens,
-            "cached_tokens": job.usage.cached_tokens,
-            "reasoning_tokens": job.usage.reasoning_tokens,
-        },
-        "cost": {
-            "amount": None if job.cost_nano is None else job.cost_nano / NANO,
-            "currency": "USD",
-            "complete": job.cost_complete,
-        },
+        "usage": usage_json(job.usage),
+        "cost": cost_json(job.cost_nano, complete=job.cost_complete),
         "served_by": None
         if job.served is None
         else {"provider": job.served.provider, "label": job.served.label, "model": job.served.model},
@@ -66,7 +57,7 @@ def job_data(job: JobView, status: str, version: int) -> dict[str, Any]:
 
 def batch_data(batch: BatchView, status: str, version: int) -> dict[str, Any]:
     """As `job_data`. The counts are of now: they only grow, and are final with the batch."""
-    counts, usage = batch.counts, batch.usage
+    counts = batch.counts
     return {
         "id": batch.id,
         "object": "batch",
@@ -78,12 +69,7 @@ def batch_data(batch: BatchView, status: str, version: int) -> dict[str, Any]:
         "input_file_id": batch.input_file_id,
         "output_file_id": batch.output_file_id,
         "error_file_id": batch.error_file_id,
-        "usage": {
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-        },
+        "usage": usage_json(batch.usage),
         "urls": {"get": f"/v1/batches/{batch.id}"},
     }
 

@@ -8,7 +8,10 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Final
 
-from worker.providers.sandbox.models import Reply, Request, Seen, reply
+from worker.providers.sandbox.asking import Request
+from worker.providers.sandbox.behaviours import Seen
+from worker.providers.sandbox.bodies import Reply
+from worker.providers.sandbox.models import reply
 from worker.providers.sandbox.wire import Connection
 
 _HOST: Final = "127.0.0.1"

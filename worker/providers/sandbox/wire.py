@@ -10,7 +10,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, cast
 
-from worker.providers.sandbox.models import Reply, Request
+from worker.providers.sandbox.asking import Request
+from worker.providers.sandbox.bodies import Reply
 
 _MAX_HEAD: Final = 64 << 10
 _MAX_BODY: Final = 64 << 20

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
 
 from worker.domain.answer import Json
 from worker.domain.job import JobView, Waiting
-from worker.domain.money import NANO, Usage
-
-CURRENCY: Final = "USD"
+from worker.domain.money import NANO, cost_json, usage_json
 
 
 def job_json(job: JobView) -> dict[str, Json]:
@@ -64,19 +61,6 @@ def _waiting_json(waiting: Waiting | None) -> dict[str, Json] | None:
         "since": instant(waiting.since_at),
         "until": instant(waiting.until_at),
     }
-
-
-def usage_json(usage: Usage) -> dict[str, Json]:
-    return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-    }
-
-
-def cost_json(nano: int | None, *, complete: bool) -> dict[str, Json]:
-    return {"amount": None if nano is None else nano / NANO, "currency": CURRENCY, "complete": complete}
 
 
 def instant(moment: datetime | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Rates and places of an account, and the line of calls that wait for them.
+"""The line of calls that wait for the rates and places of an account.
 
 A limit belongs to an account of a provider (its keys share it), and perhaps to one model of it. Calls join the line of
 their target and account; grants come in blocks, from Redis for the whole fleet or from this process's own share.
@@ -12,20 +12,20 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from worker import clock, events
 from worker.domain.answer import Answer, Failure, Outcome
-from worker.domain.bucket import LATE_S, Bucket
+from worker.domain.bucket import LATE_S
 from worker.domain.failure import FailureKind
 from worker.domain.pace import Pace
 from worker.domain.retry import IN_PLACE_S
 from worker.limits.doors import Door
-from worker.limits.shared import PREFIX, Shared
+from worker.limits.scope import BURST_S, LONGEST_GAP_S, Scope, Vector
+from worker.limits.shared import Shared
+from worker.limits.sizes import Size, Sizes
 
-TIGHT: Final = 0.985  # of a limit is used: a provider's minute is not ours, and calls take a moment to arrive
-BURST_S: Final = 1.0
 BLOCK: Final = 256  # calls that one exchange asks for
 PLACES_LEASE_S: Final = 10.0
 LINE_S: Final = 30.0  # a batch line that would wait longer is parked
@@ -34,138 +34,9 @@ BOOKED_S: Final = 300.0  # and comes back after this at the latest
 HAND_S: Final = 0.3  # grants that nobody took by then go back
 AHEAD_S: Final = 0.15  # so many seconds' worth of grants are kept in hand where calls come steadily
 GAP_S: Final = 0.04  # between two exchanges while a limit is used up: what comes together is granted together
-LONGEST_GAP_S: Final = 0.25
-GUESS_OUTPUT: Final = 200.0
-GUESS_MOST: Final = 1000.0  # a ceiling says little: nobody asks for as much as they allow
-CAUTION: Final = 3.0  # a guess may be so many times too small; reserved until the first answer
-NEWEST: Final = 0.1  # weight of the newest answer in what is learnt, once there are more than a few
 
-Vector = tuple[float, float, float, float]  # requests, tokens, input tokens, output tokens
-UNITS: Final = ("requests", "tokens", "input tokens", "output tokens")
 _NOTHING: Final[Vector] = (0.0, 0.0, 0.0, 0.0)
 _SCOUT: Final[Vector] = (1.0, 0.0, 0.0, 0.0)  # a call that finds out what calls take must not wait for a guess
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Configured limits; None: none. Per minute, and calls at once. `slow_s`: a longer call counts as a failed one."""
-
-    rpm: int | None = None
-    tpm: int | None = None
-    concurrency: int | None = None
-    input_tpm: int | None = None
-    output_tpm: int | None = None
-    slow_s: float | None = None
-
-    @property
-    def per_minute(self) -> tuple[int | None, ...]:
-        return (self.rpm, self.tpm, self.input_tpm, self.output_tpm)
-
-    @property
-    def any(self) -> bool:
-        return self.concurrency is not None or any(rate is not None for rate in self.per_minute)
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What a call may take: estimated input tokens, and the ceiling its caller set for the answer."""
-
-    input_tokens: int = 0
-    ceiling: int | None = None
-
-
-@dataclass(slots=True)
-class Scope:
-    """One account, or one model of it, with what is left of its limits in this process."""
-
-    key: str
-    rates: Rates
-    held: int = 0  # places
-    told: int = 0  # places that Redis knows of
-    settle: list[float] = field(default_factory=lambda: [0.0] * 4)  # to be given back (negative: taken) in Redis
-    buckets: list[Bucket | None] = field(init=False)
-    share: int = 1  # workers that the buckets are divided by
-    refreshed_s: float = 0.0
-    apart: bool = False  # its own share was lived on: what Redis takes for unused may be used
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # one exchange at a time: each tells what is held
-
-    def __post_init__(self) -> None:
-        self.buckets = [None if rate is None else Bucket(TIGHT * rate, BURST_S) for rate in self.rates.per_minute]
-
-    def live_on(self, share: int) -> None:
-        if share == self.share:
-            return
-        self.share = share
-        for bucket, rate in zip(self.buckets, self.rates.per_minute, strict=True):
-            if bucket is not None and rate is not None:
-                bucket.per_minute = TIGHT * rate / share
-
-    def wait_s(self, now_s: float, cost: Vector, share: int) -> float:
-        if self.rates.concurrency is not None and self.held >= max(1, self.rates.concurrency // share):
-            return LONGEST_GAP_S
-        return max((b.wait_s(now_s, units) for b, units in zip(self.buckets, cost, strict=True) if b), default=0.0)
-
-    def take(self, now_s: float, cost: Vector) -> None:
-        for bucket, units in zip(self.buckets, cost, strict=True):
-            if bucket is not None:
-                bucket.take(now_s, units)
-
-    def give(self, units: Vector, *, shared: bool) -> None:
-        for n, unit in enumerate(units):
-            bucket = self.buckets[n]
-            if shared:
-                self.settle[n] += unit
-            elif bucket is not None:
-                bucket.give(unit)
-
-    def empty(self, now_s: float) -> None:
-        for bucket in self.buckets:
-            if bucket is not None:
-                bucket.empty(now_s)
-
-    def owe(self, units: list[float]) -> None:
-        """What Redis was to be told and was not: used more than reserved is owed here, the rest is let go."""
-        for bucket, unit in zip(self.buckets, units, strict=True):
-            if bucket is not None:
-                bucket.give(min(0.0, unit))
-
-
-@dataclass(slots=True)
-class Sizes:
-    """What the calls of a line take, learnt from what they took: means over the newest answers."""
-
-    answers: int = 0
-    guessed: float = 0.0  # input tokens as they were estimated ...
-    input: float = 0.0  # ... and as they were
-    output: float = 0.0
-
-    def learn(self, guessed: float, used_in: float, used_out: float) -> None:
-        self.answers += 1
-        weight = max(NEWEST, 1.0 / self.answers)
-        self.guessed += weight * (guessed - self.guessed)
-        self.input += weight * (used_in - self.input)
-        self.output += weight * (used_out - self.output)
-
-    def usual(self, size: Size) -> tuple[float, float]:
-        """Tokens of such a call and its answer."""
-        if self.answers == 0:
-            output = GUESS_OUTPUT if size.ceiling is None else min(size.ceiling, GUESS_MOST)
-            return float(size.input_tokens), output
-        ratio = self.input / self.guessed if self.guessed > 0.0 else 1.0
-        return size.input_tokens * ratio, self.output if size.ceiling is None else min(size.ceiling, self.output)
-
-    def cost(self, size: Size) -> Vector:
-        """What is reserved for it."""
-        tokens, output = self.usual(size)
-        if self.answers == 0:
-            tokens *= CAUTION
-            output *= CAUTION if size.ceiling is None else 1.0
-        return (1.0, tokens + output, tokens, output)
-
-    @property
-    def mean(self) -> Vector:
-        """Of one call; no tokens as long as nobody knows."""
-        return (1.0, self.input + self.output, self.input, self.output)
 
 
 @dataclass(slots=True, eq=False)
@@ -180,21 +51,6 @@ class Ticket:
     admitted: bool = False
     epoch: int = 0
     entered_s: float | None = None
-
-    @property
-    def waits(self) -> bool:
-        """Still in the line; False: it was let in, or told to look around again."""
-        return self.coming is not None and not self.coming.done()
-
-    async def wait(self, seconds: float) -> bool:
-        """True when it was let in."""
-        if self.coming is not None and not self.admitted:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(
-                    seconds
-                ):  # wait_for may swallow a cancel that comes together with the result
-                    await asyncio.shield(self.coming)
-        return self.admitted
 
 
 class Line:
@@ -492,58 +348,54 @@ class Line:
             scope.take(now_s, cost)
 
     async def _serve_shared(self, n: int) -> float:
-        assert self._shared is not None
         async with self.scopes[0].lock:
             now_s = clock.monotonic_s()
             waiting = self._first(n) if self.pace.wait_s(now_s) == 0.0 else []
             spare = max(0, self._wanted_in_hand() - len(self._hand)) if len(waiting) == self._waits() else 0
             self._price(*waiting)
             typical = self._sizes.mean
-            costs = [ticket.cost for ticket in waiting] + [typical] * spare
-            settled = [scope.settle for scope in self.scopes]
-            told = {
-                "worker": self._shared.worker(),
-                "lease_ms": PLACES_LEASE_S * 1000,
-                "burst_ms": BURST_S * 1000,
-                "late_ms": LATE_S * 1000,
-                "scopes": [
-                    {
-                        "per_minute": [0 if rate is None else TIGHT * rate for rate in scope.rates.per_minute],
-                        "places": 0 if scope.rates.concurrency is None else scope.rates.concurrency,
-                        "held": scope.held,
-                        "settle": scope.settle,
-                        "apart": scope.apart,
-                    }
-                    for scope in self.scopes
-                ],
-                "costs": costs,
-            }
-            for scope in self.scopes:
-                scope.settle = [0.0] * 4
-                scope.apart = False
-                scope.told, scope.refreshed_s = scope.held, now_s
-            reply = await self._shared.run("take", [scope.key for scope in self.scopes], told)
-            now_s = clock.monotonic_s()
+            reply = await self._exchange([ticket.cost for ticket in waiting] + [typical] * spare, now_s)
             if reply is None:
-                for scope, units in zip(self.scopes, settled, strict=True):
-                    scope.owe(units)
                 return 0.001
-            granted, wait_ms = int(reply[0]), int(reply[1])
-            for scope in self.scopes:
-                scope.told += granted
-            for ticket, cost in zip(waiting, costs, strict=False):
-                if granted == 0:
-                    break
-                granted -= 1
-                if ticket.coming is None or ticket.coming.done():
-                    self._give(cost)  # it left meanwhile
-                else:
-                    self._let_in(ticket, now_s)
-            self._hand.extend((typical, now_s) for _ in range(granted))
+            now_s = clock.monotonic_s()
+            granted, wait_ms = reply
+            self._let_in_first(granted, waiting, now_s)
+            self._hand.extend((typical, now_s) for _ in range(granted - len(waiting)))
             self._next_s = now_s + wait_ms / 1000.0 if wait_ms else 0.0
         if wait_ms:
             return min(LONGEST_GAP_S, max(GAP_S, wait_ms / 1000.0)) * (0.8 + 0.4 * clock.draw())
         return GAP_S if self.door.room(now_s) >= 1 and self.pace.wait_s(now_s) == 0.0 else LONGEST_GAP_S
+
+    async def _exchange(self, costs: list[Vector], now_s: float) -> tuple[int, int] | None:
+        """Tell Redis what changed, and ask for calls of these costs: how many of them it grants, the first ones first,
+        and the milliseconds until the next. None: it does not say.
+        """
+        assert self._shared is not None
+        settled = [scope.settle for scope in self.scopes]
+        told = {
+            "worker": self._shared.worker(),
+            "lease_ms": PLACES_LEASE_S * 1000,
+            "burst_ms": BURST_S * 1000,
+            "late_ms": LATE_S * 1000,
+            "scopes": [scope.tell(now_s) for scope in self.scopes],
+            "costs": costs,
+        }
+        reply = await self._shared.run("take", [scope.key for scope in self.scopes], told)
+        if reply is None:
+            for scope, units in zip(self.scopes, settled, strict=True):
+                scope.owe(units)
+            return None
+        granted, wait_ms = int(reply[0]), int(reply[1])
+        for scope in self.scopes:
+            scope.told += granted
+        return granted, wait_ms
+
+    def _let_in_first(self, granted: int, waiting: list[Ticket], now_s: float) -> None:
+        for ticket in waiting[:granted]:
+            if ticket.coming is None or ticket.coming.done():
+                self._give(ticket.cost)  # it left meanwhile
+            else:
+                self._let_in(ticket, now_s)
 
     def _let_in(self, ticket: Ticket, now_s: float) -> None:
         queue = self._hurried if ticket.urgent else self._others
@@ -553,9 +405,3 @@ class Line:
             queue.remove(ticket)
         self.door.waiting -= 1
         self._admit(ticket, now_s)
-
-
-def scope_key(provider: str, account: str, model: str | None = None) -> str:
-    """In a cluster the keys of one account live together: the braces say so."""
-    key = f"{PREFIX}{{{provider}|{account}}}"
-    return key if model is None else f"{key}:{model}"

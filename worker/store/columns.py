@@ -1,0 +1,24 @@
+"""What the columns of all tables share: the types of ids and large numbers, and how constraints are named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Ids sort by byte, whatever the database's language: cursors depend on it.
+Id = sa.String(40).with_variant(sa.String(40, collation="C"), "postgresql")
+Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def id_column(name: str, **kw: Any) -> sa.Column[str]:
+    return sa.Column(name, Id, **kw)
