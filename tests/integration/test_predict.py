@@ -250,9 +250,11 @@ def test_who_was_not_waited_for_has_not_failed(make: Make, provider: ScriptedPro
 
 
 def test_a_panel_of_which_nobody_answers_has_failed(make_one: Make, provider: ScriptedProvider) -> None:
-    provider.always(by_name({"a": script.error(400, "what?")}, script.error(404, "none", code="model_not_found")))
+    """Waited for to the last: two that failed leave no quorum, and who is slower would not be waited for."""
+    slow = replace(script.error(400, "what?"), delay_s=0.3)
+    provider.always(by_name({"a": slow}, script.error(404, "none", code="model_not_found")))
     station = make_one()
-    job = ran(station, asked(panel=PANEL[:3]))
+    job = ran(station, asked(panel=PANEL[:3], consensus=ALL))
     assert job.status is JobStatus.FAILED
     assert "no member of the panel answered" in job.error["message"]
     assert PANEL[1] in job.error["message"]
