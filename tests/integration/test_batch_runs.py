@@ -20,7 +20,7 @@ from worker import clock
 from worker.domain.batch import BatchStatus, NewBatch
 from worker.domain.batch_cursor import Cursor
 from worker.domain.failure import Lane
-from worker.domain.job import Ending, NewJob
+from worker.domain.job import Ending, NewJob, Return
 from worker.domain.money import NANO
 from worker.domain.state import JobStatus
 from worker.services.batches import take_in
@@ -28,7 +28,7 @@ from worker.services.batches.desk import Desk
 from worker.services.batches.ledger import Ledger
 from worker.services.batches.source import Marks
 from worker.services.batches.watch import watch
-from worker.store import batches, claims, jobs, lines, tallies
+from worker.store import batches, claims, jobs, lines, parked, tallies
 from worker.store.batch_tables import batch as batch_table
 from worker.store.database import Database
 from worker.store.jobs import Settle
@@ -488,3 +488,60 @@ def test_parking_moves_what_waits_and_nothing_else(database: Database) -> None:
     with database.write() as conn:
         assert len(claims.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="e")) == 2
         assert batches.get(conn, "proj_a", batch_id).status is BatchStatus.VALIDATING  # type: ignore[union-attr]
+
+
+def _waiting_for(database: Database, mark: str, batch_id: str | None, n: int) -> list[str]:
+    """Jobs that were claimed, and wait for a provider's pause to end."""
+    new = [
+        NewJob(clock.new_id("job"), "proj_a", "completion", Lane.BATCH, ("default",), {}, batch_id=batch_id)
+        for _ in range(n)
+    ]
+    with database.write() as conn:
+        jobs.insert(conn, new)
+        held = claims.claim(conn, [one.id for one in new], worker_id="w", claim_id=clock.new_id("clm"))
+        jobs.settle(conn, [Settle(one.id, one.claim_id, Return(3600.0, mark)) for one in held])
+    return sorted(one.id for one in new)
+
+
+def test_the_end_of_a_providers_pause_starts_no_line_of_a_paused_batch(database: Database) -> None:
+    batch_id, mark = clock.new_id("batch"), "p" * 16
+    with database.write() as conn:
+        batches.insert(conn, NewBatch(batch_id, "proj_a", None, CHAT, "file-1", "24h", 86_400))
+    early = _waiting_for(database, mark, batch_id, 2)
+    (free,) = _waiting_for(database, mark, None, 1)
+    with database.write() as conn:
+        assert batches.pause(conn, "proj_a", batch_id)
+        assert jobs.park_lines(conn, batch_id, 10) == 2
+        assert jobs.park_lines(conn, batch_id, 10) == 0
+    late = _waiting_for(database, mark, batch_id, 2)  # they were open as it was paused, and nobody has looked since
+
+    def woken() -> list[str]:
+        with database.write() as conn:
+            parked.wake(conn, mark, Lane.BATCH, 10)
+        with database.write() as conn:
+            return sorted(one.id for one in claims.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="c"))
+
+    with database.write() as conn:
+        probe = parked.claim_one(conn, [mark], [Lane.BATCH], worker_id="w", claim_id="c")
+        assert probe is not None
+        assert probe.id == free
+        assert parked.claim_one(conn, [mark], [Lane.BATCH], worker_id="w", claim_id="c") is None
+    assert woken() == []
+    with database.write() as conn:
+        assert batches.resume(conn, "proj_a", batch_id)
+        assert jobs.unpark_lines(conn, batch_id, 10) == 2
+    with database.write() as conn:
+        due = claims.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="c")
+        assert sorted(one.id for one in due) == early, "their provider is asked anew"
+    assert woken() == late, "they kept the mark of what they wait for"
+
+
+def test_lines_that_an_older_worker_paused_with_their_mark_lose_it(database: Database) -> None:
+    batch_id, mark = clock.new_id("batch"), "p" * 16
+    with database.write() as conn:
+        batches.insert(conn, NewBatch(batch_id, "proj_a", None, CHAT, "file-1", "24h", 86_400))
+    _waiting_for(database, mark, batch_id, 2)
+    with database.write() as conn:
+        conn.execute(job.update().values(run_at=jobs._FAR))
+        assert jobs.park_lines(conn, batch_id, 10) == 2
+        assert parked.marks(conn) == []

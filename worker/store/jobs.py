@@ -638,12 +638,16 @@ _FAR: Final = datetime(9999, 1, 1, tzinfo=UTC)  # when lines of a paused batch a
 
 
 def park_lines(conn: sa.Connection, batch_id: str, most: int) -> int:
-    """Put up to `most` queued lines of a batch out of the reach of any claim. Returns how many."""
-    return _due_at(conn, batch_id, job.c.run_at < sa.literal(_FAR, Moment()), sa.literal(_FAR, Moment()), most)
+    """Put up to `most` queued lines of a batch out of the reach of any claim. Returns how many.
+
+    One that waits for a provider loses the mark of that: the end of the provider's pause would wake it, and call.
+    """
+    reachable = sa.or_(job.c.run_at < sa.literal(_FAR, Moment()), job.c.parked_for.is_not(None))
+    return _due_at(conn, batch_id, reachable, sa.literal(_FAR, Moment()), most)
 
 
 def unpark_lines(conn: sa.Connection, batch_id: str, most: int) -> int:
-    """Make up to `most` of those due again. Returns how many."""
+    """Make up to `most` of those due again. Returns how many. What its provider still cannot take is parked anew."""
     return _due_at(conn, batch_id, job.c.run_at >= sa.literal(_FAR, Moment()), db_now(), most)
 
 
@@ -658,7 +662,7 @@ def _due_at(conn: sa.Connection, batch_id: str, which: sa.ColumnElement[bool], m
         chosen = chosen.with_for_update(skip_locked=True)
     once = chosen.cte("chosen")
     moved = job.update().where(job.c.id.in_(sa.select(once.c.id)), job.c.status == _S.QUEUED.value)
-    return len(conn.execute(moved.values(run_at=moment).returning(job.c.id)).all())
+    return len(conn.execute(moved.values(run_at=moment, parked_for=None).returning(job.c.id)).all())
 
 
 def stop_lines(conn: sa.Connection, batch_id: str) -> int:
