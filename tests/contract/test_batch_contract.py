@@ -537,6 +537,65 @@ def test_one_idempotency_key_makes_one_batch(lonely: openai.OpenAI) -> None:
     assert error.value.response.request.headers["x-stainless-retry-count"] == "0"
 
 
+class _Lossy(httpx.HTTPTransport):
+    """Loses answers to posts, or the posts themselves, so many of them."""
+
+    def __init__(self, *, answers: int = 0, posts: int = 0) -> None:
+        super().__init__()
+        self.answers = answers
+        self.posts = posts
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "POST" and self.posts:
+            self.posts -= 1
+            raise httpx.ConnectError("lost", request=request)
+        answer = super().handle_request(request)
+        if request.method == "POST" and self.answers:
+            self.answers -= 1
+            answer.read()
+            raise httpx.ReadError("lost", request=request)
+        return answer
+
+
+def _lossy(site: Web, url: str, **lost: int) -> openai.OpenAI:
+    return openai.OpenAI(base_url=url, api_key=site.key, http_client=httpx.Client(transport=_Lossy(**lost)))
+
+
+def test_a_create_that_the_client_repeats_makes_one_batch(idle: Web, lonely: openai.OpenAI) -> None:
+    url, file_id = str(lonely.base_url), uploaded(lonely, jsonl([line(1)]))
+    asked: Any = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
+
+    def lasting() -> int:
+        return len(list(lonely.batches.list()))
+
+    with _lossy(idle, url, answers=2) as once:  # the repetition's answer is lost as well
+        first = once.batches.create(**asked)
+    assert lasting() == 1
+    again = lonely.batches.create(**asked)
+    assert again.id != first.id, "asked for twice on purpose"
+    with _lossy(idle, url, answers=1) as third:
+        batch = third.batches.create(**asked, metadata={"run": "3"})
+    assert batch.metadata == {"run": "3"}, "that is another request"
+    assert lasting() == 3
+    with _lossy(idle, url, posts=1) as late:
+        assert late.batches.create(**asked, metadata={"run": "4"}).id != batch.id, "the first try never came"
+    assert lasting() == 4
+    with openai.OpenAI(base_url=url, api_key=idle.new_key()[1], max_retries=0) as other:
+        told: Any = {"x-stainless-retry-count": "1"}
+        assert other.batches.create(**asked, extra_headers=told).id not in {first.id, again.id}, "of another key"
+
+
+def test_a_retry_that_the_client_repeats_makes_one_batch(
+    site: Web, client: openai.OpenAI, provider: ScriptedProvider
+) -> None:
+    batch = until(client, made(client, jsonl([line(1, prompt="fail")])).id)
+    with _lossy(site, str(client.base_url), answers=1) as once:
+        again = once.post(f"/batches/{batch.id}/retry", cast_to=dict[str, Any])
+    assert again["completar"]["retry_of"] == batch.id
+    until(client, again["id"])
+    assert len(list(client.batches.list())) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [

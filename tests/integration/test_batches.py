@@ -21,7 +21,7 @@ from worker.services.batches import take_in
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.keeper import Keeper
 from worker.services.batches.watch import stop, watch
-from worker.store import batches, claims, files, jobs, lines, tallies, workers
+from worker.store import batches, claims, files, idempotency, jobs, lines, tallies, workers
 from worker.store.batch_tables import batch as batch_table
 from worker.store.batch_tables import batch_line, file_part
 from worker.store.batch_tables import file as file_table
@@ -29,6 +29,7 @@ from worker.store.batches import Written
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import db_now, later
+from worker.store.tables import idempotency as idempotency_table
 from worker.store.tables import job as job_table
 from worker.store.tables import job_result
 
@@ -302,6 +303,38 @@ def test_lines_of_old_batches_are_forgotten_and_the_batch_stays(database: Databa
         assert batches.prune(conn, -1.0) == 0
         assert lines.ended(conn, PROJECT, batch_id, 0, 10, 1_000) == []
         assert batches.get(conn, PROJECT, batch_id) is not None
+
+
+def test_each_of_equal_requests_that_are_repeated_is_given_its_own(database: Database) -> None:
+    asked = PROJECT, "batches.create", "f" * 64
+
+    def take(attempt: int, *, of: tuple[str, str, str] = asked) -> str | None:
+        with database.write() as conn:
+            return idempotency.take(conn, *of, attempt)
+
+    with database.write() as conn:
+        for made in ("batch_1", "batch_2"):
+            idempotency.note(conn, *asked, 0, made)
+        idempotency.note(conn, *asked, 1, "batch_3")  # of a request whose first try never came
+    assert take(1, of=("proj_b", *asked[1:])) is None
+    assert take(1, of=(*asked[:2], "e" * 64)) is None
+    found: list[str | None] = []
+    start = threading.Barrier(3, timeout=60)
+
+    def race() -> None:
+        start.wait()
+        found.append(take(1))
+
+    threads = [threading.Thread(target=race) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(found, key=str) == [None, "batch_1", "batch_2"]
+    assert take(2) == "batch_3", "the newest whose last answer may be lost"
+    with database.write() as conn:
+        conn.execute(idempotency_table.update().values(created_at=later(-idempotency.REPEATED_S - 1)))
+    assert take(9) is None, "nobody repeats after so long"
 
 
 @pytest.mark.postgres

@@ -650,6 +650,8 @@ _ALONE: Final = {
     workers.forget: "drops rows of workers dead for a day, which no other move changes",
     idempotency.find: "only reads",
     idempotency.prune: "drops rows that no reader finds any more",
+    idempotency.note: "a row that nobody else makes",
+    idempotency.take: "races with itself alone, in test_batches",
     keys.find: "only reads",
     keys.used: "a date for people",
     keys.listed: "only reads",

@@ -90,7 +90,7 @@ def claim_one(
 def _first(conn: sa.Connection, wanted: list[str], lane: Lane, most: int) -> sa.Select[Any]:
     """The oldest of them; none of a batch that is paused."""
     among = f"NOT IN ({_RESTING})" if conn.dialect.name == "sqlite" else f"<> ALL (ARRAY({_RESTING}))"
-    going = sa.literal_column(f"(job.batch_id IS NULL OR job.batch_id {among})")
+    going: sa.ColumnElement[bool] = sa.literal_column(f"(job.batch_id IS NULL OR job.batch_id {among})")
     statement = (
         sa.select(job.c.id)
         .where(_PARKED, job.c.parked_for.in_(wanted), job.c.lane == lane.value, going)

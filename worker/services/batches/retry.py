@@ -9,7 +9,7 @@ from worker.deps import Deps
 from worker.domain.batch import FINAL, BatchStatus, BatchView
 from worker.services.batches.create import BatchRequest, Created, create, earlier
 from worker.services.batches.source import answered
-from worker.services.submit import IdempotencyKey
+from worker.services.submit import IdempotencyKey, Unkeyed
 from worker.store import batches, files
 
 
@@ -20,7 +20,7 @@ class NotRetriable(ValueError):
 def retry(
     deps: Deps,
     batch: BatchView,
-    idempotent: IdempotencyKey | None = None,
+    idempotent: IdempotencyKey | Unkeyed | None = None,
     *,
     window_s: int,
     max_cost_nano: int | None = None,
