@@ -19,11 +19,11 @@ from api.webhook_fields import BatchWebhook, refusal
 from worker.deps import Deps
 from worker.domain.batch import FINAL, BatchStatus, BatchView, window_s
 from worker.domain.money import nano_of
-from worker.services.batches.create import BatchRequest, StillRunning, WrongPurpose, create
+from worker.services.batches.create import BatchRequest, NotRetriable, StillRunning, WrongPurpose, create
 from worker.services.batches.create import cancel as cancel_batch
 from worker.services.batches.endpoints import ENDPOINTS, REFUSED
 from worker.services.batches.pause import pause, resume
-from worker.services.batches.retry import NotRetriable, retry
+from worker.services.batches.retry import retry
 from worker.store import batches as store
 
 _BATCH_ID: Final = re.compile(BATCH_ID)

@@ -24,6 +24,7 @@ from worker.domain.job import Ending, NewJob, Return
 from worker.domain.money import NANO
 from worker.domain.state import JobStatus
 from worker.services.batches import take_in
+from worker.services.batches.create import BatchRequest, NotRetriable, create
 from worker.services.batches.desk import Desk
 from worker.services.batches.ledger import Ledger
 from worker.services.batches.source import Marks
@@ -264,6 +265,24 @@ def test_a_batch_that_runs_is_not_retried_and_one_retry_runs_at_a_time(site: Web
     first = site.post(f"/v1/batches/{batch.id}/retry", headers=sent).json
     assert site.post(f"/v1/batches/{batch.id}/retry", headers=sent).json["id"] == first["id"]
     assert "runs lines of the same file" in _post(site, batch.id, "retry", 409)["error"]["message"]
+
+
+def test_a_batch_that_is_being_forgotten_is_not_retried(
+    site: Web, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines that are gone would be taken for lines that nobody has answered."""
+    monkeypatch.setattr(batches, "_AT_ONCE", 2)
+    with site.working():
+        batch = until(client, made(client, jsonl(line(k) for k in range(5))).id)
+    with site.deps.database.write() as conn:
+        assert batches.prune(conn, -1.0) == 2
+    assert "no longer kept" in _post(site, batch.id, "retry", 409)["error"]["message"]
+    late = BatchRequest(CHAT, batch.input_file_id, "24h", 86_400, retry_of=batch.id, origin_id=batch.id)
+    with site.deps.database.read() as conn:
+        project_id = conn.execute(sa.select(batch_table.c.project_id)).scalar_one()
+    with pytest.raises(NotRetriable, match="no longer kept"):
+        create(site.deps, project_id, late)
+    assert site.get(f"/v1/batches/{batch.id}/results").status_code == 410
 
 
 def test_a_faulty_file_is_not_retried(site: Web, client: openai.OpenAI) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -303,6 +304,38 @@ def test_lines_of_old_batches_are_forgotten_and_the_batch_stays(database: Databa
         assert batches.prune(conn, -1.0) == 0
         assert lines.ended(conn, PROJECT, batch_id, 0, 10, 1_000) == []
         assert batches.get(conn, PROJECT, batch_id) is not None
+
+
+def test_a_batch_is_forgotten_from_the_first_step_on(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_AT_ONCE", 2)
+    batch_id = _batch(database, lines_of=5)
+    with database.write() as conn:
+        conn.execute(batch_table.update().values(status="completed"))
+        for n in (2, 2, 1, 0):
+            assert batches.prune(conn, -1.0) == n
+            assert [one.forgotten for one in batches.family(conn, PROJECT, batch_id)] == [True]
+        assert conn.execute(batch_line.select()).first() is None
+
+
+def test_a_retry_that_is_just_being_made_keeps_the_lines_of_its_family(database: Database) -> None:
+    batch_id = _batch(database, lines_of=3)
+    with database.write() as conn:
+        conn.execute(batch_table.update().values(status="completed"))
+    gone: list[int] = []
+
+    def prune() -> None:
+        with database.write() as conn:
+            gone.append(batches.prune(conn, -1.0))
+
+    thread = threading.Thread(target=prune)
+    with database.write() as conn:
+        assert not batches.family(conn, PROJECT, batch_id, lock=True)[0].forgotten
+        thread.start()
+        thread.join(0.3)
+        new = NewBatch(clock.new_id("batch"), PROJECT, None, "/v1/chat/completions", "file-1", "24h", 86_400)
+        batches.insert(conn, replace(new, retry_of=batch_id, origin_id=batch_id))
+    thread.join(30)
+    assert gone == [0]
 
 
 def test_each_of_equal_requests_that_are_repeated_is_given_its_own(database: Database) -> None:

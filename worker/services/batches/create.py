@@ -44,6 +44,10 @@ class Created:
     replayed: bool = False
 
 
+class NotRetriable(ValueError):
+    """It still runs, nothing of it is left to run, or what it would need is no longer kept."""
+
+
 class StillRunning(ValueError):
     """Another batch of the same family runs: its lines would be asked twice."""
 
@@ -62,8 +66,8 @@ def create(
 ) -> Created:
     """The row is committed when this returns. A file that is not there is found by who validates, as at OpenAI.
 
-    Raises WrongPurpose, KeyReused, StillRunning (of a retry), NoKey (a webhook is asked for, and there is nothing to
-    encrypt its secret with), Unavailable (database away; nothing is stored).
+    Raises WrongPurpose, KeyReused, StillRunning and NotRetriable (of a retry), NoKey (a webhook is asked for, and there
+    is nothing to encrypt its secret with), Unavailable (database away; nothing is stored).
     """
     if idempotent is not None and (made_before := earlier(deps, project_id, idempotent)) is not None:
         return made_before
@@ -93,6 +97,8 @@ def create(
                 raise _TooLate  # noqa: TRY301 - it rolls the transaction back
             if new.origin_id is not None:
                 for one in batches.family(conn, project_id, new.origin_id, lock=True):
+                    if one.forgotten:
+                        raise NotRetriable(f"the lines of batch {one.id} are no longer kept")
                     if one.status not in FINAL:
                         raise StillRunning(f"batch {one.id} runs lines of the same file and is {one.status}")
             batches.insert(conn, new)

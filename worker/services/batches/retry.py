@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from worker.deps import Deps
 from worker.domain.batch import FINAL, BatchStatus, BatchView
-from worker.services.batches.create import BatchRequest, Created, create, earlier
+from worker.services.batches.create import BatchRequest, Created, NotRetriable, create, earlier
 from worker.services.batches.source import answered
 from worker.services.submit import IdempotencyKey, Unkeyed
 from worker.store import batches, files
-
-
-class NotRetriable(ValueError):
-    """It still runs, nothing of it is left to run, or what it would need is no longer kept."""
 
 
 def retry(
@@ -28,7 +24,7 @@ def retry(
 ) -> Created:
     """`window_s` as the batch's, in seconds; `max_cost_nano` None: as the batch's.
 
-    Raises NotRetriable, KeyReused, Unavailable.
+    Raises NotRetriable, StillRunning, KeyReused, Unavailable.
     """
     if idempotent is not None and (made := earlier(deps, batch.project_id, idempotent)) is not None:
         return made
