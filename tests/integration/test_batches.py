@@ -306,6 +306,19 @@ def test_lines_of_old_batches_are_forgotten_and_the_batch_stays(database: Databa
         assert batches.get(conn, PROJECT, batch_id) is not None
 
 
+def test_answers_are_kept_while_their_batch_is_open(database: Database) -> None:
+    batch_id = _batch(database, lines_of=3)
+    _settle(database, _claimed(database, 2), JobStatus.COMPLETED)
+    with database.write() as conn:
+        jobs.insert(conn, [NewJob(clock.new_id("job"), PROJECT, "completion", Lane.BATCH, ("default",), {})])
+        conn.execute(job_table.update().where(job_table.c.batch_id.is_(None)).values(status="cancelled"))
+        conn.execute(job_table.update().where(job_table.c.status != "queued").values(ended_at=later(-2 * 86_400.0)))
+    for status, purged in (("in_progress", 1), ("finalizing", 0), ("cancelling", 0), ("completed", 2)):
+        with database.write() as conn:
+            conn.execute(batch_table.update().where(batch_table.c.id == batch_id).values(status=status))
+            assert jobs.purge(conn, 86_400.0) == purged, status
+
+
 def test_a_batch_is_forgotten_from_the_first_step_on(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_AT_ONCE", 2)
     batch_id = _batch(database, lines_of=5)

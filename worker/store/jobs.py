@@ -19,7 +19,7 @@ from worker.domain.job import STARTS_MAX, Ending, NewJob, Return, format_of
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
 from worker.store import budgets, deaths, tallies
-from worker.store.claims import going_on, unseen
+from worker.store.claims import going_on, of_none, unseen
 from worker.store.database import Unavailable
 from worker.store.moment import Moment, begun, db_now, later
 from worker.store.rows import Rows
@@ -681,9 +681,13 @@ def any_open(conn: sa.Connection, batch_id: str) -> bool:
 
 
 def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
-    """Forget prompts, answers and attempts of jobs that ended long ago; a tombstone row stays. Returns how many."""
+    """Forget prompts, answers and attempts of jobs that ended long ago; a tombstone row stays. Returns how many.
+
+    Lines of an open batch are kept: its files are written of them when the last one has ended.
+    """
     kept = sa.and_(job.c.ended_at.is_not(None), job.c.purged_at.is_(None))
-    old = sa.select(job.c.id).where(kept, job.c.ended_at < begun(-older_than_s)).limit(most)
+    over = of_none(conn.dialect.name, "batch.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')")
+    old = sa.select(job.c.id).where(kept, job.c.ended_at < begun(-older_than_s), over).limit(most)
     purged = job.update().where(job.c.id.in_(old), kept).values(purged_at=db_now(), version=job.c.version + 1)
     ids = list(conn.execute(purged.returning(job.c.id)).scalars())
     if ids:

@@ -21,10 +21,7 @@ MOST_MARKS: Final = 500
 
 _IDS = Rows(id=sa.Text)
 # A line that came back into the queue while its batch is paused has its mark until whoever tends the batch sees it.
-_RESTING: Final = (
-    "SELECT batch.id FROM batch WHERE batch.paused_at IS NOT NULL"
-    " AND batch.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"
-)
+_RESTING: Final = "batch.status IN ('validating', 'in_progress') AND batch.paused_at IS NOT NULL"
 _PARKED: Final = sa.and_(job.c.parked_for.is_not(None), job.c.status == sa.literal_column("'queued'"))
 
 
@@ -89,11 +86,10 @@ def claim_one(
 
 def _first(conn: sa.Connection, wanted: list[str], lane: Lane, most: int) -> sa.Select[Any]:
     """The oldest of them; none of a batch that is paused."""
-    among = f"NOT IN ({_RESTING})" if conn.dialect.name == "sqlite" else f"<> ALL (ARRAY({_RESTING}))"
-    going: sa.ColumnElement[bool] = sa.literal_column(f"(job.batch_id IS NULL OR job.batch_id {among})")
     statement = (
         sa.select(job.c.id)
-        .where(_PARKED, job.c.parked_for.in_(wanted), job.c.lane == lane.value, going)
+        .where(_PARKED, job.c.parked_for.in_(wanted), job.c.lane == lane.value)
+        .where(claims.of_none(conn.dialect.name, _RESTING))
         .order_by(job.c.parked_for, job.c.lane, job.c.id)
         .limit(most)
     )
