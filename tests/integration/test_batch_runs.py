@@ -289,7 +289,7 @@ def test_a_faulty_file_is_not_retried(site: Web, client: openai.OpenAI) -> None:
     batch = made(client, b"{}\n")
     with site.working():
         until(client, batch.id)
-    assert "is faulty" in _post(site, batch.id, "retry", 409)["error"]["message"]
+    assert "was not taken" in _post(site, batch.id, "retry", 409)["error"]["message"]
 
 
 def test_marks_hold_what_was_added() -> None:

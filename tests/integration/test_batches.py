@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.wait import wait_until
-from worker import clock
-from worker.domain.batch import BatchStatus, Counts, NewBatch
+from worker import clock, events
+from worker.domain.batch import BatchStatus, BatchView, Counts, NewBatch
 from worker.domain.failure import Lane
 from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
@@ -166,6 +166,42 @@ def test_a_batch_that_is_stopped_while_it_is_watched_is_looked_at_anew(database:
         next(turns)
     assert list(stop(desk, desk.look(batch_id))) == []
     assert _counts(database, batch_id) == Counts(6, 0, 0, 6)
+
+
+def test_a_file_that_breaks_its_reader_is_given_up_when_the_window_is_over(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = _batch(database)
+
+    def read(*_: object) -> None:
+        raise RuntimeError("a prompt of somebody")
+
+    monkeypatch.setattr("worker.services.batches.validate._input", read)
+    keeper = Keeper(SimpleNamespace(database=database, settings=SimpleNamespace(lease_s=1.0)), lambda: None)  # type: ignore[arg-type]
+    keeper._desk = Desk(keeper._deps, "wrk_1", lambda: None)
+    told: list[str] = []
+    monkeypatch.setattr(events, "emit", lambda event, **fields: told.append(f"{event} {fields}"))
+
+    def turn() -> BatchView:
+        keeper._again(batch_id, 0.0)
+        keeper._turn(batch_id, keeper._cared[batch_id])
+        with database.read() as conn:
+            found = batches.get(conn, PROJECT, batch_id)
+        assert found is not None
+        return found
+
+    assert turn().status is BatchStatus.VALIDATING
+    with database.write() as conn:
+        conn.execute(batch_table.update().values(expires_at=later(-0.1)))
+    over = turn()
+    assert over.status is BatchStatus.FAILED
+    assert over.errors is not None
+    assert [one["code"] for one in over.errors] == ["server_error"]
+    assert len(told) == 2
+    for entry in told:
+        assert entry.startswith("batch.broken")
+        assert "RuntimeError" in entry
+        assert "prompt" not in entry
 
 
 def test_one_batch_that_breaks_does_not_hold_up_the_others(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ class BadLine(ValueError):
 
 def cut(content: Iterable[bytes], most: int) -> Iterator[Raw]:
     """The lines that are not blank, in UTF-8; none of more than `most` bytes is held. LF and CRLF, a byte order mark,
-    and UTF-16 as PowerShell writes it are read.
+    and UTF-16 as PowerShell writes it are read. Raises BadLine where the file as a whole is no text.
     """
     number, rest, over = 1, b"", False
     for chunk in _utf8(content):
@@ -73,7 +73,7 @@ def cut(content: Iterable[bytes], most: int) -> Iterator[Raw]:
 
 def _utf8(content: Iterable[bytes]) -> Iterator[bytes]:
     decoder: codecs.IncrementalDecoder | None = None
-    first = True
+    first, encoding = True, "utf-8"
     for given in content:
         chunk = given
         if first and chunk:
@@ -85,7 +85,10 @@ def _utf8(content: Iterable[bytes]) -> Iterator[bytes]:
             else:
                 chunk = chunk.removeprefix(codecs.BOM_UTF8)
         if decoder is not None:
-            chunk = decoder.decode(chunk).removeprefix("\ufeff").encode("utf-8", "surrogatepass")
+            try:
+                chunk = decoder.decode(chunk).removeprefix("\ufeff").encode("utf-8", "surrogatepass")
+            except UnicodeDecodeError:
+                raise BadLine([_no_text(encoding)]) from None
         yield chunk
 
 
@@ -213,6 +216,12 @@ def _missing(number: int, param: str) -> LineError:
 
 def _bad(number: int, param: str, message: str) -> LineError:
     return LineError("invalid_request", f"{param} {message}.", param, number)
+
+
+def _no_text(encoding: str) -> LineError:
+    name = encoding[:6].upper()
+    message = f"The file is no text: it begins as {name} does, and cannot be read as that. Send it as UTF-8."
+    return LineError("invalid_json_line", message)
 
 
 def _not_json(number: int, more: str) -> LineError:

@@ -31,7 +31,7 @@ def retry(
     if batch.status not in FINAL:
         raise NotRetriable(f"batch {batch.id} is {batch.status}; only one that has ended can be retried")
     if batch.status is BatchStatus.FAILED:
-        raise NotRetriable(f"the file of batch {batch.id} is faulty; mend it and send it anew")
+        raise NotRetriable(f"the file of batch {batch.id} was not taken; see its errors, and send it anew")
     origin_id = batch.origin_id or batch.id
     with deps.database.read() as conn:
         family = batches.family(conn, batch.project_id, origin_id)
