@@ -118,6 +118,31 @@ def test_lines_that_never_became_jobs_come_last(site: Web, client: openai.OpenAI
     assert {one["completar"]["status"] for one in found} == {"expired"}
 
 
+@pytest.mark.parametrize("wish", [{}, {"dedupe": True}, {"max_cost": 1}])
+def test_a_line_that_no_longer_reads_fails_on_its_own(
+    site: Web, client: openai.OpenAI, provider: ScriptedProvider, wish: dict[str, Any]
+) -> None:
+    """It was good for the release that read the file."""
+    lines = [line(0), line(1, temperature="hot"), line(2), line(3, temperature="hot"), "no JSON", line(5)]
+    batch = made(client, jsonl(lines), extra_body=wish)
+    with site.deps.database.write() as conn:
+        batches.take(conn, "wrk_x", 60.0, 10)
+        assert batches.begin(conn, batch.id, "wrk_x", total=6, model=None)
+        batches.release(conn, "wrk_x")
+    with site.working():
+        done = until(client, batch.id)
+        assert len(_all(site, batch.id)) == 6
+    counts = done.request_counts
+    assert (done.status, counts.total, counts.completed, counts.failed) == ("completed", 6, 3, 3)
+    assert len(provider.requests) == 3
+    _, errors = both(client, done)
+    assert [one["custom_id"] for one in errors] == ["request-1", "request-3", None]
+    for one in errors:
+        assert one["response"]["status_code"] == 400
+        assert "cannot be asked any more" in one["response"]["body"]["error"]["message"]
+    assert "temperature" in errors[0]["response"]["body"]["error"]["message"]
+
+
 def test_a_faulty_file_has_no_results(site: Web, client: openai.OpenAI) -> None:
     batch = made(client, b"{}\n")
     with site.working():

@@ -627,7 +627,7 @@ _MOVES: Final = {
 }
 # Functions of the store that race with nobody, and why.
 _ALONE: Final = {
-    **dict.fromkeys((jobs.insert, jobs.insert_inputs), "rows that nobody knows of yet"),
+    **dict.fromkeys((jobs.insert, jobs.insert_inputs, jobs.refuse), "rows that nobody knows of yet"),
     **dict.fromkeys((jobs.cancelling, jobs.any_open), "only reads"),
     **dict.fromkeys(
         (jobs.end_lines, jobs.stop_lines, jobs.park_lines, jobs.unpark_lines),

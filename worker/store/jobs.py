@@ -601,6 +601,11 @@ def expire(conn: sa.Connection, most: int = 500) -> int:
     return _end_queued(conn, late, _S.EXPIRED, Failure(FailureKind.DEADLINE, EXPIRED))
 
 
+def refuse(conn: sa.Connection, job_id: str, why: str) -> None:
+    """End a job as failed in the transaction that stores it: it is born so, and nobody claims it."""
+    _end_queued(conn, sa.select(job.c.id).where(job.c.id == job_id), _S.FAILED, Failure(FailureKind.BAD_REQUEST, why))
+
+
 def end_lines(conn: sa.Connection, batch_id: str, to: JobStatus, most: int) -> int:
     """End up to `most` queued lines of a batch, as expired or as cancelled. Returns how many."""
     chosen = (

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from worker.domain.batch import LineError
+from worker.domain.failure import Lane
 from worker.domain.panel import read_panel
 from worker.domain.question import BadQuestion
 from worker.providers.catalog import Catalog, UnknownModel
@@ -31,12 +32,16 @@ Raw = tuple[int, bytes | None]  # the line's number from 1, and its bytes; None:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A good line. `custom_id` is JSON text; `encoding` of vectors, where it was asked for."""
+    """A good line. `custom_id` is JSON text; `encoding` of vectors, where it was asked for.
+
+    unread  why it cannot be asked: it was good when its file was read, and this release does not take it any more
+    """
 
     number: int
     custom_id: str
     request: JobRequest
     encoding: str | None
+    unread: str | None = None
 
 
 class BadLine(ValueError):
@@ -146,9 +151,18 @@ def asked_of(request: JobRequest) -> list[tuple[str, ...]]:
 
 
 def custom_id_of(raw: Raw) -> str:
-    """Of a line that was found good, as JSON text."""
+    """Of a line that was found good, as JSON text; `null` where it no longer reads."""
     number, data = raw
-    return _custom_id(number, _object(number, data))
+    try:
+        return _custom_id(number, _object(number, data))
+    except BadLine:
+        return "null"
+
+
+def unread(raw: Raw, why: BadLine) -> Line:
+    """A line that was found good before, and that `read` no longer takes: it asks nothing, and fails on its own."""
+    message = f"This line was taken when its file was read, and cannot be asked any more. {why}"
+    return Line(raw[0], custom_id_of(raw), JobRequest("completion", ("default",), {}, Lane.BATCH), None, message)
 
 
 def _object(number: int, data: bytes | None) -> dict[str, Any]:
