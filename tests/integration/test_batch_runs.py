@@ -310,6 +310,22 @@ def test_a_batch_that_is_being_forgotten_is_not_retried(
     assert site.get(f"/v1/batches/{batch.id}/results").status_code == 410
 
 
+def test_a_retry_of_what_was_cancelled_unread_asks_every_line_once(
+    site: Web, client: openai.OpenAI, provider: ScriptedProvider
+) -> None:
+    batch = made(client, jsonl(line(k, prompt="fail once" if k == 1 else None) for k in range(3)))
+    client.batches.cancel(batch.id)
+    with site.working():
+        assert until(client, batch.id).request_counts.total == 0
+        first = until(client, _post(site, batch.id, "retry")["id"])
+        assert (first.request_counts.total, first.request_counts.completed) == (3, 2)
+        provider.always(script.chat("now"))
+        second = until(client, _post(site, batch.id, "retry")["id"])
+        assert (second.request_counts.total, second.request_counts.completed) == (1, 1)
+        assert "has been answered" in _post(site, batch.id, "retry", 409)["error"]["message"]
+    assert len(provider.requests) == 4
+
+
 def test_a_faulty_file_is_not_retried(site: Web, client: openai.OpenAI) -> None:
     batch = made(client, b"{}\n")
     with site.working():

@@ -38,7 +38,9 @@ def retry(
         file = files.get(conn, batch.project_id, batch.input_file_id)
     if file is None or any(one.forgotten for one in family):
         raise NotRetriable(f"the requests of batch {batch.id} are no longer kept")
-    if answered(deps, batch.project_id, origin_id).count >= family[0].counts.total:
+    # Of one that was stopped before its file was read nobody knows how many lines it has: all of them are asked.
+    total = max(one.counts.total for one in family)
+    if total and answered(deps, batch.project_id, origin_id).count >= total:
         raise NotRetriable(f"every line of batch {batch.id} has been answered")
     request = BatchRequest(
         endpoint=batch.endpoint,
