@@ -200,15 +200,37 @@ def test_an_upload_in_parts(lonely: openai.OpenAI) -> None:
     assert done.status == "completed"
     assert done.file is not None
     assert lonely.files.content(done.file.id).content == whole
+    assert lonely.uploads.complete(upload.id, part_ids=order, md5=digest) == done, "the answer may have been lost"
     for again in (
-        lambda: lonely.uploads.complete(upload.id, part_ids=order),
+        lambda: lonely.uploads.complete(upload.id, part_ids=order[::-1], md5=digest),
         lambda: lonely.uploads.parts.create(upload.id, data=b"late"),
         lambda: lonely.uploads.cancel(upload.id),
     ):
         with pytest.raises(openai.ConflictError):
             again()
+    lonely.files.delete(done.file.id)
+    with pytest.raises(openai.ConflictError):
+        lonely.uploads.complete(upload.id, part_ids=order, md5=digest)
     other = lonely.uploads.create(bytes=3, filename="x", mime_type="text/plain", purpose="user_data")
     assert lonely.uploads.cancel(other.id).status == "cancelled"
+
+
+def test_an_upload_that_is_completed_twice_at_once_is_one_file(lonely: openai.OpenAI) -> None:
+    upload = lonely.uploads.create(bytes=3, filename="x", mime_type="text/plain", purpose="user_data")
+    part = lonely.uploads.parts.create(upload.id, data=b"abc").id
+    start, found = threading.Barrier(4, timeout=60), set()
+
+    def complete() -> None:
+        start.wait()
+        file = lonely.uploads.complete(upload.id, part_ids=[part]).file
+        found.add(None if file is None else file.id)
+
+    threads = [threading.Thread(target=complete) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [file.id for file in lonely.files.list()] == list(found)
 
 
 def test_the_client_uploads_a_large_file_in_chunks_by_itself(lonely: openai.OpenAI) -> None:

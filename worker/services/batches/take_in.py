@@ -105,7 +105,7 @@ def _must_rest(at: Tended) -> bool:
 
 
 def _hold(desk: Desk, line: Line, size: int) -> int:
-    """What the line may cost: nothing where it is not asked, as one whose name or price has gone since it was judged."""
+    """What the line may cost: nothing where it is not asked, as where its name or price has gone since."""
     if line.unread is not None:
         return 0
     try:
