@@ -22,6 +22,7 @@ from worker.services.batches import take_in
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.keeper import Keeper
 from worker.services.batches.watch import stop, watch
+from worker.services.batches.write import _drafted, write
 from worker.store import batches, claims, files, idempotency, jobs, lines, tallies, workers
 from worker.store.batch_tables import batch as batch_table
 from worker.store.batch_tables import batch_line, file_part
@@ -328,6 +329,35 @@ def test_what_never_became_a_file_is_forgotten_after_two_days(database: Database
         conn.execute(file_table.update().values(created_at=later(-files.ABANDONED_S - 1)))
         assert files.prune(conn) == 1
     assert _parts(database) == 0
+
+
+def test_files_that_a_batch_is_writing_are_kept_and_written_anew_where_they_are_gone(database: Database) -> None:
+    batch_id = _batch(database, lines_of=3)
+    _settle(database, _claimed(database, 3), JobStatus.FAILED)
+    deps: Any = SimpleNamespace(database=database, settings=SimpleNamespace(retention_days=30))
+    desk = Desk(deps, "wrk_1", lambda: None)
+    with database.write() as conn:
+        assert batches.finalize(conn, batch_id, "wrk_1")
+    drafted = _drafted(desk, desk.look(batch_id))
+    with database.write() as conn:
+        conn.execute(file_table.update().values(created_at=later(-files.ABANDONED_S - 1)))
+        files.prune(conn)
+        assert len(conn.execute(file_table.select()).all()) == 2, "two days in which no worker lived"
+        conn.execute(file_table.delete())  # as a sweep of an older release
+    with pytest.raises(Lost):
+        list(write(desk, desk.look(batch_id)))
+    anew = desk.look(batch_id)
+    assert (anew.output_file_id, anew.written_line, anew.written) == (None, 0, Written())
+    list(write(desk, anew))
+    with database.read() as conn:
+        done = batches.get(conn, PROJECT, batch_id)
+        assert done is not None
+        assert (done.status, done.counts.failed, done.output_file_id) == (BatchStatus.COMPLETED, 3, None)
+        assert done.error_file_id not in {None, drafted.error_file_id}
+        error = files.get(conn, PROJECT, str(done.error_file_id))
+    assert error is not None
+    assert b"".join(intake.content(database, error)).count(b"batch_failed") == 3
+    assert _parts(database) == error.parts
 
 
 def test_lines_of_old_batches_are_forgotten_and_the_batch_stays(database: Database) -> None:

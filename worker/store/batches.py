@@ -320,10 +320,20 @@ def draft(conn: sa.Connection, batch_id: str, owner: str, output_file_id: str, e
     return _moved(conn, batch_id, owner, (_S.FINALIZING, _S.CANCELLING), values, batch.c.output_file_id.is_(None))
 
 
+def undraft(conn: sa.Connection, batch_id: str, owner: str) -> bool:
+    """The files it was writing are gone: it writes two others, from the first line on."""
+    values = {"output_file_id": None, "error_file_id": None, "written_line": 0, **_written(Written())}
+    return _moved(conn, batch_id, owner, (_S.FINALIZING, _S.CANCELLING), values)
+
+
 def wrote(conn: sa.Connection, batch_id: str, owner: str, *, after: int, line: int, written: Written) -> bool:
     """The files hold every line up to `line`. False: not from there, or not by this owner; store nothing."""
-    values = {
-        "written_line": line,
+    values = {"written_line": line, **_written(written)}
+    return _moved(conn, batch_id, owner, (_S.FINALIZING, _S.CANCELLING), values, batch.c.written_line == after)
+
+
+def _written(written: Written) -> dict[str, Any]:
+    return {
         "output_parts": written.output_parts,
         "output_bytes": written.output_bytes,
         "error_parts": written.error_parts,
@@ -338,7 +348,6 @@ def wrote(conn: sa.Connection, batch_id: str, owner: str, *, after: int, line: i
         "cost_nano": written.cost_nano,
         "unpriced": written.unpriced,
     }
-    return _moved(conn, batch_id, owner, (_S.FINALIZING, _S.CANCELLING), values, batch.c.written_line == after)
 
 
 def finish(
