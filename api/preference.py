@@ -1,4 +1,6 @@
-"""`Prefer: wait=10` (RFC 7240) and `Idempotency-Key`: how a caller wants a request to be treated."""
+"""How a caller wants a request to be treated: `Prefer: wait=10` (RFC 7240), `Idempotency-Key`, and the count of clients
+that repeat by themselves.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ import flask
 from api.operations import Call, Header
 from api.problems import Fault, invalid
 from worker.domain.answer import Json
-from worker.services.submit import IdempotencyKey, fingerprint
+from worker.services.submit import IdempotencyKey, Unkeyed, fingerprint
 
 LONGEST_WAIT_S: Final = 60
 _KEY: Final = re.compile(r"[!-~]{1,255}")
+_COUNT: Final = re.compile(r"[0-9]{1,3}")
 
 PREFER: Final = Header(
     "Prefer",
@@ -28,7 +31,14 @@ IDEMPOTENCY_KEY: Final = Header(
     "The same key with the same body makes nothing new for 24 hours: the first answer comes again.",
     {"type": "string", "pattern": "^[!-~]{1,255}$"},
 )
-REPLAYED: Final = Header("Idempotent-Replayed", "`true` where the Idempotency-Key had been used before.")
+RETRY_COUNT: Final = Header(
+    "x-stainless-retry-count",
+    "Set by OpenAI's clients, which repeat by themselves and send no Idempotency-Key. From 1 on: what the same API key "
+    "made with the same body in the last 11 minutes comes again. What is no number is ignored.",
+)
+REPLAYED: Final = Header(
+    "Idempotent-Replayed", "`true` where the Idempotency-Key had been used before, or a client's own repetition is met."
+)
 
 
 def wait_s(request: flask.Request) -> int | None:
@@ -58,3 +68,12 @@ def idempotency_key(call: Call, route: str, request: Json) -> IdempotencyKey | N
         remedy = "Send 1 to 255 visible ASCII characters, such as a UUID."
         raise invalid(Fault("Idempotency-Key", "is not usable", remedy))
     return IdempotencyKey(route, key, fingerprint(request))
+
+
+def repeatable(call: Call, route: str, request: Json) -> IdempotencyKey | Unkeyed | None:
+    """As `idempotency_key`; without one, which attempt of its client this is, where it tells."""
+    key = idempotency_key(call, route, request)
+    told = call.request.headers.get(RETRY_COUNT.name, "")
+    if key is not None or not _COUNT.fullmatch(told):
+        return key
+    return Unkeyed(route, fingerprint([call.key_id, request]), int(told))

@@ -8,7 +8,6 @@ completar  as native, `detail` in Spanish and English
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -308,10 +307,7 @@ def of(exc: BaseException, request_id: str) -> Problem:
         case HTTPException():
             return _of_http(exc)
         case _:
-            # The text of an exception may hold a prompt (SQL parameters): its type and place are enough to find it.
-            events.emit(
-                "request.failed", level="error", request_id=request_id, error=type(exc).__name__, where=_where(exc)
-            )
+            events.emit("request.failed", level="error", request_id=request_id, **events.fault(exc))
             return Problem(INTERNAL, f"It was noted under {request_id}.")
 
 
@@ -333,11 +329,6 @@ def _of_http(exc: HTTPException) -> Problem:
             return Problem(BAD_REQUEST, exc.name)
         case _:
             return Problem(INTERNAL, "The request could not be handled.")
-
-
-def _where(exc: BaseException) -> list[str]:
-    frames = traceback.extract_tb(exc.__traceback__)[-6:]
-    return [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
 
 
 def rendered(problem: Problem, face: Face, request_id: str) -> tuple[int, str, Json]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Any, Literal
 
 import structlog
@@ -18,6 +19,13 @@ def emit(event: str, *, level: Level = "info", **fields: Any) -> None:
     """`event` in the past tense or as a state: `attempt.finished`, `writer.waiting`."""
     if _LEVELS[level] >= _threshold:
         getattr(_log, level)(event, **fields)
+
+
+def fault(exc: BaseException) -> dict[str, Any]:
+    """Fields that tell its type and place, which are enough to find it: its text may hold a prompt."""
+    frames = traceback.extract_tb(exc.__traceback__)[-6:]
+    where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
+    return {"error": type(exc).__name__, "where": where}
 
 
 def configure(level: str = "info") -> None:

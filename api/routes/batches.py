@@ -20,11 +20,11 @@ from api.webhook_fields import BatchWebhook, refusal
 from worker.deps import Deps
 from worker.domain.batch import FINAL, BatchStatus, BatchView, window_s
 from worker.domain.money import nano_of
-from worker.services.batches.create import BatchRequest, StillRunning, WrongPurpose, create
+from worker.services.batches.create import BatchRequest, NotRetriable, StillRunning, WrongPurpose, create
 from worker.services.batches.create import cancel as cancel_batch
 from worker.services.batches.endpoints import ENDPOINTS, REFUSED
 from worker.services.batches.pause import pause, resume
-from worker.services.batches.retry import NotRetriable, retry
+from worker.services.batches.retry import retry
 from worker.store import batches as store
 
 _BATCH_ID: Final = re.compile(BATCH_ID)
@@ -87,14 +87,14 @@ class NewBatch(Strict):
     "Run a file of requests",
     scope="jobs:write",
     body=Body(NewBatch),
-    headers=(preference.IDEMPOTENCY_KEY,),
+    headers=(preference.IDEMPOTENCY_KEY, preference.RETRY_COUNT),
     answers={200: Answer("The batch; its file is yet to be read.", BatchBody, (preference.REPLAYED,))},
     problems=(KEY_REUSED, NO_SECRET_KEY),
 )
 def create_batch(desk: Desk, call: Call) -> Reply:
     """A faulty file is found when it is read: then the batch is `failed`, and no line has run."""
     asked: NewBatch = call.body
-    key = preference.idempotency_key(call, "batches.create", call.given)
+    key = preference.repeatable(call, "batches.create", call.given)
     seconds = window_s(asked.completion_window)
     assert seconds is not None
     webhook = None if asked.webhook is None else asked.webhook.value
@@ -195,7 +195,7 @@ class RetryQuery(BaseModel):
     "Run what was not answered again",
     scope="jobs:write",
     query=RetryQuery,
-    headers=(preference.IDEMPOTENCY_KEY,),
+    headers=(preference.IDEMPOTENCY_KEY, preference.RETRY_COUNT),
     answers={200: Answer("The new batch; `completar.retry_of` names the old one.", BatchBody, (preference.REPLAYED,))},
     problems=(NOT_FOUND, CONFLICT, KEY_REUSED),
 )
@@ -206,7 +206,7 @@ def retry_batch(desk: Desk, call: Call) -> Reply:
     another.
     """
     before = find(desk, call)
-    key = preference.idempotency_key(call, "batches.retry", {"id": before.id, "max_cost": call.query.max_cost})
+    key = preference.repeatable(call, "batches.retry", {"id": before.id, "max_cost": call.query.max_cost})
     asked: RetryQuery = call.query
     seconds = window_s(before.window)
     assert seconds is not None

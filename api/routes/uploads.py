@@ -115,11 +115,9 @@ def create_part(desk: Desk, call: Call) -> Reply:
     problems=(NOT_FOUND, CONFLICT),
 )
 def complete_upload(desk: Desk, call: Call) -> Reply:
-    """The parts must have as many bytes as were declared."""
+    """The parts must have as many bytes as were declared. The same request once more gets the same file."""
     asked: Completion = call.body
     upload = _find(desk, call)
-    if upload.status != store.PENDING:
-        raise _over(services.NotPending(f"the upload is {upload.status}"))
     try:
         done, file = services.complete(desk.deps, call.project_id, upload, asked.part_ids, asked.md5)
     except services.NotPending as exc:

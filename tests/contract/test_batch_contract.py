@@ -200,15 +200,37 @@ def test_an_upload_in_parts(lonely: openai.OpenAI) -> None:
     assert done.status == "completed"
     assert done.file is not None
     assert lonely.files.content(done.file.id).content == whole
+    assert lonely.uploads.complete(upload.id, part_ids=order, md5=digest) == done, "the answer may have been lost"
     for again in (
-        lambda: lonely.uploads.complete(upload.id, part_ids=order),
+        lambda: lonely.uploads.complete(upload.id, part_ids=order[::-1], md5=digest),
         lambda: lonely.uploads.parts.create(upload.id, data=b"late"),
         lambda: lonely.uploads.cancel(upload.id),
     ):
         with pytest.raises(openai.ConflictError):
             again()
+    lonely.files.delete(done.file.id)
+    with pytest.raises(openai.ConflictError):
+        lonely.uploads.complete(upload.id, part_ids=order, md5=digest)
     other = lonely.uploads.create(bytes=3, filename="x", mime_type="text/plain", purpose="user_data")
     assert lonely.uploads.cancel(other.id).status == "cancelled"
+
+
+def test_an_upload_that_is_completed_twice_at_once_is_one_file(lonely: openai.OpenAI) -> None:
+    upload = lonely.uploads.create(bytes=3, filename="x", mime_type="text/plain", purpose="user_data")
+    part = lonely.uploads.parts.create(upload.id, data=b"abc").id
+    start, found = threading.Barrier(4, timeout=60), set()
+
+    def complete() -> None:
+        start.wait()
+        file = lonely.uploads.complete(upload.id, part_ids=[part]).file
+        found.add(None if file is None else file.id)
+
+    threads = [threading.Thread(target=complete) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [file.id for file in lonely.files.list()] == list(found)
 
 
 def test_the_client_uploads_a_large_file_in_chunks_by_itself(lonely: openai.OpenAI) -> None:
@@ -346,6 +368,20 @@ def test_every_fault_is_named_by_line(client: openai.OpenAI) -> None:
         "invalid_request",
         "Cannot find file 'file-00000000000000000000000000'",
     )
+
+
+@pytest.mark.parametrize("lines_before", [0, 20_000])
+def test_a_file_that_is_no_text_is_refused_with_one_fault(site: Web, client: openai.OpenAI, lines_before: int) -> None:
+    text = jsonl(line(k) for k in range(lines_before)).decode().encode("utf-32-le")
+    file_id = uploaded(client, (text or b"\x00\x00\x00\x18") + b"ftypmp42" + bytes(range(256)) * 20)
+    batch = client.batches.create(input_file_id=file_id, endpoint=CHAT, completion_window="1h")
+    failed = until(client, batch.id, "failed", within_s=30)
+    (fault,) = failed.errors.data
+    assert (fault.code, fault.line, fault.param) == ("invalid_json_line", None, None)
+    assert "begins as UTF-32 does" in fault.message
+    asked = site.post("/v1/batches/estimate", {"input_file_id": file_id, "endpoint": CHAT})
+    assert asked.status_code == 200, asked.text
+    assert asked.json["faulty"] == 1
 
 
 def test_too_many_lines(sqlite_url: str, tmp_path: Path, provider: ScriptedProvider) -> None:
@@ -535,6 +571,65 @@ def test_one_idempotency_key_makes_one_batch(lonely: openai.OpenAI) -> None:
         create("1h")
     assert error.value.code == "idempotency_key_reused"
     assert error.value.response.request.headers["x-stainless-retry-count"] == "0"
+
+
+class _Lossy(httpx.HTTPTransport):
+    """Loses answers to posts, or the posts themselves, so many of them."""
+
+    def __init__(self, *, answers: int = 0, posts: int = 0) -> None:
+        super().__init__()
+        self.answers = answers
+        self.posts = posts
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "POST" and self.posts:
+            self.posts -= 1
+            raise httpx.ConnectError("lost", request=request)
+        answer = super().handle_request(request)
+        if request.method == "POST" and self.answers:
+            self.answers -= 1
+            answer.read()
+            raise httpx.ReadError("lost", request=request)
+        return answer
+
+
+def _lossy(site: Web, url: str, **lost: int) -> openai.OpenAI:
+    return openai.OpenAI(base_url=url, api_key=site.key, http_client=httpx.Client(transport=_Lossy(**lost)))
+
+
+def test_a_create_that_the_client_repeats_makes_one_batch(idle: Web, lonely: openai.OpenAI) -> None:
+    url, file_id = str(lonely.base_url), uploaded(lonely, jsonl([line(1)]))
+    asked: Any = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
+
+    def lasting() -> int:
+        return len(list(lonely.batches.list()))
+
+    with _lossy(idle, url, answers=2) as once:  # the repetition's answer is lost as well
+        first = once.batches.create(**asked)
+    assert lasting() == 1
+    again = lonely.batches.create(**asked)
+    assert again.id != first.id, "asked for twice on purpose"
+    with _lossy(idle, url, answers=1) as third:
+        batch = third.batches.create(**asked, metadata={"run": "3"})
+    assert batch.metadata == {"run": "3"}, "that is another request"
+    assert lasting() == 3
+    with _lossy(idle, url, posts=1) as late:
+        assert late.batches.create(**asked, metadata={"run": "4"}).id != batch.id, "the first try never came"
+    assert lasting() == 4
+    with openai.OpenAI(base_url=url, api_key=idle.new_key()[1], max_retries=0) as other:
+        told: Any = {"x-stainless-retry-count": "1"}
+        assert other.batches.create(**asked, extra_headers=told).id not in {first.id, again.id}, "of another key"
+
+
+def test_a_retry_that_the_client_repeats_makes_one_batch(
+    site: Web, client: openai.OpenAI, provider: ScriptedProvider
+) -> None:
+    batch = until(client, made(client, jsonl([line(1, prompt="fail")])).id)
+    with _lossy(site, str(client.base_url), answers=1) as once:
+        again = once.post(f"/batches/{batch.id}/retry", cast_to=dict[str, Any])
+    assert again["completar"]["retry_of"] == batch.id
+    until(client, again["id"])
+    assert len(list(client.batches.list())) == 2
 
 
 @pytest.mark.parametrize(

@@ -20,15 +20,16 @@ from worker import clock
 from worker.domain.batch import BatchStatus, NewBatch
 from worker.domain.batch_cursor import Cursor
 from worker.domain.failure import Lane
-from worker.domain.job import Ending, NewJob
+from worker.domain.job import Ending, NewJob, Return
 from worker.domain.money import NANO
 from worker.domain.state import JobStatus
 from worker.services.batches import take_in
+from worker.services.batches.create import BatchRequest, NotRetriable, create
 from worker.services.batches.desk import Desk
 from worker.services.batches.ledger import Ledger
 from worker.services.batches.source import Marks
 from worker.services.batches.watch import watch
-from worker.store import batches, claims, jobs, lines, tallies
+from worker.store import batches, claims, jobs, lines, parked, tallies
 from worker.store.batch_tables import batch as batch_table
 from worker.store.database import Database
 from worker.store.jobs import Settle
@@ -115,6 +116,31 @@ def test_lines_that_never_became_jobs_come_last(site: Web, client: openai.OpenAI
     assert [one["completar"]["line"] for one in found] == list(range(1, 1201))
     assert {one["error"]["code"] for one in found} == {"batch_expired"}
     assert {one["completar"]["status"] for one in found} == {"expired"}
+
+
+@pytest.mark.parametrize("wish", [{}, {"dedupe": True}, {"max_cost": 1}])
+def test_a_line_that_no_longer_reads_fails_on_its_own(
+    site: Web, client: openai.OpenAI, provider: ScriptedProvider, wish: dict[str, Any]
+) -> None:
+    """It was good for the release that read the file."""
+    lines = [line(0), line(1, temperature="hot"), line(2), line(3, temperature="hot"), "no JSON", line(5)]
+    batch = made(client, jsonl(lines), extra_body=wish)
+    with site.deps.database.write() as conn:
+        batches.take(conn, "wrk_x", 60.0, 10)
+        assert batches.begin(conn, batch.id, "wrk_x", total=6, model=None)
+        batches.release(conn, "wrk_x")
+    with site.working():
+        done = until(client, batch.id)
+        assert len(_all(site, batch.id)) == 6
+    counts = done.request_counts
+    assert (done.status, counts.total, counts.completed, counts.failed) == ("completed", 6, 3, 3)
+    assert len(provider.requests) == 3
+    _, errors = both(client, done)
+    assert [one["custom_id"] for one in errors] == ["request-1", "request-3", None]
+    for one in errors:
+        assert one["response"]["status_code"] == 400
+        assert "cannot be asked any more" in one["response"]["body"]["error"]["message"]
+    assert "temperature" in errors[0]["response"]["body"]["error"]["message"]
 
 
 def test_a_faulty_file_has_no_results(site: Web, client: openai.OpenAI) -> None:
@@ -266,11 +292,45 @@ def test_a_batch_that_runs_is_not_retried_and_one_retry_runs_at_a_time(site: Web
     assert "runs lines of the same file" in _post(site, batch.id, "retry", 409)["error"]["message"]
 
 
+def test_a_batch_that_is_being_forgotten_is_not_retried(
+    site: Web, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines that are gone would be taken for lines that nobody has answered."""
+    monkeypatch.setattr(batches, "_AT_ONCE", 2)
+    with site.working():
+        batch = until(client, made(client, jsonl(line(k) for k in range(5))).id)
+    with site.deps.database.write() as conn:
+        assert batches.prune(conn, -1.0) == 2
+    assert "no longer kept" in _post(site, batch.id, "retry", 409)["error"]["message"]
+    late = BatchRequest(CHAT, batch.input_file_id, "24h", 86_400, retry_of=batch.id, origin_id=batch.id)
+    with site.deps.database.read() as conn:
+        project_id = conn.execute(sa.select(batch_table.c.project_id)).scalar_one()
+    with pytest.raises(NotRetriable, match="no longer kept"):
+        create(site.deps, project_id, late)
+    assert site.get(f"/v1/batches/{batch.id}/results").status_code == 410
+
+
+def test_a_retry_of_what_was_cancelled_unread_asks_every_line_once(
+    site: Web, client: openai.OpenAI, provider: ScriptedProvider
+) -> None:
+    batch = made(client, jsonl(line(k, prompt="fail once" if k == 1 else None) for k in range(3)))
+    client.batches.cancel(batch.id)
+    with site.working():
+        assert until(client, batch.id).request_counts.total == 0
+        first = until(client, _post(site, batch.id, "retry")["id"])
+        assert (first.request_counts.total, first.request_counts.completed) == (3, 2)
+        provider.always(script.chat("now"))
+        second = until(client, _post(site, batch.id, "retry")["id"])
+        assert (second.request_counts.total, second.request_counts.completed) == (1, 1)
+        assert "has been answered" in _post(site, batch.id, "retry", 409)["error"]["message"]
+    assert len(provider.requests) == 4
+
+
 def test_a_faulty_file_is_not_retried(site: Web, client: openai.OpenAI) -> None:
     batch = made(client, b"{}\n")
     with site.working():
         until(client, batch.id)
-    assert "is faulty" in _post(site, batch.id, "retry", 409)["error"]["message"]
+    assert "was not taken" in _post(site, batch.id, "retry", 409)["error"]["message"]
 
 
 def test_marks_hold_what_was_added() -> None:
@@ -488,3 +548,60 @@ def test_parking_moves_what_waits_and_nothing_else(database: Database) -> None:
     with database.write() as conn:
         assert len(claims.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="e")) == 2
         assert batches.get(conn, "proj_a", batch_id).status is BatchStatus.VALIDATING  # type: ignore[union-attr]
+
+
+def _waiting_for(database: Database, mark: str, batch_id: str | None, n: int) -> list[str]:
+    """Jobs that were claimed, and wait for a provider's pause to end."""
+    new = [
+        NewJob(clock.new_id("job"), "proj_a", "completion", Lane.BATCH, ("default",), {}, batch_id=batch_id)
+        for _ in range(n)
+    ]
+    with database.write() as conn:
+        jobs.insert(conn, new)
+        held = claims.claim(conn, [one.id for one in new], worker_id="w", claim_id=clock.new_id("clm"))
+        jobs.settle(conn, [Settle(one.id, one.claim_id, Return(3600.0, mark)) for one in held])
+    return sorted(one.id for one in new)
+
+
+def test_the_end_of_a_providers_pause_starts_no_line_of_a_paused_batch(database: Database) -> None:
+    batch_id, mark = clock.new_id("batch"), "p" * 16
+    with database.write() as conn:
+        batches.insert(conn, NewBatch(batch_id, "proj_a", None, CHAT, "file-1", "24h", 86_400))
+    early = _waiting_for(database, mark, batch_id, 2)
+    (free,) = _waiting_for(database, mark, None, 1)
+    with database.write() as conn:
+        assert batches.pause(conn, "proj_a", batch_id)
+        assert jobs.park_lines(conn, batch_id, 10) == 2
+        assert jobs.park_lines(conn, batch_id, 10) == 0
+    late = _waiting_for(database, mark, batch_id, 2)  # they were open as it was paused, and nobody has looked since
+
+    def woken() -> list[str]:
+        with database.write() as conn:
+            parked.wake(conn, mark, Lane.BATCH, 10)
+        with database.write() as conn:
+            return sorted(one.id for one in claims.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="c"))
+
+    with database.write() as conn:
+        probe = parked.claim_one(conn, [mark], [Lane.BATCH], worker_id="w", claim_id="c")
+        assert probe is not None
+        assert probe.id == free
+        assert parked.claim_one(conn, [mark], [Lane.BATCH], worker_id="w", claim_id="c") is None
+    assert woken() == []
+    with database.write() as conn:
+        assert batches.resume(conn, "proj_a", batch_id)
+        assert jobs.unpark_lines(conn, batch_id, 10) == 2
+    with database.write() as conn:
+        due = claims.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="c")
+        assert sorted(one.id for one in due) == early, "their provider is asked anew"
+    assert woken() == late, "they kept the mark of what they wait for"
+
+
+def test_lines_that_an_older_worker_paused_with_their_mark_lose_it(database: Database) -> None:
+    batch_id, mark = clock.new_id("batch"), "p" * 16
+    with database.write() as conn:
+        batches.insert(conn, NewBatch(batch_id, "proj_a", None, CHAT, "file-1", "24h", 86_400))
+    _waiting_for(database, mark, batch_id, 2)
+    with database.write() as conn:
+        conn.execute(job.update().values(run_at=jobs._FAR))
+        assert jobs.park_lines(conn, batch_id, 10) == 2
+        assert parked.marks(conn) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.wait import wait_until
-from worker import clock
-from worker.domain.batch import BatchStatus, Counts, NewBatch
+from worker import clock, events
+from worker.domain.batch import BatchStatus, BatchView, Counts, NewBatch
 from worker.domain.failure import Lane
 from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
@@ -21,7 +22,8 @@ from worker.services.batches import take_in
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.keeper import Keeper
 from worker.services.batches.watch import stop, watch
-from worker.store import batches, claims, files, jobs, lines, tallies, workers
+from worker.services.batches.write import _drafted, write
+from worker.store import batches, claims, files, idempotency, jobs, lines, tallies, workers
 from worker.store.batch_tables import batch as batch_table
 from worker.store.batch_tables import batch_line, file_part
 from worker.store.batch_tables import file as file_table
@@ -29,6 +31,7 @@ from worker.store.batches import Written
 from worker.store.database import Database
 from worker.store.jobs import Settle
 from worker.store.moment import db_now, later
+from worker.store.tables import idempotency as idempotency_table
 from worker.store.tables import job as job_table
 from worker.store.tables import job_result
 
@@ -166,6 +169,42 @@ def test_a_batch_that_is_stopped_while_it_is_watched_is_looked_at_anew(database:
     assert _counts(database, batch_id) == Counts(6, 0, 0, 6)
 
 
+def test_a_file_that_breaks_its_reader_is_given_up_when_the_window_is_over(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = _batch(database)
+
+    def read(*_: object) -> None:
+        raise RuntimeError("a prompt of somebody")
+
+    monkeypatch.setattr("worker.services.batches.validate._input", read)
+    keeper = Keeper(SimpleNamespace(database=database, settings=SimpleNamespace(lease_s=1.0)), lambda: None)  # type: ignore[arg-type]
+    keeper._desk = Desk(keeper._deps, "wrk_1", lambda: None)
+    told: list[str] = []
+    monkeypatch.setattr(events, "emit", lambda event, **fields: told.append(f"{event} {fields}"))
+
+    def turn() -> BatchView:
+        keeper._again(batch_id, 0.0)
+        keeper._turn(batch_id, keeper._cared[batch_id])
+        with database.read() as conn:
+            found = batches.get(conn, PROJECT, batch_id)
+        assert found is not None
+        return found
+
+    assert turn().status is BatchStatus.VALIDATING
+    with database.write() as conn:
+        conn.execute(batch_table.update().values(expires_at=later(-0.1)))
+    over = turn()
+    assert over.status is BatchStatus.FAILED
+    assert over.errors is not None
+    assert [one["code"] for one in over.errors] == ["server_error"]
+    assert len(told) == 2
+    for entry in told:
+        assert entry.startswith("batch.broken")
+        assert "RuntimeError" in entry
+        assert "prompt" not in entry
+
+
 def test_one_batch_that_breaks_does_not_hold_up_the_others(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(Database(sqlite_url)) as database:
         bad, good = _batch(database, owner="x"), _batch(database, owner="x")
@@ -292,6 +331,35 @@ def test_what_never_became_a_file_is_forgotten_after_two_days(database: Database
     assert _parts(database) == 0
 
 
+def test_files_that_a_batch_is_writing_are_kept_and_written_anew_where_they_are_gone(database: Database) -> None:
+    batch_id = _batch(database, lines_of=3)
+    _settle(database, _claimed(database, 3), JobStatus.FAILED)
+    deps: Any = SimpleNamespace(database=database, settings=SimpleNamespace(retention_days=30))
+    desk = Desk(deps, "wrk_1", lambda: None)
+    with database.write() as conn:
+        assert batches.finalize(conn, batch_id, "wrk_1")
+    drafted = _drafted(desk, desk.look(batch_id))
+    with database.write() as conn:
+        conn.execute(file_table.update().values(created_at=later(-files.ABANDONED_S - 1)))
+        files.prune(conn)
+        assert len(conn.execute(file_table.select()).all()) == 2, "two days in which no worker lived"
+        conn.execute(file_table.delete())  # as a sweep of an older release
+    with pytest.raises(Lost):
+        list(write(desk, desk.look(batch_id)))
+    anew = desk.look(batch_id)
+    assert (anew.output_file_id, anew.written_line, anew.written) == (None, 0, Written())
+    list(write(desk, anew))
+    with database.read() as conn:
+        done = batches.get(conn, PROJECT, batch_id)
+        assert done is not None
+        assert (done.status, done.counts.failed, done.output_file_id) == (BatchStatus.COMPLETED, 3, None)
+        assert done.error_file_id not in {None, drafted.error_file_id}
+        error = files.get(conn, PROJECT, str(done.error_file_id))
+    assert error is not None
+    assert b"".join(intake.content(database, error)).count(b"batch_failed") == 3
+    assert _parts(database) == error.parts
+
+
 def test_lines_of_old_batches_are_forgotten_and_the_batch_stays(database: Database) -> None:
     batch_id = _batch(database, lines_of=3)
     with database.write() as conn:
@@ -302,6 +370,83 @@ def test_lines_of_old_batches_are_forgotten_and_the_batch_stays(database: Databa
         assert batches.prune(conn, -1.0) == 0
         assert lines.ended(conn, PROJECT, batch_id, 0, 10, 1_000) == []
         assert batches.get(conn, PROJECT, batch_id) is not None
+
+
+def test_answers_are_kept_while_their_batch_is_open(database: Database) -> None:
+    batch_id = _batch(database, lines_of=3)
+    _settle(database, _claimed(database, 2), JobStatus.COMPLETED)
+    with database.write() as conn:
+        jobs.insert(conn, [NewJob(clock.new_id("job"), PROJECT, "completion", Lane.BATCH, ("default",), {})])
+        conn.execute(job_table.update().where(job_table.c.batch_id.is_(None)).values(status="cancelled"))
+        conn.execute(job_table.update().where(job_table.c.status != "queued").values(ended_at=later(-2 * 86_400.0)))
+    for status, purged in (("in_progress", 1), ("finalizing", 0), ("cancelling", 0), ("completed", 2)):
+        with database.write() as conn:
+            conn.execute(batch_table.update().where(batch_table.c.id == batch_id).values(status=status))
+            assert jobs.purge(conn, 86_400.0) == purged, status
+
+
+def test_a_batch_is_forgotten_from_the_first_step_on(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_AT_ONCE", 2)
+    batch_id = _batch(database, lines_of=5)
+    with database.write() as conn:
+        conn.execute(batch_table.update().values(status="completed"))
+        for n in (2, 2, 1, 0):
+            assert batches.prune(conn, -1.0) == n
+            assert [one.forgotten for one in batches.family(conn, PROJECT, batch_id)] == [True]
+        assert conn.execute(batch_line.select()).first() is None
+
+
+def test_a_retry_that_is_just_being_made_keeps_the_lines_of_its_family(database: Database) -> None:
+    batch_id = _batch(database, lines_of=3)
+    with database.write() as conn:
+        conn.execute(batch_table.update().values(status="completed"))
+    gone: list[int] = []
+
+    def prune() -> None:
+        with database.write() as conn:
+            gone.append(batches.prune(conn, -1.0))
+
+    thread = threading.Thread(target=prune)
+    with database.write() as conn:
+        assert not batches.family(conn, PROJECT, batch_id, lock=True)[0].forgotten
+        thread.start()
+        thread.join(0.3)
+        new = NewBatch(clock.new_id("batch"), PROJECT, None, "/v1/chat/completions", "file-1", "24h", 86_400)
+        batches.insert(conn, replace(new, retry_of=batch_id, origin_id=batch_id))
+    thread.join(30)
+    assert gone == [0]
+
+
+def test_each_of_equal_requests_that_are_repeated_is_given_its_own(database: Database) -> None:
+    asked = PROJECT, "batches.create", "f" * 64
+
+    def take(attempt: int, *, of: tuple[str, str, str] = asked) -> str | None:
+        with database.write() as conn:
+            return idempotency.take(conn, *of, attempt)
+
+    with database.write() as conn:
+        for made in ("batch_1", "batch_2"):
+            idempotency.note(conn, *asked, 0, made)
+        idempotency.note(conn, *asked, 1, "batch_3")  # of a request whose first try never came
+    assert take(1, of=("proj_b", *asked[1:])) is None
+    assert take(1, of=(*asked[:2], "e" * 64)) is None
+    found: list[str | None] = []
+    start = threading.Barrier(3, timeout=60)
+
+    def race() -> None:
+        start.wait()
+        found.append(take(1))
+
+    threads = [threading.Thread(target=race) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(found, key=str) == [None, "batch_1", "batch_2"]
+    assert take(2) == "batch_3", "the newest whose last answer may be lost"
+    with database.write() as conn:
+        conn.execute(idempotency_table.update().values(created_at=later(-idempotency.REPEATED_S - 1)))
+    assert take(9) is None, "nobody repeats after so long"
 
 
 @pytest.mark.postgres

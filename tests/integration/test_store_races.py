@@ -627,7 +627,7 @@ _MOVES: Final = {
 }
 # Functions of the store that race with nobody, and why.
 _ALONE: Final = {
-    **dict.fromkeys((jobs.insert, jobs.insert_inputs), "rows that nobody knows of yet"),
+    **dict.fromkeys((jobs.insert, jobs.insert_inputs, jobs.refuse), "rows that nobody knows of yet"),
     **dict.fromkeys((jobs.cancelling, jobs.any_open), "only reads"),
     **dict.fromkeys(
         (jobs.end_lines, jobs.stop_lines, jobs.park_lines, jobs.unpark_lines),
@@ -650,6 +650,8 @@ _ALONE: Final = {
     workers.forget: "drops rows of workers dead for a day, which no other move changes",
     idempotency.find: "only reads",
     idempotency.prune: "drops rows that no reader finds any more",
+    idempotency.note: "a row that nobody else makes",
+    idempotency.take: "races with itself alone, in test_batches",
     keys.find: "only reads",
     keys.used: "a date for people",
     keys.listed: "only reads",

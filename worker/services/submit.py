@@ -53,6 +53,18 @@ class IdempotencyKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Unkeyed:
+    """Of a client that sends no key but repeats by itself, and counts: `attempt` 0 is its first try.
+
+    `fingerprint` is of the request and of who sends it.
+    """
+
+    route: str
+    fingerprint: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Submitted:
     """Ids in the order of the requests; `replayed`: made by an earlier request with the same idempotency key."""
 

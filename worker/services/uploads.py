@@ -11,11 +11,13 @@ from worker import clock
 from worker.deps import Deps
 from worker.domain.file import FileView, UploadView
 from worker.services.files import Intake, new_id
-from worker.store import files, uploads
+from worker.services.submit import fingerprint
+from worker.store import files, idempotency, uploads
 from worker.store.text import clean
 
 LASTS_S: Final = 3600.0
 PART_MAX: Final = 64 * 1024 * 1024
+COMPLETE: Final = "uploads.complete"  # under which it is noted what an upload became
 MAX: Final = 8 * 1024 * 1024 * 1024
 
 
@@ -74,7 +76,32 @@ def drop_part(deps: Deps, upload_id: str, intake: Intake) -> None:
 def complete(
     deps: Deps, project_id: str, upload: UploadView, part_ids: Sequence[str], md5: str | None
 ) -> tuple[UploadView, FileView]:
-    """The file of these parts, in this order. Raises NotPending, Incomplete."""
+    """The file of these parts, in this order; asked again, what it became. Raises NotPending, Incomplete."""
+    asked = fingerprint([*part_ids, None if md5 is None else md5.lower()])
+    try:
+        if upload.status != uploads.PENDING:
+            raise NotPending(f"the upload is {upload.status}")  # noqa: TRY301 - unless it became what is asked for
+        return _joined(deps, project_id, upload, part_ids, md5, asked)
+    except (NotPending, Incomplete):
+        done = _before(deps, project_id, upload.id, asked)
+        if done is None:
+            raise
+        return done
+
+
+def _before(deps: Deps, project_id: str, upload_id: str, asked: str) -> tuple[UploadView, FileView] | None:
+    """What the same request made, whose answer may have been lost."""
+    with deps.database.read() as conn:
+        known = idempotency.find(conn, project_id, COMPLETE, upload_id)
+        if known is None or known.fingerprint != asked:
+            return None
+        done, file = uploads.get(conn, project_id, upload_id), files.get(conn, project_id, known.made[0])
+    return None if done is None or file is None else (done, file)
+
+
+def _joined(
+    deps: Deps, project_id: str, upload: UploadView, part_ids: Sequence[str], md5: str | None, asked: str
+) -> tuple[UploadView, FileView]:
     with deps.database.read() as conn:
         known = uploads.parts(conn, upload.id)
     if any(part_id not in known for part_id in part_ids):
@@ -89,7 +116,8 @@ def complete(
     file_id = new_id()
     with deps.database.write() as conn:
         if not uploads.complete(conn, project_id, upload.id, file_id):
-            raise NotPending(f"the upload is {upload.status}")
+            raise NotPending("the upload takes no more parts")
+        idempotency.remember(conn, project_id, COMPLETE, upload.id, asked, [file_id])
         files.begin(conn, project_id, file_id, filename=upload.filename, purpose=upload.purpose)
         number = 0
         for part_id in part_ids:

@@ -28,6 +28,7 @@ _OPEN: Final[sa.ColumnElement[bool]] = sa.literal_column(
     "batch.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"
 )
 _AT_ONCE: Final = 2_000
+_GOING: Final = -1  # taken, of a batch whose lines are being forgotten; 0: they all are
 MAX_COST: Final = "max_cost"
 
 
@@ -166,10 +167,15 @@ def _pausable(project_id: str, batch_id: str) -> tuple[sa.ColumnElement[bool], .
 def family(conn: sa.Connection, project_id: str, origin_id: str, *, lock: bool = False) -> list[BatchView]:
     """A batch and all retries that go back to it, oldest first; `lock`: until the transaction ends nobody adds one."""
     if lock:
-        conn.execute(batch.update().where(batch.c.id == origin_id).values(origin_id=batch.c.origin_id))
+        _lock(conn, origin_id)
     mine = sa.or_(batch.c.id == origin_id, batch.c.origin_id == origin_id)
     rows = conn.execute(sa.select(batch).where(mine, batch.c.project_id == project_id).order_by(batch.c.id)).all()
     return _views(conn, rows)
+
+
+def _lock(conn: sa.Connection, origin_id: str) -> None:
+    """Its family stays as it is until the transaction ends."""
+    conn.execute(batch.update().where(batch.c.id == origin_id).values(origin_id=batch.c.origin_id))
 
 
 # -- whose it is -------------------------------------------------------------------------------------------------
@@ -314,10 +320,20 @@ def draft(conn: sa.Connection, batch_id: str, owner: str, output_file_id: str, e
     return _moved(conn, batch_id, owner, (_S.FINALIZING, _S.CANCELLING), values, batch.c.output_file_id.is_(None))
 
 
+def undraft(conn: sa.Connection, batch_id: str, owner: str) -> bool:
+    """The files it was writing are gone: it writes two others, from the first line on."""
+    values = {"output_file_id": None, "error_file_id": None, "written_line": 0, **_written(Written())}
+    return _moved(conn, batch_id, owner, (_S.FINALIZING, _S.CANCELLING), values)
+
+
 def wrote(conn: sa.Connection, batch_id: str, owner: str, *, after: int, line: int, written: Written) -> bool:
     """The files hold every line up to `line`. False: not from there, or not by this owner; store nothing."""
-    values = {
-        "written_line": line,
+    values = {"written_line": line, **_written(written)}
+    return _moved(conn, batch_id, owner, (_S.FINALIZING, _S.CANCELLING), values, batch.c.written_line == after)
+
+
+def _written(written: Written) -> dict[str, Any]:
+    return {
         "output_parts": written.output_parts,
         "output_bytes": written.output_bytes,
         "error_parts": written.error_parts,
@@ -332,7 +348,6 @@ def wrote(conn: sa.Connection, batch_id: str, owner: str, *, after: int, line: i
         "cost_nano": written.cost_nano,
         "unpriced": written.unpriced,
     }
-    return _moved(conn, batch_id, owner, (_S.FINALIZING, _S.CANCELLING), values, batch.c.written_line == after)
 
 
 def finish(
@@ -378,23 +393,31 @@ def _moved(
 
 
 def prune(conn: sa.Connection, older_than_s: float) -> int:
-    """One small step of forgetting the lines of batches made long ago; the batch itself stays. Returns how many."""
+    """One small step of forgetting the lines of batches made long ago; the batch itself stays. Returns how many.
+
+    It counts as forgotten from the first step on: a retry would take a line that is gone for one that nobody answered.
+    """
     final = batch.c.status.in_([s.value for s in FINAL])
     # A retry that is open still asks which lines of its family were answered.
     child = batch.alias("child")
+    origin_id = sa.func.coalesce(batch.c.origin_id, batch.c.id)
     asked = sa.exists().where(
         child.c.origin_id.is_not(None),
-        child.c.origin_id == sa.func.coalesce(batch.c.origin_id, batch.c.id),
+        child.c.origin_id == origin_id,
         child.c.status.in_([s.value for s in OPEN]),
     )
-    old = (
-        sa.select(batch.c.id)
-        .where(final, batch.c.created_at < later(-older_than_s), batch.c.taken > 0, sa.not_(asked))
-        .limit(1)
-    )
-    batch_id = conn.execute(old).scalar_one_or_none()
-    if batch_id is None:
+    old = (final, batch.c.created_at < later(-older_than_s), batch.c.taken != 0, sa.not_(asked))
+    found = conn.execute(
+        sa.select(batch.c.id, batch.c.taken, origin_id.label("origin_id")).where(*old).limit(1)
+    ).first()
+    if found is None:
         return 0
+    batch_id = found.id
+    if found.taken != _GOING:
+        _lock(conn, found.origin_id)  # a retry that is made meanwhile is waited for, and then seen
+        marked = batch.update().where(batch.c.id == batch_id, *old).values(taken=_GOING)
+        if conn.execute(marked).rowcount == 0:
+            return 0
     of_it = batch_line.c.batch_id == batch_id
     some = sa.select(batch_line.c.line).where(of_it).order_by(batch_line.c.line).limit(_AT_ONCE)
     gone = conn.execute(batch_line.delete().where(of_it, batch_line.c.line.in_(some))).rowcount
@@ -451,7 +474,7 @@ def _view(row: Any, counted: Counts) -> BatchView:
         retry_of=row.retry_of,
         origin_id=row.origin_id,
         taken_line=row.taken_line,
-        forgotten=row.taken_line > 0 and row.taken == 0,
+        forgotten=row.taken_line > 0 and row.taken <= 0,
         dedupe=row.dedupe,
         cache_age=row.cache_age,
         twins=row.twins,

@@ -168,13 +168,18 @@ def unseen(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
 
 
 def going_on(dialect: str) -> sa.ColumnElement[bool]:
-    """Not a line of a batch that somebody stopped. The few that are stopping are looked up once for all rows.
+    """Not a line of a batch that somebody stopped."""
+    return of_none(dialect, "batch.status = 'cancelling'")
+
+
+def of_none(dialect: str, which: str) -> sa.ColumnElement[bool]:
+    """Not a line of a batch of which this is true. These, which are few, are looked up once for all rows.
 
     As text, for SQLAlchemy goes through every part of a statement each time; and as an array, for Postgres takes a
     list to be looked up anew for each row, and then finds the statement too costly to be planned once for all.
     """
-    stopping = "SELECT batch.id FROM batch WHERE batch.status = 'cancelling'"
-    among = f"NOT IN ({stopping})" if dialect == "sqlite" else f"<> ALL (ARRAY({stopping}))"
+    these = f"SELECT batch.id FROM batch WHERE {which}"  # noqa: S608 - of our own words
+    among = f"NOT IN ({these})" if dialect == "sqlite" else f"<> ALL (ARRAY({these}))"
     return sa.literal_column(f"(job.batch_id IS NULL OR job.batch_id {among})")
 
 

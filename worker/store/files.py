@@ -114,16 +114,18 @@ def drop(conn: sa.Connection, file_id: str) -> None:
 def prune(conn: sa.Connection) -> int:
     """One small step of forgetting what is expired, deleted or was never finished. Returns how many parts went.
 
-    The input of a batch stays as long as the batch needs it.
+    The input of a batch stays as long as the batch needs it, and so do the files that it is writing.
     """
     conn.execute(
         file.update()
         .where(file.c.expires_at.is_not(None), file.c.expires_at < db_now(), file.c.status == READY)
         .values(status=DELETED)
     )
-    needed = sa.select(batch.c.input_file_id).where(
-        sa.literal_column("batch.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')")
+    open_: sa.ColumnElement[bool] = sa.literal_column(
+        "batch.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"
     )
+    files_of = (batch.c.input_file_id, batch.c.output_file_id, batch.c.error_file_id)
+    needed = sa.union_all(*(sa.select(one).where(open_, one.is_not(None)) for one in files_of))
     leaving = sa.or_(
         file.c.status == sa.literal_column("'deleted'"),
         sa.and_(file.c.status == sa.literal_column("'arriving'"), file.c.created_at < later(-ABANDONED_S)),

@@ -1,4 +1,8 @@
-"""Idempotency keys: what a request made is remembered in the transaction that made it."""
+"""Idempotency keys: what a request made is remembered in the transaction that made it.
+
+Of a client that sends no key, but repeats by itself and counts, it is remembered by what it asked (`note`). No two such
+rows are alike, so that the same request may be made twice on purpose.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from worker.store.tables import idempotency
 from worker.store.text import dumps
 
 KEPT_S = 24 * 3600.0
+# OpenAI's clients give an answer up after 600 s at most, and repeat within 8 s of that.
+REPEATED_S = 660.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,41 @@ def remember(conn: sa.Connection, project_id: str, route: str, key: str, fingerp
     except IntegrityError:
         return False
     return True
+
+
+def note(conn: sa.Connection, project_id: str, route: str, fingerprint: str, attempt: int, made: str) -> None:
+    """What the `attempt`-th repetition (0: the first try) of a request without a key has made."""
+    conn.execute(
+        idempotency.insert().values(
+            project_id=project_id,
+            route=_by_request(route, fingerprint),
+            key=f"{attempt} {made}",
+            fingerprint=fingerprint,
+            made=dumps([made]),
+            created_at=db_now(),
+        )
+    )
+
+
+def take(conn: sa.Connection, project_id: str, route: str, fingerprint: str, attempt: int) -> str | None:
+    """The newest that an earlier attempt of this request made, and no other repetition was given. It is this one's now.
+
+    Of two equal requests that both lost their answers each gets its own.
+    """
+    mine = (idempotency.c.project_id == project_id, idempotency.c.route == _by_request(route, fingerprint))
+    late = sa.select(idempotency.c.key).where(*mine, idempotency.c.created_at > later(-REPEATED_S))
+    known: list[list[str]] = [key.split() for key in conn.execute(late).scalars()]
+    for given, made in sorted(known, key=lambda one: one[1], reverse=True):
+        taken = idempotency.update().where(*mine, idempotency.c.key == f"{given} {made}")
+        values = {"key": f"{attempt} {made}", "created_at": db_now()}
+        if int(given) < attempt and conn.execute(taken.values(**values)).rowcount == 1:
+            return made
+    return None
+
+
+def _by_request(route: str, fingerprint: str) -> str:
+    """Stands for the route. No caller's key can meet it: a route has no space."""
+    return f"{route} {fingerprint[:40]}"
 
 
 def prune(conn: sa.Connection) -> int:

@@ -19,7 +19,7 @@ from worker.domain.job import STARTS_MAX, Ending, NewJob, Return, format_of
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import AttemptState, JobStatus
 from worker.store import budgets, deaths, tallies
-from worker.store.claims import going_on, unseen
+from worker.store.claims import going_on, of_none, unseen
 from worker.store.database import Unavailable
 from worker.store.moment import Moment, begun, db_now, later
 from worker.store.rows import Rows
@@ -601,6 +601,11 @@ def expire(conn: sa.Connection, most: int = 500) -> int:
     return _end_queued(conn, late, _S.EXPIRED, Failure(FailureKind.DEADLINE, EXPIRED))
 
 
+def refuse(conn: sa.Connection, job_id: str, why: str) -> None:
+    """End a job as failed in the transaction that stores it: it is born so, and nobody claims it."""
+    _end_queued(conn, sa.select(job.c.id).where(job.c.id == job_id), _S.FAILED, Failure(FailureKind.BAD_REQUEST, why))
+
+
 def end_lines(conn: sa.Connection, batch_id: str, to: JobStatus, most: int) -> int:
     """End up to `most` queued lines of a batch, as expired or as cancelled. Returns how many."""
     chosen = (
@@ -638,12 +643,16 @@ _FAR: Final = datetime(9999, 1, 1, tzinfo=UTC)  # when lines of a paused batch a
 
 
 def park_lines(conn: sa.Connection, batch_id: str, most: int) -> int:
-    """Put up to `most` queued lines of a batch out of the reach of any claim. Returns how many."""
-    return _due_at(conn, batch_id, job.c.run_at < sa.literal(_FAR, Moment()), sa.literal(_FAR, Moment()), most)
+    """Put up to `most` queued lines of a batch out of the reach of any claim. Returns how many.
+
+    One that waits for a provider loses the mark of that: the end of the provider's pause would wake it, and call.
+    """
+    reachable = sa.or_(job.c.run_at < sa.literal(_FAR, Moment()), job.c.parked_for.is_not(None))
+    return _due_at(conn, batch_id, reachable, sa.literal(_FAR, Moment()), most)
 
 
 def unpark_lines(conn: sa.Connection, batch_id: str, most: int) -> int:
-    """Make up to `most` of those due again. Returns how many."""
+    """Make up to `most` of those due again. Returns how many. What its provider still cannot take is parked anew."""
     return _due_at(conn, batch_id, job.c.run_at >= sa.literal(_FAR, Moment()), db_now(), most)
 
 
@@ -658,7 +667,7 @@ def _due_at(conn: sa.Connection, batch_id: str, which: sa.ColumnElement[bool], m
         chosen = chosen.with_for_update(skip_locked=True)
     once = chosen.cte("chosen")
     moved = job.update().where(job.c.id.in_(sa.select(once.c.id)), job.c.status == _S.QUEUED.value)
-    return len(conn.execute(moved.values(run_at=moment).returning(job.c.id)).all())
+    return len(conn.execute(moved.values(run_at=moment, parked_for=None).returning(job.c.id)).all())
 
 
 def stop_lines(conn: sa.Connection, batch_id: str) -> int:
@@ -677,9 +686,13 @@ def any_open(conn: sa.Connection, batch_id: str) -> bool:
 
 
 def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
-    """Forget prompts, answers and attempts of jobs that ended long ago; a tombstone row stays. Returns how many."""
+    """Forget prompts, answers and attempts of jobs that ended long ago; a tombstone row stays. Returns how many.
+
+    Lines of an open batch are kept: its files are written of them when the last one has ended.
+    """
     kept = sa.and_(job.c.ended_at.is_not(None), job.c.purged_at.is_(None))
-    old = sa.select(job.c.id).where(kept, job.c.ended_at < begun(-older_than_s)).limit(most)
+    over = of_none(conn.dialect.name, "batch.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')")
+    old = sa.select(job.c.id).where(kept, job.c.ended_at < begun(-older_than_s), over).limit(most)
     purged = job.update().where(job.c.id.in_(old), kept).values(purged_at=db_now(), version=job.c.version + 1)
     ids = list(conn.execute(purged.returning(job.c.id)).scalars())
     if ids:

@@ -20,6 +20,8 @@ from worker.store.tables import job
 MOST_MARKS: Final = 500
 
 _IDS = Rows(id=sa.Text)
+# A line that came back into the queue while its batch is paused has its mark until whoever tends the batch sees it.
+_RESTING: Final = "batch.status IN ('validating', 'in_progress') AND batch.paused_at IS NOT NULL"
 _PARKED: Final = sa.and_(job.c.parked_for.is_not(None), job.c.status == sa.literal_column("'queued'"))
 
 
@@ -83,9 +85,11 @@ def claim_one(
 
 
 def _first(conn: sa.Connection, wanted: list[str], lane: Lane, most: int) -> sa.Select[Any]:
+    """The oldest of them; none of a batch that is paused."""
     statement = (
         sa.select(job.c.id)
         .where(_PARKED, job.c.parked_for.in_(wanted), job.c.lane == lane.value)
+        .where(claims.of_none(conn.dialect.name, _RESTING))
         .order_by(job.c.parked_for, job.c.lane, job.c.id)
         .limit(most)
     )

@@ -12,8 +12,9 @@ from worker.domain.delivery import Webhook
 from worker.domain.file import BATCH
 from worker.services import listeners
 from worker.services.listeners import vault_of
-from worker.services.submit import IdempotencyKey, KeyReused
+from worker.services.submit import IdempotencyKey, KeyReused, Unkeyed
 from worker.store import batches, files, idempotency
+from worker.store.database import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,14 @@ class BatchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """`replayed`: made by an earlier request with the same idempotency key."""
+    """`replayed`: made by an earlier request with the same idempotency key, or that this one repeats."""
 
     batch: BatchView
     replayed: bool = False
+
+
+class NotRetriable(ValueError):
+    """It still runs, nothing of it is left to run, or what it would need is no longer kept."""
 
 
 class StillRunning(ValueError):
@@ -55,14 +60,14 @@ def create(
     deps: Deps,
     project_id: str,
     request: BatchRequest,
-    idempotent: IdempotencyKey | None = None,
+    idempotent: IdempotencyKey | Unkeyed | None = None,
     *,
     key_id: str | None = None,
 ) -> Created:
     """The row is committed when this returns. A file that is not there is found by who validates, as at OpenAI.
 
-    Raises WrongPurpose, KeyReused, StillRunning (of a retry), NoKey (a webhook is asked for, and there is nothing to
-    encrypt its secret with), Unavailable (database away; nothing is stored).
+    Raises WrongPurpose, KeyReused, StillRunning and NotRetriable (of a retry), NoKey (a webhook is asked for, and there
+    is nothing to encrypt its secret with), Unavailable (database away; nothing is stored).
     """
     if idempotent is not None and (made_before := earlier(deps, project_id, idempotent)) is not None:
         return made_before
@@ -88,12 +93,12 @@ def create(
             file = files.get(conn, project_id, request.input_file_id)
             if file is not None and file.purpose != BATCH:
                 raise WrongPurpose(f"the file's purpose is {file.purpose}")
-            if idempotent is not None and not idempotency.remember(
-                conn, project_id, idempotent.route, idempotent.key, idempotent.fingerprint, [new.id]
-            ):
+            if idempotent is not None and not _remember(conn, project_id, idempotent, new.id):
                 raise _TooLate  # noqa: TRY301 - it rolls the transaction back
             if new.origin_id is not None:
                 for one in batches.family(conn, project_id, new.origin_id, lock=True):
+                    if one.forgotten:
+                        raise NotRetriable(f"the lines of batch {one.id} are no longer kept")
                     if one.status not in FINAL:
                         raise StillRunning(f"batch {one.id} runs lines of the same file and is {one.status}")
             batches.insert(conn, new)
@@ -119,8 +124,19 @@ class _TooLate(Exception):
     pass
 
 
-def earlier(deps: Deps, project_id: str, idempotent: IdempotencyKey) -> Created | None:
-    """What this key made before. Raises KeyReused."""
+def _remember(conn: Connection, project_id: str, idempotent: IdempotencyKey | Unkeyed, made: str) -> bool:
+    """False: another request with this key was first."""
+    route, fingerprint = idempotent.route, idempotent.fingerprint
+    if isinstance(idempotent, IdempotencyKey):
+        return idempotency.remember(conn, project_id, route, idempotent.key, fingerprint, [made])
+    idempotency.note(conn, project_id, route, fingerprint, idempotent.attempt, made)
+    return True
+
+
+def earlier(deps: Deps, project_id: str, idempotent: IdempotencyKey | Unkeyed) -> Created | None:
+    """What this key, or an earlier attempt of this request, made before. Raises KeyReused."""
+    if isinstance(idempotent, Unkeyed):
+        return _repeated(deps, project_id, idempotent)
     with deps.database.read() as conn:
         known = idempotency.find(conn, project_id, idempotent.route, idempotent.key)
         if known is None:
@@ -129,4 +145,13 @@ def earlier(deps: Deps, project_id: str, idempotent: IdempotencyKey) -> Created 
             key = idempotent.key[:40]
             raise KeyReused(f"Idempotency-Key {key!r} was used with another request in the last 24 hours")
         made = batches.get(conn, project_id, known.made[0])
+    return None if made is None else Created(made, replayed=True)
+
+
+def _repeated(deps: Deps, project_id: str, sent: Unkeyed) -> Created | None:
+    if sent.attempt == 0:
+        return None
+    with deps.database.write() as conn:
+        batch_id = idempotency.take(conn, project_id, sent.route, sent.fingerprint, sent.attempt)
+        made = None if batch_id is None else batches.get(conn, project_id, batch_id)
     return None if made is None else Created(made, replayed=True)

@@ -67,7 +67,7 @@ class Keeper:
             except Unavailable:
                 pause_s = AWAY_S
             except Exception as exc:  # noqa: BLE001 - batches that nobody tends any more are missed too late
-                events.emit("batches.fault", level="error", error=repr(exc)[:300])
+                events.emit("batches.fault", level="error", **events.fault(exc))
                 pause_s = AWAY_S
 
     def _round(self) -> float:
@@ -117,7 +117,7 @@ class Keeper:
             self._again(batch_id, AWAY_S)
             raise
         except Exception as exc:  # noqa: BLE001 - one batch's fault must not stop the others
-            events.emit("batch.broken", level="error", batch_id=batch_id, error=repr(exc)[:300])
+            events.emit("batch.broken", level="error", batch_id=batch_id, **events.fault(exc))
             self._again(batch_id, BROKEN_S)
         else:
             care.due_s = clock.monotonic_s() + rest_s

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from worker.domain.batch import LineError
+from worker.domain.failure import Lane
 from worker.domain.panel import read_panel
 from worker.domain.question import BadQuestion
 from worker.providers.catalog import Catalog, UnknownModel
@@ -31,12 +32,16 @@ Raw = tuple[int, bytes | None]  # the line's number from 1, and its bytes; None:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A good line. `custom_id` is JSON text; `encoding` of vectors, where it was asked for."""
+    """A good line. `custom_id` is JSON text; `encoding` of vectors, where it was asked for.
+
+    unread  why it cannot be asked: it was good when its file was read, and this release does not take it any more
+    """
 
     number: int
     custom_id: str
     request: JobRequest
     encoding: str | None
+    unread: str | None = None
 
 
 class BadLine(ValueError):
@@ -50,7 +55,7 @@ class BadLine(ValueError):
 
 def cut(content: Iterable[bytes], most: int) -> Iterator[Raw]:
     """The lines that are not blank, in UTF-8; none of more than `most` bytes is held. LF and CRLF, a byte order mark,
-    and UTF-16 as PowerShell writes it are read.
+    and UTF-16 as PowerShell writes it are read. Raises BadLine where the file as a whole is no text.
     """
     number, rest, over = 1, b"", False
     for chunk in _utf8(content):
@@ -73,7 +78,7 @@ def cut(content: Iterable[bytes], most: int) -> Iterator[Raw]:
 
 def _utf8(content: Iterable[bytes]) -> Iterator[bytes]:
     decoder: codecs.IncrementalDecoder | None = None
-    first = True
+    first, encoding = True, "utf-8"
     for given in content:
         chunk = given
         if first and chunk:
@@ -85,7 +90,10 @@ def _utf8(content: Iterable[bytes]) -> Iterator[bytes]:
             else:
                 chunk = chunk.removeprefix(codecs.BOM_UTF8)
         if decoder is not None:
-            chunk = decoder.decode(chunk).removeprefix("\ufeff").encode("utf-8", "surrogatepass")
+            try:
+                chunk = decoder.decode(chunk).removeprefix("\ufeff").encode("utf-8", "surrogatepass")
+            except UnicodeDecodeError:
+                raise BadLine([_no_text(encoding)]) from None
         yield chunk
 
 
@@ -143,9 +151,18 @@ def asked_of(request: JobRequest) -> list[tuple[str, ...]]:
 
 
 def custom_id_of(raw: Raw) -> str:
-    """Of a line that was found good, as JSON text."""
+    """Of a line that was found good, as JSON text; `null` where it no longer reads."""
     number, data = raw
-    return _custom_id(number, _object(number, data))
+    try:
+        return _custom_id(number, _object(number, data))
+    except BadLine:
+        return "null"
+
+
+def unread(raw: Raw, why: BadLine) -> Line:
+    """A line that was found good before, and that `read` no longer takes: it asks nothing, and fails on its own."""
+    message = f"This line was taken when its file was read, and cannot be asked any more. {why}"
+    return Line(raw[0], custom_id_of(raw), JobRequest("completion", ("default",), {}, Lane.BATCH), None, message)
 
 
 def _object(number: int, data: bytes | None) -> dict[str, Any]:
@@ -213,6 +230,12 @@ def _missing(number: int, param: str) -> LineError:
 
 def _bad(number: int, param: str, message: str) -> LineError:
     return LineError("invalid_request", f"{param} {message}.", param, number)
+
+
+def _no_text(encoding: str) -> LineError:
+    name = encoding[:6].upper()
+    message = f"The file is no text: it begins as {name} does, and cannot be read as that. Send it as UTF-8."
+    return LineError("invalid_json_line", message)
 
 
 def _not_json(number: int, more: str) -> LineError:

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 from worker.deps import Deps
 from worker.domain.batch import FINAL, BatchStatus, BatchView
-from worker.services.batches.create import BatchRequest, Created, create, earlier
+from worker.services.batches.create import BatchRequest, Created, NotRetriable, create, earlier
 from worker.services.batches.source import answered
-from worker.services.submit import IdempotencyKey
+from worker.services.submit import IdempotencyKey, Unkeyed
 from worker.store import batches, files
-
-
-class NotRetriable(ValueError):
-    """It still runs, nothing of it is left to run, or what it would need is no longer kept."""
 
 
 def retry(
     deps: Deps,
     batch: BatchView,
-    idempotent: IdempotencyKey | None = None,
+    idempotent: IdempotencyKey | Unkeyed | None = None,
     *,
     window_s: int,
     max_cost_nano: int | None = None,
@@ -28,21 +24,23 @@ def retry(
 ) -> Created:
     """`window_s` as the batch's, in seconds; `max_cost_nano` None: as the batch's.
 
-    Raises NotRetriable, KeyReused, Unavailable.
+    Raises NotRetriable, StillRunning, KeyReused, Unavailable.
     """
     if idempotent is not None and (made := earlier(deps, batch.project_id, idempotent)) is not None:
         return made
     if batch.status not in FINAL:
         raise NotRetriable(f"batch {batch.id} is {batch.status}; only one that has ended can be retried")
     if batch.status is BatchStatus.FAILED:
-        raise NotRetriable(f"the file of batch {batch.id} is faulty; mend it and send it anew")
+        raise NotRetriable(f"the file of batch {batch.id} was not taken; see its errors, and send it anew")
     origin_id = batch.origin_id or batch.id
     with deps.database.read() as conn:
         family = batches.family(conn, batch.project_id, origin_id)
         file = files.get(conn, batch.project_id, batch.input_file_id)
     if file is None or any(one.forgotten for one in family):
         raise NotRetriable(f"the requests of batch {batch.id} are no longer kept")
-    if answered(deps, batch.project_id, origin_id).count >= family[0].counts.total:
+    # Of one that was stopped before its file was read nobody knows how many lines it has: all of them are asked.
+    total = max(one.counts.total for one in family)
+    if total and answered(deps, batch.project_id, origin_id).count >= total:
         raise NotRetriable(f"every line of batch {batch.id} has been answered")
     request = BatchRequest(
         endpoint=batch.endpoint,

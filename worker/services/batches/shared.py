@@ -37,7 +37,7 @@ def placed(desk: Desk, batch: Tended, page: Sequence[Line]) -> list[stored.Line]
             known = shared.answered(conn, batch.project_id, wanted, batch.cache_age_s)
     found = []
     for asked, line, mark in zip(page, own, digests, strict=True):
-        if asked.request.webhook is not None:
+        if asked.request.webhook is not None or asked.unread is not None:
             found.append(line)
         elif batch.dedupe and mark in first:
             found.append(replace(line, shared="awaited", source_id=first[mark]))

@@ -19,7 +19,7 @@ from worker.services.batches import lines as reading
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.hurry import Hurry
 from worker.services.batches.ledger import Ledger
-from worker.services.batches.lines import Line
+from worker.services.batches.lines import BadLine, Line, Raw
 from worker.services.batches.shared import placed
 from worker.services.batches.source import lines_of
 from worker.services.pricing import Unpriced
@@ -84,7 +84,7 @@ def _pages(desk: Desk, batch: Tended, file: FileView) -> Iterator[list[_Read]]:
         if raw[0] <= batch.taken_line:
             continue
         size = len(raw[1] or b"")
-        page.append((reading.read(raw, batch.endpoint, _any, desk.deps.settings.panels), size))
+        page.append((_read(desk, batch, raw), size))
         total += size
         if len(page) >= most or total >= PAGE_BYTES:
             yield page
@@ -93,12 +93,21 @@ def _pages(desk: Desk, batch: Tended, file: FileView) -> Iterator[list[_Read]]:
         yield page
 
 
+def _read(desk: Desk, batch: Tended, raw: Raw) -> Line:
+    try:
+        return reading.read(raw, batch.endpoint, _any, desk.deps.settings.panels)
+    except BadLine as exc:
+        return reading.unread(raw, exc)
+
+
 def _must_rest(at: Tended) -> bool:
     return at.paused or at.parked or at.remaining_s <= 0
 
 
 def _hold(desk: Desk, line: Line, size: int) -> int:
-    """What the line may cost. A name or a price that has gone since it was judged holds nothing: it is not called."""
+    """What the line may cost: nothing where it is not asked, as where its name or price has gone since."""
+    if line.unread is not None:
+        return 0
     try:
         return reading.hold_nano(desk.deps.catalog, line, size)
     except (UnknownModel, Unpriced):
@@ -141,6 +150,9 @@ def _store(desk: Desk, at: Tended, page: Sequence[_Placed]) -> Tended:
             listeners.subscribe(conn, listeners.vault_of(desk.deps), at.project_id, hears)
         if own:
             jobs.insert(conn, [job for _, job in own])
+        for line, job in own:
+            if line.unread is not None:
+                jobs.refuse(conn, job.id, line.unread)
         if sharing:
             jobs.insert_inputs(conn, sharing)
         stored.insert(conn, at.id, [place for _, place in page])

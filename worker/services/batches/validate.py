@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from worker import clock, events
@@ -19,6 +19,7 @@ from worker.services.batches.source import lines_of
 from worker.services.pricing import Unpriced
 from worker.store import batches, files
 from worker.store.batches import Tended
+from worker.store.database import Unavailable
 
 ERRORS_MAX: Final = 100  # told of one file; the last entry says how many there were
 TURN_S: Final = 0.1
@@ -43,7 +44,24 @@ class _Findings:
 
 
 def validate(desk: Desk, batch: Tended) -> Turns:
-    """validating -> in_progress or failed. Starts anew when it is interrupted; reading is cheap and changes nothing."""
+    """validating -> in_progress or failed. Starts anew when it is interrupted; reading is cheap and changes nothing.
+
+    A file that we cannot read for a fault of ours is tried again until the window is over.
+    """
+    try:
+        yield from _validate(desk, batch)
+    except (Lost, Unavailable):
+        raise
+    except Exception as exc:
+        if desk.look(batch.id).remaining_s > 0:
+            raise
+        events.emit("batch.broken", level="error", batch_id=batch.id, **events.fault(exc))
+        message = "This server could not read the file within the window, for a fault of its own. Nothing was run."
+        with desk.deps.database.write() as conn:
+            batches.fail(conn, batch.id, desk.owner, [LineError("server_error", message).json()])
+
+
+def _validate(desk: Desk, batch: Tended) -> Turns:
     findings = _Findings()
     total, models = 0, set[str]()
     file = _input(desk.deps, batch)
@@ -55,7 +73,7 @@ def validate(desk: Desk, batch: Tended) -> Turns:
         addresses = Addresses(desk.deps, batch.endpoint)
         most = desk.deps.settings.max_batch_lines
         turn_s = look_s = clock.monotonic_s()
-        for raw in lines_of(desk.deps, batch, file):
+        for raw in _raw_lines(desk.deps, batch, file, findings):
             total += 1
             if total > most:
                 findings.add([LineError("too_many_tasks", f"The file has more than {most} requests.")])
@@ -69,7 +87,7 @@ def validate(desk: Desk, batch: Tended) -> Turns:
                     look_s = turn_s
                     if desk.look(batch.id).status is not BatchStatus.VALIDATING:
                         raise Lost
-        if total == 0:
+        if total == 0 and not findings.count:
             findings.add([LineError("empty_file", "The file holds no request.")])
     with desk.deps.database.write() as conn:
         if findings.count:
@@ -81,6 +99,13 @@ def validate(desk: Desk, batch: Tended) -> Turns:
         raise Lost
     if findings.count:
         events.emit("batch.refused", batch_id=batch.id, errors=findings.count, first=findings.first[0].code)
+
+
+def _raw_lines(deps: Deps, batch: Tended, file: FileView, findings: _Findings) -> Iterator[Raw]:
+    try:
+        yield from lines_of(deps, batch, file)
+    except BadLine as exc:
+        findings.add(exc.errors)
 
 
 def _input(deps: Deps, batch: Tended) -> FileView | None:

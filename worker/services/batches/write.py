@@ -49,7 +49,15 @@ def write(desk: Desk, batch: Tended) -> Turns:
         if n:  # a small batch does not wait for the turns of large ones again
             yield 0.0
         batch = _store(desk, batch, page)
-    _finish(desk, batch)
+    try:
+        _finish(desk, batch)
+    except _DraftGone:
+        _begin_anew(desk, batch)
+        raise Lost from None
+
+
+class _DraftGone(Exception):
+    """A file that was being written was given up meanwhile, and its parts with it."""
 
 
 def _drafted(desk: Desk, batch: Tended) -> Tended:
@@ -151,7 +159,7 @@ def _finish(desk: Desk, batch: Tended) -> None:
             if n_bytes == 0:  # a file is there only if it has a line
                 files.drop(conn, file_id)
             else:
-                files.ready(
+                whole = files.ready(
                     conn,
                     file_id,
                     filename=name,
@@ -160,6 +168,8 @@ def _finish(desk: Desk, batch: Tended) -> None:
                     parts=parts,
                     expires_s=lasts_s,
                 )
+                if not whole:
+                    raise _DraftGone
         output, error = (file_id if n_bytes else None for file_id, _, n_bytes, _ in sizes)
         if not batches.finish(conn, batch.id, desk.owner, status, output_file_id=output, error_file_id=error):
             raise Lost
@@ -171,6 +181,16 @@ def _finish(desk: Desk, batch: Tended) -> None:
         completed=written.completed,
         failed=written.failed,
     )
+
+
+def _begin_anew(desk: Desk, batch: Tended) -> None:
+    with desk.deps.database.write() as conn:
+        if not batches.undraft(conn, batch.id, desk.owner):
+            return
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            if file_id is not None:
+                files.drop(conn, file_id)
+    events.emit("batch.rewritten", level="warning", batch_id=batch.id)
 
 
 def _add(page: _Page, of: Setting, line: stored.Line, job: JobView) -> None:
