@@ -80,6 +80,7 @@ def test_what_the_command_says_beats_the_line() -> None:
         ('{"messages": "Hi", "system": "Be brief."}', "messages must be a list"),
         ("[" * 100_000, "is nested too deep"),
         (b'{"prompt": "caf\xe9"}', "is not UTF-8"),
+        ('{"prompt": "x", "seed": ' + "1" * 5000 + "}", "holds a number out of range"),
     ],
 )
 def test_a_broken_line_is_told_with_its_number_and_the_others_run(text: str | bytes, said: str) -> None:

@@ -14,7 +14,8 @@ from worker.domain.file import FileView
 from worker.services.batches import lines
 from worker.services.batches.addresses import Addresses
 from worker.services.batches.desk import Desk, Lost, Turns
-from worker.services.batches.lines import BadLine, Raw
+from worker.services.batches.lines import BadLine
+from worker.services.batches.raw import Raw
 from worker.services.batches.source import lines_of
 from worker.services.pricing import Unpriced
 from worker.store import batches, files
