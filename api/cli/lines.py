@@ -7,17 +7,21 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from worker.domain.answer import Json
+from worker.domain.money import NANO
 from worker.services.batches.raw import cut
+from worker.store.text import dumps
+
+if TYPE_CHECKING:
+    from worker.services.submit import JobRequest
 
 # What stands beside `input` in a job; every other field of a plain line belongs to the request itself.
 _OF_THE_JOB: Final = frozenset(
     {"kind", "model", "models", "output_schema", "metadata", "priority"}
     | {"deadline_s", "max_attempts", "on_interruption", "webhook"}
 )
-_URLS: Final[Mapping[str, str]] = {"/v1/chat/completions": "completion", "/v1/embeddings": "embedding"}
 _CHUNK: Final = 256 * 1024
 _FORMS: Final = "a line has `prompt`, `messages` or `input`, or is a line of an OpenAI batch"
 
@@ -99,18 +103,36 @@ def job_of(record: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _of_openai(record: Mapping[str, Json]) -> dict[str, Json]:
+    """Read by the server's own code: a line asks for the same here as in a batch of its endpoint."""
+    from worker.services.batches.endpoints import ENDPOINTS, NATIVE  # noqa: PLC0415 - a second, for such lines only
+    from worker.services.batches.lines import BadLine, read  # noqa: PLC0415
+
     url, body = record.get("url"), record.get("body")
-    if record.get("method", "POST") != "POST":
-        _broken("method must be POST")
-    if not isinstance(url, str) or url not in _URLS:
-        _broken(f"url must be one of {', '.join(_URLS)}")
-    if not isinstance(body, dict):
-        _broken("body must be a JSON object")
-    request = dict(body)
-    job = {name: request.pop(name) for name in ("model", "models", "metadata", "deadline_s") if name in request}
-    if not request.get("stream"):  # said by many tools, and it is what happens anyway
-        request.pop("stream", None)
-    return {"kind": _URLS[url], **job, "input": request}
+    if not isinstance(url, str) or url not in ENDPOINTS:
+        _broken(f"url must be one of {', '.join(ENDPOINTS)}")
+    if url == NATIVE and isinstance(body, dict) and record.get("method", "POST") == "POST":
+        return dict(body)
+    # Names are judged elsewhere: here a line may have none, or any.
+    asked = {"method": "POST", **record, "custom_id": "x"}
+    try:
+        return _as_job(read((1, dumps(asked).encode()), url, lambda _: None).request)
+    except BadLine as fault:
+        _broken(fault.errors[0].message)
+
+
+def _as_job(request: JobRequest) -> dict[str, Json]:
+    """In the words of POST /v1/jobs, as far as OpenAI's endpoints have words for it."""
+    one, *more = request.models
+    said = {
+        "kind": request.kind,
+        **({"models": [one, *more]} if more else {"model": one}),
+        "input": dict(request.input),
+        "output_schema": request.output_schema,
+        "metadata": request.metadata or None,
+        "deadline_s": request.deadline_s,
+        "max_cost": None if request.max_cost_nano is None else request.max_cost_nano / NANO,
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 class Broken(ValueError):

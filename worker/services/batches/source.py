@@ -8,7 +8,6 @@ from typing import Final
 from worker.deps import Deps
 from worker.domain.file import FileView
 from worker.services import files as content_of
-from worker.services.batches import lines
 from worker.services.batches.raw import Raw, cut
 from worker.store import batches
 from worker.store import lines as stored
