@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from contextlib import closing
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 import click
 
@@ -111,7 +110,7 @@ def run(
     asked: dict[str, Any] = {"model": model, "max_attempts": max_attempts}
     given = {field: value for field, value in asked.items() if value is not None}
     with contextlib.ExitStack() as stack:
-        file = None if source is None else stack.enter_context(_kept(source, shape, template))
+        file = None if source is None else stack.enter_context(opened(source, shape, template))
         if dry_run:
             return _would_be(screen, file, given, dedupe=dedupe)
         what = None if file is None else digest(file, given)
@@ -263,19 +262,6 @@ def _typed(*without: str) -> str:
         elif not word.startswith(tuple(f"{option}=" for option in without)):
             kept.append(word)
     return "completar " + " ".join(map(shlex.quote, kept))
-
-
-@contextlib.contextmanager
-def _kept(source: str, shape: Shape | None, template: str | None) -> Iterator[BufferedReader]:
-    """The input as JSON lines, to be read again and again."""
-    with opened(source, shape, template) as stream:
-        if stream.seekable():
-            yield stream
-            return
-        with tempfile.TemporaryFile() as file:
-            shutil.copyfileobj(stream, file)
-            file.seek(0)
-            yield cast("BufferedReader", file)
 
 
 def _counted(source: str | None) -> int:

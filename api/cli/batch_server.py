@@ -75,6 +75,9 @@ def submit(
 ) -> None:
     """Hand a file of requests over; its id is printed. It runs on its own from there.
 
+    A line is what `batch run` takes. Where all are lines of an OpenAI batch, they go as they are; otherwise each becomes
+    a job, and what comes back is the job.
+
     For example:
       completar batch submit in.jsonl --max-cost 5
       completar batch submit reviews.csv --template "Positive or negative? {review}"
@@ -251,9 +254,11 @@ def ended_as(batch: Batch) -> Exit:
 def results(screen: Screen, batch_id: str, follow: bool, after: str | None, target: Any) -> Exit:
     """The results so far, one JSON object a line, each once, in the order in which lines ended.
 
+    The body of a response is the job; where lines of an OpenAI batch were submitted, the answer in OpenAI's words.
+
     For example:
       completar batch results batch_01... --follow -o out.jsonl
-      completar batch results batch_01... | jq -r .response.body.choices[0].message.content
+      completar batch results batch_01... | jq -r .response.body.result.text
     """
     path = f"/v1/batches/{checked(batch_id)}/results"
     cursor = after if after is not None else "start"

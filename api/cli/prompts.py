@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
@@ -27,19 +28,23 @@ _FIELD_BYTES: Final = 16 * 1024 * 1024
 
 @contextlib.contextmanager
 def opened(source: str, shape: Shape | None, template: str | None) -> Iterator[BufferedReader]:
-    """The source as JSON lines; `-` is stdin. Numbers of lines are those of the source's records."""
+    """The source as JSON lines, to be read again and again; `-` is stdin. Numbers of lines are those of its records."""
     known: Shape = shape if shape is not None else _BY_SUFFIX.get(Path(source).suffix.lower(), "jsonl")
     with contextlib.ExitStack() as stack:
         given = cast("BufferedReader", sys.stdin.buffer)
         if source != "-":
             given = stack.enter_context(Path(source).open("rb"))
-        if known == "jsonl" and template is None:
+        as_it_is = known == "jsonl" and template is None
+        if as_it_is and given.seekable():
             yield given
             return
         kept: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
-        with contextlib.closing(_lines(given, known, template)) as lines:
-            for line in lines:
-                kept.write(line.encode() + b"\n")
+        if as_it_is:
+            shutil.copyfileobj(given, kept)
+        else:
+            with contextlib.closing(_lines(given, known, template)) as lines:
+                for line in lines:
+                    kept.write(line.encode() + b"\n")
         kept.seek(0)
         yield cast("BufferedReader", kept)
 

@@ -47,11 +47,16 @@ def _lines(text: str) -> list[dict[str, Any]]:
 
 
 def _answers(results: list[dict[str, Any]]) -> dict[str, str]:
+    """Of a batch of jobs."""
     return {
-        one["custom_id"]: one["response"]["body"]["choices"][0]["message"]["content"].split("You wrote: ")[1]
+        one["custom_id"]: one["response"]["body"]["result"]["text"].split("You wrote: ")[1]
         for one in results
         if one["error"] is None and one["response"]["status_code"] == 200
     }
+
+
+def _of_openai(custom_id: str, url: str, **body: Any) -> dict[str, Any]:
+    return {"custom_id": custom_id, "method": "POST", "url": url, "body": body}
 
 
 def test_a_batch_is_submitted_waited_for_followed_and_retried(served: Inside) -> None:
@@ -80,6 +85,78 @@ def test_a_batch_is_submitted_waited_for_followed_and_retried(served: Inside) ->
     assert served.json("batch", "wait", again, "--json", code=1)["request_counts"]["total"] == 1
     refused = served("batch", "cancel", batch_id, code=1)
     assert "Cannot cancel a batch with status 'completed'." in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["submit", "run"])
+def test_lines_that_powershell_wrote_are_read(served: Inside, command: str) -> None:
+    """Its `>` writes UTF-16 with a mark and CRLF."""
+    lines = [{"custom_id": name, "prompt": text} for name, text in (("a", "ñandú\n"), ("b", "日本"))]
+    text = "".join(json.dumps(one, ensure_ascii=False) + "\r\n" for one in lines)
+    (served.folder / "in.jsonl").write_bytes(text.encode("utf-16"))
+    assert served.json("batch", "estimate", "in.jsonl", "--model", "sandbox/echo", "--json")["lines"] == 2
+    if command == "run":
+        told = _lines(served("batch", "run", "in.jsonl", "--ordered").stdout)
+        assert [one["text"].split("wrote: ")[1] for one in told] == ["ñandú\n", "日本"]
+        return
+    for model in ((), ("--model", "sandbox/echo")):
+        batch_id = served("batch", "submit", "in.jsonl", *model).stdout.strip()
+        assert _answers(_lines(served("batch", "results", batch_id, "--follow").stdout)) == {
+            "a": "ñandú\n",
+            "b": "日本",
+        }
+
+
+def test_lines_of_openai_go_as_they_are(served: Inside) -> None:
+    lines = [_of_openai(f"{n}", "/v1/responses", model="default", input="hola") for n in range(2)]
+    text = "".join(json.dumps(one) + "\r\n" for one in lines)
+    (served.folder / "in.jsonl").write_bytes(text.encode("utf-16"))
+    made = served.json("batch", "submit", "in.jsonl", "--json")
+    assert made["endpoint"] == "/v1/responses"
+    kept = served.content(made["input_file_id"])
+    assert kept == (served.folder / "in.jsonl").read_bytes()
+    other = served.json("batch", "submit", "in.jsonl", "--model", "sandbox/slow-1s", "--json")
+    changed = _lines(served.content(other["input_file_id"]).decode())
+    assert changed == [{**one, "body": {**one["body"], "model": "sandbox/slow-1s"}} for one in lines]
+
+
+def test_what_the_command_says_beats_the_fallbacks_of_a_line(served: Inside) -> None:
+    ask = {"models": ["sandbox/fail-400", "sandbox/slow-1s"], "messages": [{"role": "user", "content": "hi"}]}
+    for line in (_of_openai("a", "/v1/chat/completions", **ask), {"custom_id": "a", **ask}):
+        served.write("in.jsonl", line)
+        told = served.json("batch", "estimate", "in.jsonl", "--model", "sandbox/echo", "--json")
+        assert [one["model"] for one in told["models"]] == ["sandbox/echo"]
+
+
+def test_a_plain_line_is_the_job_that_it_is_in_a_run(served: Inside) -> None:
+    schema = {"type": "object", "required": ["a"]}
+    options = {"output_schema": schema, "max_attempts": 1, "priority": 1, "on_interruption": "fail"}
+    served.write(
+        "in.jsonl",
+        {"custom_id": "a", "prompt": "x", **options},
+        _of_openai("b", "/v1/completions", model="default", prompt="y"),
+        {"input": ["z"]},
+    )
+    batch_id = served("batch", "submit", "in.jsonl").stdout.strip()
+    found = {one["custom_id"]: one for one in _lines(served("batch", "results", batch_id, "-f").stdout)}
+    job = found["a"]["response"]["body"]
+    assert (job["result"]["json"], job["priority"], job["on_interruption"]) == ({"a": "[sandbox]"}, 1, "fail")
+    assert found["b"]["response"]["body"]["result"]["text"].endswith("wrote: y")
+    assert found["line-3"]["response"]["body"]["kind"] == "embedding"
+
+
+def test_lines_of_every_endpoint_run(served: Inside) -> None:
+    served.write(
+        "in.jsonl",
+        _of_openai("a", "/v1/responses", input="one"),
+        _of_openai("b", "/v1/completions", prompt="two"),
+        _of_openai("c", "/v1/jobs", input={"prompt": "three"}, max_attempts=2),
+        {"custom_id": "d", "prompt": "x", "seed": 10**4000},
+    )
+    text = (served.folder / "in.jsonl").read_text().replace("1" + "0" * 4000, "1" + "0" * 5000)
+    (served.folder / "in.jsonl").write_text(text)
+    told = _lines(served("batch", "run", "in.jsonl", "--ordered", code=3).stdout)
+    assert [(one["text"] or "").rpartition("wrote: ")[2] for one in told] == ["one", "two", "three", ""]
+    assert "number out of range" in told[3]["error"]["message"]
 
 
 def test_a_csv_and_a_text_are_prompts_by_a_template(served: Inside) -> None:
