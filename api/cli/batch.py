@@ -11,7 +11,7 @@ from contextlib import closing
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -27,7 +27,7 @@ from api.cli.lines import BrokenLine, Line
 from api.cli.ordered import Ordered
 from api.cli.progress import Progress
 from api.cli.prompts import Shape, opened
-from api.cli.results import Output, Sums, restored
+from api.cli.results import Output, Sums, restored, written
 from api.cli.screen import Screen, seconds
 from api.cli.server import Server, server
 from api.cli.shared_calls import sharing
@@ -120,7 +120,7 @@ def run(
         if resumed is not None:
             _same(at.client, resumed, what)
         goes_on = (goes_on or resumed is not None) and target != "-" and Path(target).is_file()
-        stream = stack.enter_context(_written(target, more=goes_on))
+        stream = stack.enter_context(written(target, more=goes_on))
         output = stack.enter_context(closing(Ordered(stream) if ordered else Output(stream)))
         progress = Progress(screen)
         mine = BatchRun(
@@ -270,13 +270,3 @@ def _counted(source: str | None) -> int:
         return 0
     with Path(source).open("rb") as file:
         return sum(1 for line in file if line.strip())
-
-
-@contextlib.contextmanager
-def _written(target: str, *, more: bool) -> Iterator[TextIO]:
-    """Lone surrogates, which JSON can hold and UTF-8 cannot, stay the escapes they were."""
-    if target == "-":
-        yield sys.stdout
-        return
-    with Path(target).open("a" if more else "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        yield file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from api.cli.command import Command, as_json
 from api.cli.fault import CliFault, Exit
 from api.cli.progress import Progress
 from api.cli.prompts import SHAPES, Shape, opened
-from api.cli.results import Sums
+from api.cli.results import Output, Sums, written
 from api.cli.screen import Screen, money, seconds
 from api.cli.server import server
 from api.cli.shared_calls import shared, sharing
@@ -75,8 +74,8 @@ def submit(
 ) -> None:
     """Hand a file of requests over; its id is printed. It runs on its own from there.
 
-    A line is what `batch run` takes. Where all are lines of an OpenAI batch, they go as they are; otherwise each becomes
-    a job, and what comes back is the job.
+    A line is what `batch run` takes. Where all are lines of an OpenAI batch, they go as they are; otherwise each
+    becomes a job, and what comes back is the job.
 
     For example:
       completar batch submit in.jsonl --max-cost 5
@@ -247,11 +246,9 @@ def ended_as(batch: Batch) -> Exit:
 @click.argument("batch_id")
 @click.option("--follow", "-f", is_flag=True, help="Until the batch has ended.")
 @click.option("--after", metavar="CURSOR", help="Go on from there: what an interrupted command printed.")
-@click.option(
-    "--output", "-o", "target", type=click.File("a", encoding="utf-8"), default="-", help="Added to this file."
-)
+@click.option("--output", "-o", "target", metavar="OUT.jsonl", default="-", help="Added to this file.")
 @click.pass_obj
-def results(screen: Screen, batch_id: str, follow: bool, after: str | None, target: Any) -> Exit:
+def results(screen: Screen, batch_id: str, follow: bool, after: str | None, target: str) -> Exit:
     """The results so far, one JSON object a line, each once, in the order in which lines ended.
 
     The body of a response is the job; where lines of an OpenAI batch were submitted, the answer in OpenAI's words.
@@ -263,20 +260,22 @@ def results(screen: Screen, batch_id: str, follow: bool, after: str | None, targ
     path = f"/v1/batches/{checked(batch_id)}/results"
     cursor = after if after is not None else "start"
     works = frozenset({Lane.BATCH}) if follow else frozenset[Lane]()
-    with server(screen, works=works) as at:
+    with server(screen, works=works) as at, written(target, more=True) as stream:
+        output = Output(stream)
         try:
             while True:
                 page = _page(at.client, path, cursor, follow=follow)
                 for one in page["data"]:
-                    target.write(json.dumps(one, ensure_ascii=False, separators=(",", ":")) + "\n")
-                target.flush()
+                    output.write(one)
+                output.flush()
                 cursor = page["next"]
                 if page["over"] or (not follow and not page["data"]):
                     break
                 if not page["data"]:  # at once, where too many wait there already
                     time.sleep(LOOK_S)
-        except KeyboardInterrupt:
-            screen.warn(f"\nThe rest: completar batch results {batch_id} --follow --after {cursor}")
+        except (KeyboardInterrupt, CliFault, OSError) as stopped:
+            if cursor != "start" or isinstance(stopped, KeyboardInterrupt):
+                screen.warn(f"\nThe rest: completar batch results {batch_id} --follow --after {cursor}")
             raise
         batch = at.client.get(f"/v1/batches/{batch_id}").json()
     if not page["over"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import signal
@@ -15,7 +16,7 @@ import pytest
 from api.cli.fault import CliFault
 from api.cli.progress import Progress
 from api.cli.prompts import filled
-from api.cli.results import Sums
+from api.cli.results import Output, Sums
 from api.cli.screen import Screen
 from tests.e2e.test_cli import Cli, Inside
 from tests.support.processes import Processes
@@ -267,6 +268,38 @@ def test_who_stops_following_is_told_how_to_go_on(served: Inside, processes: Pro
     served("batch", "cancel", batch_id)
     served("batch", "results", batch_id, "--follow", "--after", cursor, "-o", str(out), code=3)
     assert sorted(one["custom_id"] for one in _lines(out.read_text())) == ["line-1", "line-2"]
+
+
+def test_results_that_utf_8_cannot_hold_are_the_escapes_they_were(served: Inside) -> None:
+    """Half of an emoji stopped it for good: no cursor was told, and another try added the first lines once more."""
+    names = ["a", "b\ud83d\\", "c"]
+    served.write("in.jsonl", *({"custom_id": name, "prompt": "x"} for name in names))
+    batch_id = served("batch", "submit", "in.jsonl").stdout.strip()
+    printed = served("batch", "results", batch_id, "--follow").stdout
+    served("batch", "results", batch_id, "-o", "out.jsonl")
+    assert (served.folder / "out.jsonl").read_bytes() == printed.encode()
+    assert sorted(one["custom_id"] for one in _lines(printed)) == names
+
+
+def test_results_that_cannot_be_written_tell_how_to_go_on(served: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.cli.batch_server.PAGE", 1)
+    served.write("in.jsonl", *({"custom_id": f"{n}", "prompt": "x"} for n in range(3)))
+    batch_id = served("batch", "submit", "in.jsonl").stdout.strip()
+    expected = served("batch", "results", batch_id, "--follow").stdout
+    written: list[str] = []
+
+    def full(self: Output, record: dict[str, Any]) -> None:
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(json.dumps(record))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "write", full)
+        stopped = served("batch", "results", batch_id, "-o", "out.jsonl", code=1)
+    assert "No space left on device" in stopped.stderr
+    (cursor,) = re.findall(rf"The rest: .* batch results {batch_id} --follow --after (\S+)", stopped.stderr)
+    rest = served("batch", "results", batch_id, "--follow", "--after", cursor).stdout
+    assert [json.loads(written[0]), *_lines(rest)] == _lines(expected)
 
 
 def test_a_stored_batch_is_run_by_who_waits_for_it(tmp_path: Path) -> None:
