@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from api.cli.command import Group
 from api.cli.fault import CliFault, Exit
 from api.cli.lines import BrokenLine, Line
 from api.cli.ordered import Ordered
+from api.cli.program import PROGRAM, words
 from api.cli.progress import Progress
 from api.cli.prompts import Shape, opened
 from api.cli.results import Output, Sums, restored, written
@@ -154,7 +154,7 @@ def run(
             note.remove()
         _told(screen, mine.sums, progress.elapsed_s)
         if mine.left and max_cost is not None:
-            again = _typed("--max-cost", "--resume") if note is not None else f"completar batch retry {mine.last_id}"
+            again = _typed("--max-cost", "--resume") if note is not None else f"{PROGRAM} batch retry {mine.last_id}"
             screen.warn(bound_told(mine, max_cost, f"{again} --max-cost MORE"))
         if not at.lasts:
             mine.settle()
@@ -187,7 +187,7 @@ def _same(client: Client, batch_id: str, what: str | None) -> None:
     """Raises CliFault where a batch is of another input."""
     found = client.get(f"/v1/batches/{checked(batch_id)}").json()
     if found["endpoint"] != batch_content.ENDPOINT:
-        raise CliFault(f"{batch_id} is not of a run.", f"`completar batch results {batch_id}` has it.", Exit.USAGE)
+        raise CliFault(f"{batch_id} is not of a run.", f"`{PROGRAM} batch results {batch_id}` has it.", Exit.USAGE)
     if what is not None and (found["metadata"] or {}).get("run") != what[:32]:
         raise CliFault(
             f"Batch {batch_id} had other lines.",
@@ -243,8 +243,8 @@ def _left(screen: Screen, mine: BatchRun, at: Server, target: str, source: str |
         screen.warn(f"\nStopped watching with {mine.open:,} of {mine.total:,} lines open. {who}.")
     again = _typed("--resume")
     if mine.batch_id is not None and source in {None, "-"}:
-        into = "" if target == "-" else f" -o {shlex.quote(target)}"
-        again = f"completar batch run --resume {mine.batch_id}{into}"
+        into = "" if target == "-" else f" -o {words([target])}"
+        again = f"{PROGRAM} batch run --resume {mine.batch_id}{into}"
     elif mine.batch_id is not None and target == "-":
         again += f" --resume {mine.batch_id}"
     screen.warn(f"To have them: {again}")
@@ -261,7 +261,7 @@ def _typed(*without: str) -> str:
             next(rest, None)
         elif not word.startswith(tuple(f"{option}=" for option in without)):
             kept.append(word)
-    return "completar " + " ".join(map(shlex.quote, kept))
+    return f"{PROGRAM} {words(kept)}"
 
 
 def _counted(source: str | None) -> int:

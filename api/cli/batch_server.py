@@ -14,6 +14,7 @@ from api.cli.batch_lines import converted
 from api.cli.client import PATIENCE_S, WAIT_S, Client
 from api.cli.command import Command, as_json
 from api.cli.fault import CliFault, Exit
+from api.cli.program import PROGRAM
 from api.cli.progress import Progress
 from api.cli.prompts import SHAPES, Shape, opened
 from api.cli.results import Output, Sums, written
@@ -93,8 +94,8 @@ def submit(
         response = at.client.post("/v1/batches", {"input_file_id": file_id, "endpoint": endpoint, **body})
         made = response.json()["id"]
         screen.data(response.text if as_json else made)
-        runs = "It runs" if at.lasts else "It is stored, and runs while a command waits for it, or `completar up` runs"
-        screen.say(f"{runs}: completar batch wait {made}")
+        runs = "It runs" if at.lasts else f"It is stored, and runs while a command waits for it, or `{PROGRAM} up` runs"
+        screen.say(f"{runs}: {PROGRAM} batch wait {made}")
 
 
 @click.command(name="list", cls=Command)
@@ -220,7 +221,7 @@ def wait(screen: Screen, batch_id: str, timeout_s: float | None, as_json: bool) 
                     return Exit.TIMED_OUT
                 time.sleep(min(LOOK_S, left_s))
             except KeyboardInterrupt:
-                screen.warn(f"\nIt goes on. To wait again: completar batch wait {batch_id}")
+                screen.warn(f"\nIt goes on. To wait again: {PROGRAM} batch wait {batch_id}")
                 raise
     if as_json:
         screen.data(response.text)
@@ -275,11 +276,11 @@ def results(screen: Screen, batch_id: str, follow: bool, after: str | None, targ
                     time.sleep(LOOK_S)
         except (KeyboardInterrupt, CliFault, OSError) as stopped:
             if cursor != "start" or isinstance(stopped, KeyboardInterrupt):
-                screen.warn(f"\nThe rest: completar batch results {batch_id} --follow --after {cursor}")
+                screen.warn(f"\nThe rest: {PROGRAM} batch results {batch_id} --follow --after {cursor}")
             raise
         batch = at.client.get(f"/v1/batches/{batch_id}").json()
     if not page["over"]:
-        screen.say(f"It is {batch['status']}. The rest: completar batch results {batch_id} --after {cursor}")
+        screen.say(f"It is {batch['status']}. The rest: {PROGRAM} batch results {batch_id} --after {cursor}")
         return Exit.OK
     _faults(screen, batch)
     return ended_as(batch)
@@ -416,7 +417,7 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str] | None:
 def checked(batch_id: str) -> str:
     """Ids stand in an address: what is none must not become another address."""
     if not batch_id.replace("_", "").isalnum():
-        raise CliFault(f"{batch_id!r} is no id of a batch.", "`completar batch list` shows them.", Exit.USAGE)
+        raise CliFault(f"{batch_id!r} is no id of a batch.", f"`{PROGRAM} batch list` shows them.", Exit.USAGE)
     return batch_id
 
 

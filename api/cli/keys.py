@@ -11,6 +11,7 @@ from api.cli.command import Group, as_json
 from api.cli.database import database
 from api.cli.fault import CliFault, Exit
 from api.cli.local import settings
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen, money
 from worker import clock
 from worker.domain.money import NANO, nano_of
@@ -115,7 +116,7 @@ def revoke(screen: Screen, key_id: str, yes: bool) -> None:
     with database(settings()) as opened, opened.write() as conn:
         done = stored.revoke(conn, key_id)
     if not done:
-        raise CliFault(f"There is no key {key_id} that could be revoked.", "`completar keys list` shows the ids.")
+        raise CliFault(f"There is no key {key_id} that could be revoked.", f"`{PROGRAM} keys list` shows the ids.")
     screen.say(f"{key_id} is revoked.")
 
 

@@ -11,6 +11,7 @@ import click
 from api.cli.command import Group, as_json
 from api.cli.configured import configured
 from api.cli.fault import CliFault, Exit
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen
 from api.cli.server import server
 from worker.providers.sandbox import MODELS
@@ -153,7 +154,7 @@ def _shown(screen: Screen, held: Sequence[Mapping[str, Any]], *, as_json: bool) 
 def _checked(name: str) -> str:
     """It stands in an address: what is no name must not become another address."""
     if not name.replace("-", "").replace("_", "").isalnum():
-        raise CliFault(f"{name!r} is no name of a provider.", "`completar providers` shows them.", Exit.USAGE)
+        raise CliFault(f"{name!r} is no name of a provider.", f"`{PROGRAM} providers` shows them.", Exit.USAGE)
     return name
 
 

@@ -15,6 +15,7 @@ from api.cli.command import Group, as_json
 from api.cli.database import database
 from api.cli.fault import CliFault, Exit
 from api.cli.local import settings
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen, seconds
 from api.cli.server import server
 from api.cli.webhook_receiver import listen, verify
@@ -277,7 +278,7 @@ def recover(screen: Screen, endpoint_id: str, since: str | None, until: str | No
     with server(screen) as at:
         response = at.client.post(f"/v1/webhook_endpoints/{_checked(endpoint_id)}/recover", body)
     screen.data(str(response.json()["recovered"]))
-    screen.say("They are due now; `completar webhooks deliveries` shows how they fare.")
+    screen.say(f"They are due now; `{PROGRAM} webhooks deliveries` shows how they fare.")
 
 
 @webhooks.command()
@@ -343,7 +344,7 @@ def _confirm(question: str, *, yes: bool) -> None:
 def _checked(some_id: str) -> str:
     """Ids stand in an address: what is none must not become another address."""
     if not some_id.replace("_", "").isalnum():
-        raise CliFault(f"{some_id!r} is no id.", "`completar webhooks list` and `deliveries` show them.", Exit.USAGE)
+        raise CliFault(f"{some_id!r} is no id.", f"`{PROGRAM} webhooks list` and `deliveries` show them.", Exit.USAGE)
     return some_id
 
 

@@ -33,7 +33,7 @@ class Cli:
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder = folder
-        self.env = {"COMPLETAR_DATA_DIR": str(folder / "data"), **env}
+        self.env = {"COMPLETAR_DATA_DIR": str(folder / "data"), "TYPED_COMMAND": "completar", **env}
 
     def __call__(
         self, *arguments: str, stdin: str | bytes = b"", code: int | None = 0, **env: str
