@@ -210,7 +210,7 @@ def typed() -> str:
     """What a person writes before a command of ours, so that messages can say it."""
     script = sys.argv[0]
     if os.name == "nt":
-        return "py " + ('"{}"'.format(script) if " " in script else script)
+        return "py " + (f'"{script}"' if " " in script else script)
     return " ".join(map(shlex.quote, [sys.orig_argv[0], script]))
 
 

@@ -72,6 +72,7 @@ def run(
     model: str | None,
     template: str | None,
     shape: Shape | None,
+    encoding: str | None,
     dry_run: bool,
     max_cost: float | None,
     priority: int,
@@ -110,7 +111,7 @@ def run(
     asked: dict[str, Any] = {"model": model, "max_attempts": max_attempts}
     given = {field: value for field, value in asked.items() if value is not None}
     with contextlib.ExitStack() as stack:
-        file = None if source is None else stack.enter_context(opened(source, shape, template))
+        file = None if source is None else stack.enter_context(opened(source, shape, template, encoding))
         if dry_run:
             return _would_be(screen, file, given, dedupe=dedupe)
         what = None if file is None else digest(file, given)

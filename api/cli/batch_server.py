@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -32,12 +33,23 @@ PAGE: Final = 500
 Batch = dict[str, Any]
 
 
+def _known(_ctx: click.Context, _option: click.Parameter, encoding: str | None) -> str | None:
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding or "utf-8")
+    except LookupError:
+        raise click.BadParameter("there is no such encoding of texts.") from None
+    return encoding
+
+
 def reading(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of commands that read a file of requests."""
     for option in (
         click.option("--template", help="What a prompt is made of, such as 'Classify: {text}'."),
         click.option(
             "--format", "shape", type=click.Choice(SHAPES), help="What the file is; if not said, its name tells."
+        ),
+        click.option(
+            "--encoding", callback=_known, help="Of the file, such as cp1252, where it is not UTF-8 nor UTF-16."
         ),
     ):
         command = option(command)
@@ -65,6 +77,7 @@ def submit(
     model: str | None,
     template: str | None,
     shape: Shape | None,
+    encoding: str | None,
     window: str,
     max_cost: float | None,
     priority: int,
@@ -89,7 +102,7 @@ def submit(
     if max_cost is not None:
         body["max_cost"] = max_cost
     with server(screen) as at:
-        with opened(source, shape, template) as stream, converted(stream, model) as (content, endpoint):
+        with opened(source, shape, template, encoding) as stream, converted(stream, model) as (content, endpoint):
             file_id = at.client.upload("/v1/files", content, "batch").json()["id"]
         response = at.client.post("/v1/batches", {"input_file_id": file_id, "endpoint": endpoint, **body})
         made = response.json()["id"]
@@ -339,6 +352,7 @@ def estimate(
     model: str | None,
     template: str | None,
     shape: Shape | None,
+    encoding: str | None,
     dedupe: bool,
     as_json: bool,
 ) -> Exit:
@@ -346,25 +360,15 @@ def estimate(
 
     For example:
       completar batch estimate in.jsonl
+
+    Exit code 2 where a line is faulty.
     """
-    with server(screen) as at:
-        return estimated(screen, at.client, source, model, template, shape, dedupe=dedupe, as_json=as_json)
-
-
-def estimated(
-    screen: Screen,
-    client: Client,
-    source: str,
-    model: str | None,
-    template: str | None,
-    shape: Shape | None,
-    *,
-    dedupe: bool = False,
-    as_json: bool = False,
-) -> Exit:
-    """Exit code 2 where a line is faulty."""
-    with opened(source, shape, template) as stream, converted(stream, model) as (content, endpoint):
-        return told_of(screen, client, content, endpoint, dedupe=dedupe, as_json=as_json)
+    with (
+        server(screen) as at,
+        opened(source, shape, template, encoding) as stream,
+        converted(stream, model) as (content, endpoint),
+    ):
+        return told_of(screen, at.client, content, endpoint, dedupe=dedupe, as_json=as_json)
 
 
 def told_of(

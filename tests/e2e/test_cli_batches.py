@@ -181,11 +181,40 @@ def test_a_csv_and_a_text_are_prompts_by_a_template(served: Inside) -> None:
         ("a,b\n1,2\n", ["--template", "{c}"], "Record 1 has no field `c`."),
         ("a,b\n1\n", ["--template", "{a}"], "Row 1 of the CSV has not as many cells as its head."),
         ('a\n"x', ["--template", "{a}"], "The CSV cannot be read"),
+        ("a\nb\nñ".encode("cp1252"), ["--template", "{a}"], "Line 3 is not UTF-8."),
+        ("a\nñ\n".encode("utf-16")[:-1], ["--template", "{a}"], "The end of the file is not UTF-16."),
+        (b"a\n\x81", ["--template", "{a}", "--encoding", "cp1252"], "Line 2 is not CP1252."),
+        ("a", ["--encoding", "cp-spanish"], "there is no such encoding of texts"),
+        ("a", ["--encoding", "hex"], "there is no such encoding of texts"),
     ],
 )
-def test_a_csv_that_is_no_use_is_told_in_words(served: Inside, content: str, more: list[str], said: str) -> None:
-    (served.folder / "in.csv").write_text(content, encoding="utf-8")
-    assert said in served("batch", "submit", "in.csv", *more, code=2).stderr
+def test_a_csv_that_is_no_use_is_told_in_words(
+    served: Inside, content: str | bytes, more: list[str], said: str
+) -> None:
+    (served.folder / "in.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    for command in ("submit", "estimate", "run"):
+        assert said in served("batch", command, "in.csv", *more, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "encoding", "more"),
+    [
+        ("in.csv", "id;q\r\na;ñ, ñ\r\n", "utf-8-sig", ["--template", "{q}"]),
+        ("in.csv", 'id;"q;1"\r\na;"ñ, ñ"\r\n', "utf-16", ["--template", "{q;1}"]),
+        ("in.csv", "id\tq\na\tñ, ñ\n", "utf-16-le", ["--template", "{q}"]),
+        ("in.csv", "id;q\r\na;ñ, ñ\r\n", "cp1252", ["--template", "{q}", "--encoding", "cp1252"]),
+        ("in.csv", 'id,"q;;"\na,"ñ, ñ"\n', "utf-8", ["--template", "{q;;}"]),
+        ("in.txt", "ñ, ñ\r\n", "cp1252", ["--encoding", "cp1252"]),
+        ("in.jsonl", '{"prompt": "ñ, ñ"}\r\n', "cp1252", ["--encoding", "cp1252"]),
+        ("in.jsonl", '{"q": "ñ, ñ"}\r\n', "utf-16", ["--template", "{q}"]),
+    ],
+)
+def test_files_as_excel_and_old_programs_write_them(
+    served: Inside, name: str, text: str, encoding: str, more: list[str]
+) -> None:
+    (served.folder / name).write_bytes(text.encode(encoding))
+    (told,) = _lines(served("batch", "run", name, *more).stdout)
+    assert told["text"].endswith("wrote: ñ, ñ")
 
 
 def test_a_template_holds_braces_and_values_that_are_no_text() -> None:
