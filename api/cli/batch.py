@@ -153,7 +153,7 @@ def run(
         if note is not None and not mine.left:
             output.keep()
             note.remove()
-        _told(screen, mine.sums, progress.elapsed_s)
+        _told(screen, mine.sums, mine.left, progress.elapsed_s)
         if mine.left and max_cost is not None:
             again = _typed("--max-cost", "--resume") if note is not None else f"{PROGRAM} batch retry {mine.last_id}"
             screen.warn(bound_told(mine, max_cost, f"{again} --max-cost MORE"))
@@ -219,9 +219,11 @@ def _would_be(screen: Screen, file: BufferedReader | None, given: dict[str, Any]
     return Exit.USAGE if broken else found
 
 
-def _told(screen: Screen, sums: Sums, took_s: float) -> None:
+def _told(screen: Screen, sums: Sums, left: int, took_s: float) -> None:
+    """`left`: lines that were not run."""
     if not sums.ended:
-        screen.say("There is no line in the input.")
+        if not left:
+            screen.say("There is no line in the input.")
         return
     failed = f", {sums.failed:,} failed ({by_kind(sums)})" if sums.failed else ""
     screen.say(f"{sums.done:,} done{failed} in {seconds(took_s)}, {sums.spent}.")

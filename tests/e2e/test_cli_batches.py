@@ -264,6 +264,13 @@ def test_an_estimate_and_a_dry_run_call_nobody(served: Inside) -> None:
     assert served.json("jobs", "list", "--json")["data"] == before
 
 
+def test_a_bound_below_every_line_is_told_as_what_it_is(served: Inside) -> None:
+    served.write("in.jsonl", {"prompt": "x"})
+    told = served("batch", "run", "in.jsonl", "-o", "out.jsonl", "--max-cost", "0.0000001", code=1)
+    assert "no line in the input" not in told.stderr
+    assert "--max-cost MORE" in told.stderr
+
+
 def test_a_batch_rests_goes_on_and_is_cancelled(served: Inside) -> None:
     served.write("in.jsonl", *({"prompt": f"{n}", "model": "sandbox/slow-2s"} for n in range(2)))
     batch_id = served("batch", "submit", "in.jsonl").stdout.strip()
