@@ -11,6 +11,7 @@ from typing import IO, Any, Final
 
 import click
 
+from api.cli import ids
 from api.cli.batch_lines import converted
 from api.cli.client import PATIENCE_S, WAIT_S, Client
 from api.cli.command import Command, as_json
@@ -419,10 +420,7 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str] | None:
 
 
 def checked(batch_id: str) -> str:
-    """Ids stand in an address: what is none must not become another address."""
-    if not batch_id.replace("_", "").isalnum():
-        raise CliFault(f"{batch_id!r} is no id of a batch.", f"`{PROGRAM} batch list` shows them.", Exit.USAGE)
-    return batch_id
+    return ids.checked(batch_id, "id of a batch", "batch list")
 
 
 COMMANDS: Final = (submit, list_, status, wait, results, retry, cancel, pause, resume, estimate)

@@ -8,9 +8,10 @@ from typing import Any
 import click
 import httpx
 
+from api.cli import ids
 from api.cli.client import WAIT_S, Client
 from api.cli.command import Group, as_json
-from api.cli.fault import CliFault, Exit
+from api.cli.fault import Exit
 from api.cli.program import PROGRAM
 from api.cli.screen import Screen, money, seconds
 from api.cli.server import server
@@ -245,7 +246,4 @@ def _shown(screen: Screen, response: httpx.Response, *, as_json: bool) -> None:
 
 
 def checked(job_id: str) -> str:
-    """Ids stand in an address: what is none must not become another address."""
-    if not job_id.replace("_", "").isalnum():
-        raise CliFault(f"{job_id!r} is no id of a job.", f"`{PROGRAM} jobs list` shows them.", Exit.USAGE)
-    return job_id
+    return ids.checked(job_id, "id of a job", "jobs list")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -12,8 +11,10 @@ import click
 import httpx
 
 from api.cli.command import Group, as_json
+from api.cli.consent import confirm
 from api.cli.database import database
 from api.cli.fault import CliFault, Exit
+from api.cli.ids import checked
 from api.cli.local import settings
 from api.cli.program import PROGRAM
 from api.cli.screen import Screen, seconds
@@ -129,7 +130,7 @@ def delete(screen: Screen, endpoint_id: str, yes: bool) -> None:
     For example:
       completar webhooks delete we_01... --yes
     """
-    _confirm(f"Nothing more will be sent to {endpoint_id}. Delete it?", yes=yes)
+    confirm(f"Nothing more will be sent to {endpoint_id}. Delete it?", yes=yes)
     with server(screen) as at:
         at.client.delete(f"/v1/webhook_endpoints/{_checked(endpoint_id)}")
     screen.say(f"{endpoint_id} is deleted.")
@@ -333,19 +334,8 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
-def _confirm(question: str, *, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CliFault("There is nobody here to ask whether this is meant.", "Say so with --yes.", Exit.USAGE)
-    click.confirm(question, abort=True, err=True)
-
-
 def _checked(some_id: str) -> str:
-    """Ids stand in an address: what is none must not become another address."""
-    if not some_id.replace("_", "").isalnum():
-        raise CliFault(f"{some_id!r} is no id.", f"`{PROGRAM} webhooks list` and `deliveries` show them.", Exit.USAGE)
-    return some_id
+    return checked(some_id, "id", "webhooks list", "webhooks deliveries")
 
 
 def _state(endpoint: Mapping[str, Any]) -> str:
