@@ -104,10 +104,7 @@ def run(
 
     Exit code 0 when every line was answered, 3 when some were not, 1 when none was.
     """
-    if source is None and resumed is None:
-        raise CliFault("FILE is missing.", "Name a file, or `-` for stdin.", Exit.USAGE)
-    if target != "-" and source not in {None, "-"} and Path(target).exists() and Path(target).samefile(str(source)):
-        raise CliFault("Input and output are the same file.", "Give another name to -o.", Exit.USAGE)
+    _check_paths(source, target, resumed)
     asked: dict[str, Any] = {"model": model, "max_attempts": max_attempts}
     given = {field: value for field, value in asked.items() if value is not None}
     with contextlib.ExitStack() as stack:
@@ -144,22 +141,33 @@ def run(
             _left(screen, mine, at, target, source)
             raise
         except CliFault as fault:
-            if fault.code is Exit.UNREACHABLE and mine.batch_id is not None:
-                again = "" if note is not None else f" with --resume {mine.batch_id}"
-                fault.remedy = f"What was handed over goes on there. The same command{again} goes on watching."
-            if isinstance(fault, Refused) and fault.status in {404, 410} and note is not None:
-                fault.remedy = f"Name the server of then in COMPLETAR_URL, or delete {note.path} to begin anew."
+            fault.remedy = _remedy(fault, mine, note) or fault.remedy
             raise
         if note is not None and not mine.left:
             output.keep()
             note.remove()
-        _told(screen, mine.sums, mine.left, progress.elapsed_s)
-        if mine.left and max_cost is not None:
-            again = _typed("--max-cost", "--resume") if note is not None else f"{PROGRAM} batch retry {mine.last_id}"
-            screen.warn(bound_told(mine, max_cost, f"{again} --max-cost MORE"))
+        _told(screen, mine, progress.elapsed_s, max_cost, noted=note is not None)
         if not at.lasts:
             mine.settle()
     return outcome(mine.sums, mine.left)
+
+
+def _check_paths(source: str | None, target: str, resumed: str | None) -> None:
+    """Raises CliFault."""
+    if source is None and resumed is None:
+        raise CliFault("FILE is missing.", "Name a file, or `-` for stdin.", Exit.USAGE)
+    if target != "-" and source not in {None, "-"} and Path(target).exists() and Path(target).samefile(str(source)):
+        raise CliFault("Input and output are the same file.", "Give another name to -o.", Exit.USAGE)
+
+
+def _remedy(fault: CliFault, mine: BatchRun, note: Note | None) -> str | None:
+    """How to go on after it, where that is peculiar to a run."""
+    if fault.code is Exit.UNREACHABLE and mine.batch_id is not None:
+        again = "" if note is not None else f" with --resume {mine.batch_id}"
+        return f"What was handed over goes on there. The same command{again} goes on watching."
+    if isinstance(fault, Refused) and fault.status in {404, 410} and note is not None:
+        return f"Name the server of then in COMPLETAR_URL, or delete {note.path} to begin anew."
+    return None
 
 
 def outcome(sums: Sums, left: int = 0) -> Exit:
@@ -219,12 +227,18 @@ def _would_be(screen: Screen, file: BufferedReader | None, given: dict[str, Any]
     return Exit.USAGE if broken else found
 
 
-def _told(screen: Screen, sums: Sums, left: int, took_s: float) -> None:
-    """`left`: lines that were not run."""
-    if not sums.ended:
-        if not left:
-            screen.say("There is no line in the input.")
-        return
+def _told(screen: Screen, mine: BatchRun, took_s: float, max_cost: float | None, *, noted: bool) -> None:
+    """What came of it, and how to go on where the bound was reached; `noted`: the same command does."""
+    if mine.sums.ended:
+        _summed_up(screen, mine.sums, took_s)
+    elif not mine.left:
+        screen.say("There is no line in the input.")
+    if mine.left and max_cost is not None:
+        again = _typed("--max-cost", "--resume") if noted else f"{PROGRAM} batch retry {mine.last_id}"
+        screen.warn(bound_told(mine, max_cost, f"{again} --max-cost MORE"))
+
+
+def _summed_up(screen: Screen, sums: Sums, took_s: float) -> None:
     failed = f", {sums.failed:,} failed ({by_kind(sums)})" if sums.failed else ""
     screen.say(f"{sums.done:,} done{failed} in {seconds(took_s)}, {sums.spent}.")
     screen.say(
