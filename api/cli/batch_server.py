@@ -273,7 +273,7 @@ def results(screen: Screen, batch_id: str, follow: bool, after: str | None, targ
       completar batch results batch_01... | jq -r .response.body.result.text
     """
     path = f"/v1/batches/{checked(batch_id)}/results"
-    cursor = after if after is not None else "start"
+    cursor = began = after if after is not None else "start"
     works = frozenset({Lane.BATCH}) if follow else frozenset[Lane]()
     with server(screen, works=works) as at, written(target, more=True) as stream:
         output = Output(stream)
@@ -289,7 +289,7 @@ def results(screen: Screen, batch_id: str, follow: bool, after: str | None, targ
                 if not page["data"]:  # at once, where too many wait there already
                     time.sleep(LOOK_S)
         except (KeyboardInterrupt, CliFault, OSError) as stopped:
-            if cursor != "start" or isinstance(stopped, KeyboardInterrupt):
+            if cursor != began or isinstance(stopped, KeyboardInterrupt):
                 screen.warn(f"\nThe rest: {PROGRAM} batch results {batch_id} --follow --after {cursor}")
             raise
         batch = at.client.get(f"/v1/batches/{batch_id}").json()

@@ -118,6 +118,8 @@ def _of_openai(record: Mapping[str, Json]) -> dict[str, Json]:
         return _as_job(read((1, dumps(asked).encode()), url, lambda _: None).request)
     except BadLine as fault:
         _broken(fault.errors[0].message)
+    except RecursionError:
+        _broken("is nested too deep")
 
 
 def _as_job(request: JobRequest) -> dict[str, Json]:

@@ -155,6 +155,15 @@ def test_files_as_windows_writes_them(encoding: str, end: str) -> None:
     ]
 
 
+def test_a_line_of_openai_that_is_nested_deep_is_told_however_deep() -> None:
+    """Just below what cannot be read is what can, and cannot be written again."""
+    for depth in range(800, 1000):
+        body = '{"messages": [], "a": ' + "[" * depth + "]" * depth + "}"
+        (found,) = lines(f'{{"url": "/v1/chat/completions", "body": {body}}}'.encode())
+        assert isinstance(found, BrokenLine)
+        assert "nested" in found.message
+
+
 @given(st.binary(max_size=300))
 def test_no_bytes_break_the_reading(data: bytes) -> None:
     numbers = [line.number for line in lines(data)]
