@@ -8,6 +8,7 @@ import collections
 import contextlib
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ HELP = """Completar: a durable queue for calls to language models.
 
   python3 run.py demo        see it work: no key, no account, no other service needed
   python3 run.py up          everything in one process, for your own machine
-  python3 run.py COMMAND     any command of `completar`
+  python3 run.py COMMAND     run, batch, predictions, jobs, webhooks, dead-letters, usage, keys, projects, queue,
+                             providers, routes, plan, endpoints, config, doctor, db: each says more with --help
 
   python3 run.py test        the whole check: linters, types, import rules, every test
   python3 run.py test ARGS   only pytest, with these arguments (paths from the repository's root)
@@ -204,6 +206,14 @@ def environment() -> "dict[str, str]":
     return dict(os.environ, PATH=path, PYTHONPATH=ours)
 
 
+def typed() -> str:
+    """What a person writes before a command of ours, so that messages can say it."""
+    script = sys.argv[0]
+    if os.name == "nt":
+        return "py " + (f'"{script}"' if " " in script else script)
+    return " ".join(map(shlex.quote, [sys.orig_argv[0], script]))
+
+
 def become(*command: str) -> int:
     """Turn into this Python command, so that signals and the exit code are its own."""
     words = [str(PYTHON), *command]
@@ -270,6 +280,7 @@ def main(arguments: "list[str]") -> int:
         return lock()
     if command not in FOR_DEVELOPERS:
         ensure(["runtime"])
+        os.environ["TYPED_COMMAND"] = typed()
         return become("-P", "-m", "api.cli", *arguments)  # -P: an `api` in the user's folder is not ours
     ensure(["runtime", "test"])
     if command == "test":

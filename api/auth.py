@@ -50,7 +50,9 @@ class Keys:
         if seen is None or seen.until_s <= now_s:
             seen = self._look_up(secret, digest, now_s)
         if scope not in seen.key.scopes:
-            detail = f"This key lacks the scope {scope}. Make one that has it: completar keys create --scope {scope}"
+            detail = (
+                f"This key lacks the scope {scope}. Make one that has it: python3 run.py keys create --scope {scope}"
+            )
             raise Problem(NO_SCOPE, detail)
         self._note(seen.key.id, now_s)
         return seen.key
@@ -87,5 +89,5 @@ class Keys:
 
 
 def _unauthorized(why: str) -> Problem:
-    remedy = "Send `Authorization: Bearer ck_...`; `completar keys create` makes a key."
+    remedy = "Send `Authorization: Bearer ck_...`; `python3 run.py keys create` makes a key."
     return Problem(NO_KEY, f"{why} {remedy}", headers={"WWW-Authenticate": 'Bearer realm="completar"'})

@@ -82,7 +82,7 @@ def document(operations: Iterable[Operation]) -> dict[str, Json]:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "A key: `ck_...`, from `completar keys create`.",
+                    "description": "A key: `ck_...`, from `python3 run.py keys create`.",
                 }
             },
         },

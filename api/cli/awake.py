@@ -9,6 +9,7 @@ from typing import Final
 
 from api.cli.endpoints import Desk, desk_of
 from api.cli.fault import CliFault, Exit
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen
 from worker import clock
 from worker.domain.failure import FailureKind
@@ -58,7 +59,7 @@ def _wait(desk: Desk, name: str, found: Endpoint, look_s: float) -> None:
         if found.kind is not FailureKind.LOADING and found.state != PAUSED:
             why = found.message or found.state
             raise CliFault(
-                f"{name} will not serve: {why}.", f"completar endpoints status {name} tells more.", Exit.FAILED
+                f"{name} will not serve: {why}.", f"{PROGRAM} endpoints status {name} tells more.", Exit.FAILED
             )
         if clock.monotonic_s() > until_s:
             raise CliFault(f"{name} is still {found.state} after {PATIENCE_S:.0f} s.", None, Exit.TIMED_OUT)

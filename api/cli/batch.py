@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +10,7 @@ from contextlib import closing
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
 import click
 
@@ -26,9 +24,10 @@ from api.cli.command import Group
 from api.cli.fault import CliFault, Exit
 from api.cli.lines import BrokenLine, Line
 from api.cli.ordered import Ordered
+from api.cli.program import PROGRAM, words
 from api.cli.progress import Progress
 from api.cli.prompts import Shape, opened
-from api.cli.results import Output, Sums, restored
+from api.cli.results import Output, Sums, restored, written
 from api.cli.screen import Screen, seconds
 from api.cli.server import Server, server
 from api.cli.shared_calls import sharing
@@ -73,6 +72,7 @@ def run(
     model: str | None,
     template: str | None,
     shape: Shape | None,
+    encoding: str | None,
     dry_run: bool,
     max_cost: float | None,
     priority: int,
@@ -104,14 +104,11 @@ def run(
 
     Exit code 0 when every line was answered, 3 when some were not, 1 when none was.
     """
-    if source is None and resumed is None:
-        raise CliFault("FILE is missing.", "Name a file, or `-` for stdin.", Exit.USAGE)
-    if target != "-" and source not in {None, "-"} and Path(target).exists() and Path(target).samefile(str(source)):
-        raise CliFault("Input and output are the same file.", "Give another name to -o.", Exit.USAGE)
+    _check_paths(source, target, resumed)
     asked: dict[str, Any] = {"model": model, "max_attempts": max_attempts}
     given = {field: value for field, value in asked.items() if value is not None}
     with contextlib.ExitStack() as stack:
-        file = None if source is None else stack.enter_context(_kept(source, shape, template))
+        file = None if source is None else stack.enter_context(opened(source, shape, template, encoding))
         if dry_run:
             return _would_be(screen, file, given, dedupe=dedupe)
         what = None if file is None else digest(file, given)
@@ -121,7 +118,7 @@ def run(
         if resumed is not None:
             _same(at.client, resumed, what)
         goes_on = (goes_on or resumed is not None) and target != "-" and Path(target).is_file()
-        stream = stack.enter_context(_written(target, more=goes_on))
+        stream = stack.enter_context(written(target, more=goes_on))
         output = stack.enter_context(closing(Ordered(stream) if ordered else Output(stream)))
         progress = Progress(screen)
         mine = BatchRun(
@@ -144,22 +141,33 @@ def run(
             _left(screen, mine, at, target, source)
             raise
         except CliFault as fault:
-            if fault.code is Exit.UNREACHABLE and mine.batch_id is not None:
-                again = "" if note is not None else f" with --resume {mine.batch_id}"
-                fault.remedy = f"What was handed over goes on there. The same command{again} goes on watching."
-            if isinstance(fault, Refused) and fault.status in {404, 410} and note is not None:
-                fault.remedy = f"Name the server of then in COMPLETAR_URL, or delete {note.path} to begin anew."
+            fault.remedy = _remedy(fault, mine, note) or fault.remedy
             raise
         if note is not None and not mine.left:
             output.keep()
             note.remove()
-        _told(screen, mine.sums, progress.elapsed_s)
-        if mine.left and max_cost is not None:
-            again = _typed("--max-cost", "--resume") if note is not None else f"completar batch retry {mine.last_id}"
-            screen.warn(bound_told(mine, max_cost, f"{again} --max-cost MORE"))
+        _told(screen, mine, progress.elapsed_s, max_cost, noted=note is not None)
         if not at.lasts:
             mine.settle()
     return outcome(mine.sums, mine.left)
+
+
+def _check_paths(source: str | None, target: str, resumed: str | None) -> None:
+    """Raises CliFault."""
+    if source is None and resumed is None:
+        raise CliFault("FILE is missing.", "Name a file, or `-` for stdin.", Exit.USAGE)
+    if target != "-" and source not in {None, "-"} and Path(target).exists() and Path(target).samefile(str(source)):
+        raise CliFault("Input and output are the same file.", "Give another name to -o.", Exit.USAGE)
+
+
+def _remedy(fault: CliFault, mine: BatchRun, note: Note | None) -> str | None:
+    """How to go on after it, where that is peculiar to a run."""
+    if fault.code is Exit.UNREACHABLE and mine.batch_id is not None:
+        again = "" if note is not None else f" with --resume {mine.batch_id}"
+        return f"What was handed over goes on there. The same command{again} goes on watching."
+    if isinstance(fault, Refused) and fault.status in {404, 410} and note is not None:
+        return f"Name the server of then in COMPLETAR_URL, or delete {note.path} to begin anew."
+    return None
 
 
 def outcome(sums: Sums, left: int = 0) -> Exit:
@@ -188,7 +196,7 @@ def _same(client: Client, batch_id: str, what: str | None) -> None:
     """Raises CliFault where a batch is of another input."""
     found = client.get(f"/v1/batches/{checked(batch_id)}").json()
     if found["endpoint"] != batch_content.ENDPOINT:
-        raise CliFault(f"{batch_id} is not of a run.", f"`completar batch results {batch_id}` has it.", Exit.USAGE)
+        raise CliFault(f"{batch_id} is not of a run.", f"`{PROGRAM} batch results {batch_id}` has it.", Exit.USAGE)
     if what is not None and (found["metadata"] or {}).get("run") != what[:32]:
         raise CliFault(
             f"Batch {batch_id} had other lines.",
@@ -219,10 +227,18 @@ def _would_be(screen: Screen, file: BufferedReader | None, given: dict[str, Any]
     return Exit.USAGE if broken else found
 
 
-def _told(screen: Screen, sums: Sums, took_s: float) -> None:
-    if not sums.ended:
+def _told(screen: Screen, mine: BatchRun, took_s: float, max_cost: float | None, *, noted: bool) -> None:
+    """What came of it, and how to go on where the bound was reached; `noted`: the same command does."""
+    if mine.sums.ended:
+        _summed_up(screen, mine.sums, took_s)
+    elif not mine.left:
         screen.say("There is no line in the input.")
-        return
+    if mine.left and max_cost is not None:
+        again = _typed("--max-cost", "--resume") if noted else f"{PROGRAM} batch retry {mine.last_id}"
+        screen.warn(bound_told(mine, max_cost, f"{again} --max-cost MORE"))
+
+
+def _summed_up(screen: Screen, sums: Sums, took_s: float) -> None:
     failed = f", {sums.failed:,} failed ({by_kind(sums)})" if sums.failed else ""
     screen.say(f"{sums.done:,} done{failed} in {seconds(took_s)}, {sums.spent}.")
     screen.say(
@@ -244,8 +260,8 @@ def _left(screen: Screen, mine: BatchRun, at: Server, target: str, source: str |
         screen.warn(f"\nStopped watching with {mine.open:,} of {mine.total:,} lines open. {who}.")
     again = _typed("--resume")
     if mine.batch_id is not None and source in {None, "-"}:
-        into = "" if target == "-" else f" -o {shlex.quote(target)}"
-        again = f"completar batch run --resume {mine.batch_id}{into}"
+        into = "" if target == "-" else f" -o {words([target])}"
+        again = f"{PROGRAM} batch run --resume {mine.batch_id}{into}"
     elif mine.batch_id is not None and target == "-":
         again += f" --resume {mine.batch_id}"
     screen.warn(f"To have them: {again}")
@@ -262,20 +278,7 @@ def _typed(*without: str) -> str:
             next(rest, None)
         elif not word.startswith(tuple(f"{option}=" for option in without)):
             kept.append(word)
-    return "completar " + " ".join(map(shlex.quote, kept))
-
-
-@contextlib.contextmanager
-def _kept(source: str, shape: Shape | None, template: str | None) -> Iterator[BufferedReader]:
-    """The input as JSON lines, to be read again and again."""
-    with opened(source, shape, template) as stream:
-        if stream.seekable():
-            yield stream
-            return
-        with tempfile.TemporaryFile() as file:
-            shutil.copyfileobj(stream, file)
-            file.seek(0)
-            yield cast("BufferedReader", file)
+    return f"{PROGRAM} {words(kept)}"
 
 
 def _counted(source: str | None) -> int:
@@ -284,13 +287,3 @@ def _counted(source: str | None) -> int:
         return 0
     with Path(source).open("rb") as file:
         return sum(1 for line in file if line.strip())
-
-
-@contextlib.contextmanager
-def _written(target: str, *, more: bool) -> Iterator[TextIO]:
-    """Lone surrogates, which JSON can hold and UTF-8 cannot, stay the escapes they were."""
-    if target == "-":
-        yield sys.stdout
-        return
-    with Path(target).open("a" if more else "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        yield file

@@ -1,59 +1,82 @@
-"""Lines for a batch of the server: those of an OpenAI batch as they are, plain ones in its form."""
+"""A file for a batch of the server: lines of an OpenAI batch as they are, plain ones as jobs."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Iterator
 from io import BufferedReader
-from typing import IO, Any
+from typing import IO, Any, Final
 
+from api.cli import lines
+from api.cli.batch_content import ENDPOINT
+from worker.domain.answer import Json
 from worker.store.text import dumps
 
-CHAT = "/v1/chat/completions"
-EMBEDDINGS = "/v1/embeddings"
+CHAT: Final = "/v1/chat/completions"
 
 
 @contextlib.contextmanager
-def converted(stream: BufferedReader, model: str | None) -> Iterator[tuple[IO[bytes], str]]:
-    """The content to upload, and the endpoint of its first line. What is no JSON goes as it is: the server says where
-    it is faulty.
+def converted(file: BufferedReader, model: str | None) -> Iterator[tuple[IO[bytes], str]]:
+    """The content to upload, and the endpoint of its batch. A file that needs no change goes byte for byte; what cannot
+    be read goes as it is: the server says where it is faulty. Numbers of lines stay.
     """
-    with tempfile.TemporaryFile() as kept:
-        endpoint: str | None = None
-        for number, line in enumerate(stream, 1):
-            record = _record(line)
-            if record is None:
-                kept.write(line if line.endswith(b"\n") else line + b"\n")
-                continue
-            made = _line(record, number, model)
-            endpoint = endpoint or str(made.get("url"))
-            kept.write(dumps(made).encode() + b"\n")
-        kept.seek(0)
-        yield kept, endpoint or CHAT
+    plain, url = _kind(file)
+    file.seek(0)
+    if model is None and not plain:
+        yield file, url
+        return
+    endpoint = ENDPOINT if plain else url
+    with tempfile.TemporaryFile() as made:
+        at = 0
+        for number, data in lines.raw(file):
+            made.write(b"\n" * (number - at - 1) + _line(number, data, endpoint, model) + b"\n")
+            at = number
+        made.seek(0)
+        yield made, endpoint
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def _kind(file: BufferedReader) -> tuple[bool, str]:
+    """Whether a line is a plain one, and the URL of the first that is not."""
+    plain, url = False, None
+    for _, data in lines.raw(file):
+        record = _record(data)
+        if record is not None and not lines.is_of_openai(record):
+            plain = True
+        elif record is not None and url is None:
+            url = record.get("url")
+    return plain, url if isinstance(url, str) else CHAT
+
+
+def _record(data: bytes) -> dict[str, Json] | None:
     try:
-        value = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
-    except ValueError:
+        return lines.parsed(data)
+    except lines.Broken:
         return None
-    return value if isinstance(value, dict) else None
 
 
-def _line(record: dict[str, Any], number: int, model: str | None) -> dict[str, Any]:
-    given = {} if model is None else {"model": model}
-    if "url" in record or "body" in record:
-        body = record.get("body")
-        return {**record, "body": {**body, **given}} if isinstance(body, dict) else record
-    body = {"model": "default", **{name: value for name, value in record.items() if name != "custom_id"}, **given}
-    custom_id = record.get("custom_id", f"line-{number}")
-    if isinstance(body.get("input"), dict):  # a job's own form
-        body = {**{name: value for name, value in body.items() if name not in {"input", "kind"}}, **body["input"]}
-    if "prompt" in body:
-        body["messages"] = [{"role": "user", "content": body.pop("prompt")}]
-    if (system := body.pop("system", None)) is not None and isinstance(body.get("messages"), list):
-        body["messages"] = [{"role": "system", "content": system}, *body["messages"]]
-    url = EMBEDDINGS if "input" in body and "messages" not in body else CHAT
-    return {"custom_id": custom_id, "method": "POST", "url": url, "body": body}
+def _line(number: int, data: bytes, endpoint: str, model: str | None) -> bytes:
+    record = _record(data)
+    if record is None:
+        return data
+    body = record.get("body")
+    if endpoint == ENDPOINT:
+        name = record.get("custom_id")
+        try:
+            body = lines.job_of(record)
+        except lines.Broken:
+            if lines.is_of_openai(record):
+                return data
+            body = {field: value for field, value in record.items() if field != "custom_id"}
+        record = {
+            "custom_id": f"line-{number}" if name is None else name,
+            "method": "POST",
+            "url": ENDPOINT,
+        }
+    return dumps({**record, "body": _asked_of(body, model)}).encode()
+
+
+def _asked_of(body: Any, model: str | None) -> Any:
+    if model is None or not isinstance(body, dict):
+        return body
+    return {**{field: value for field, value in body.items() if field != "models"}, "model": model}

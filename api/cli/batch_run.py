@@ -21,6 +21,7 @@ from api.cli.batch_note import Note
 from api.cli.client import PATIENCE_S, Client, Refused
 from api.cli.fault import CliFault, Exit
 from api.cli.lines import BrokenLine, Line
+from api.cli.program import PROGRAM
 from api.cli.progress import Progress
 from api.cli.results import Output, Record, Sums, record_of, record_of_broken, took_s
 from api.cli.screen import Screen, money
@@ -346,7 +347,7 @@ class BatchRun:
         page = self._client.get("/v1/jobs", wanted, patience_s=PATIENCE_S).json()
         waits = {f"{one['of']}: {one['reason']}" for job in page["data"] if (one := job["waiting_for"]) is not None}
         for reason in sorted(waits - self._told):
-            self._screen.warn(f"Lines wait for {reason}. `completar providers pauses` says when it is looked at again.")
+            self._screen.warn(f"Lines wait for {reason}. `{PROGRAM} providers pauses` says when it is looked at again.")
         self._told |= waits
 
     def _show(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,13 +11,15 @@ from typing import IO, Any, Final
 
 import click
 
+from api.cli import ids
 from api.cli.batch_lines import converted
 from api.cli.client import PATIENCE_S, WAIT_S, Client
 from api.cli.command import Command, as_json
 from api.cli.fault import CliFault, Exit
+from api.cli.program import PROGRAM
 from api.cli.progress import Progress
 from api.cli.prompts import SHAPES, Shape, opened
-from api.cli.results import Sums
+from api.cli.results import Output, Sums, written
 from api.cli.screen import Screen, money, seconds
 from api.cli.server import server
 from api.cli.shared_calls import shared, sharing
@@ -32,12 +34,23 @@ PAGE: Final = 500
 Batch = dict[str, Any]
 
 
+def _known(_ctx: click.Context, _option: click.Parameter, encoding: str | None) -> str | None:
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding or "utf-8")
+    except LookupError:
+        raise click.BadParameter("there is no such encoding of texts.") from None
+    return encoding
+
+
 def reading(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of commands that read a file of requests."""
     for option in (
         click.option("--template", help="What a prompt is made of, such as 'Classify: {text}'."),
         click.option(
             "--format", "shape", type=click.Choice(SHAPES), help="What the file is; if not said, its name tells."
+        ),
+        click.option(
+            "--encoding", callback=_known, help="Of the file, such as cp1252, where it is not UTF-8 nor UTF-16."
         ),
     ):
         command = option(command)
@@ -65,6 +78,7 @@ def submit(
     model: str | None,
     template: str | None,
     shape: Shape | None,
+    encoding: str | None,
     window: str,
     max_cost: float | None,
     priority: int,
@@ -74,6 +88,9 @@ def submit(
     as_json: bool,
 ) -> None:
     """Hand a file of requests over; its id is printed. It runs on its own from there.
+
+    A line is what `batch run` takes. Where all are lines of an OpenAI batch, they go as they are; otherwise each
+    becomes a job, and what comes back is the job.
 
     For example:
       completar batch submit in.jsonl --max-cost 5
@@ -86,13 +103,13 @@ def submit(
     if max_cost is not None:
         body["max_cost"] = max_cost
     with server(screen) as at:
-        with opened(source, shape, template) as stream, converted(stream, model) as (content, endpoint):
+        with opened(source, shape, template, encoding) as stream, converted(stream, model) as (content, endpoint):
             file_id = at.client.upload("/v1/files", content, "batch").json()["id"]
         response = at.client.post("/v1/batches", {"input_file_id": file_id, "endpoint": endpoint, **body})
         made = response.json()["id"]
         screen.data(response.text if as_json else made)
-        runs = "It runs" if at.lasts else "It is stored, and runs while a command waits for it, or `completar up` runs"
-        screen.say(f"{runs}: completar batch wait {made}")
+        runs = "It runs" if at.lasts else f"It is stored, and runs while a command waits for it, or `{PROGRAM} up` runs"
+        screen.say(f"{runs}: {PROGRAM} batch wait {made}")
 
 
 @click.command(name="list", cls=Command)
@@ -218,7 +235,7 @@ def wait(screen: Screen, batch_id: str, timeout_s: float | None, as_json: bool) 
                     return Exit.TIMED_OUT
                 time.sleep(min(LOOK_S, left_s))
             except KeyboardInterrupt:
-                screen.warn(f"\nIt goes on. To wait again: completar batch wait {batch_id}")
+                screen.warn(f"\nIt goes on. To wait again: {PROGRAM} batch wait {batch_id}")
                 raise
     if as_json:
         screen.data(response.text)
@@ -244,38 +261,40 @@ def ended_as(batch: Batch) -> Exit:
 @click.argument("batch_id")
 @click.option("--follow", "-f", is_flag=True, help="Until the batch has ended.")
 @click.option("--after", metavar="CURSOR", help="Go on from there: what an interrupted command printed.")
-@click.option(
-    "--output", "-o", "target", type=click.File("a", encoding="utf-8"), default="-", help="Added to this file."
-)
+@click.option("--output", "-o", "target", metavar="OUT.jsonl", default="-", help="Added to this file.")
 @click.pass_obj
-def results(screen: Screen, batch_id: str, follow: bool, after: str | None, target: Any) -> Exit:
+def results(screen: Screen, batch_id: str, follow: bool, after: str | None, target: str) -> Exit:
     """The results so far, one JSON object a line, each once, in the order in which lines ended.
+
+    The body of a response is the job; where lines of an OpenAI batch were submitted, the answer in OpenAI's words.
 
     For example:
       completar batch results batch_01... --follow -o out.jsonl
-      completar batch results batch_01... | jq -r .response.body.choices[0].message.content
+      completar batch results batch_01... | jq -r .response.body.result.text
     """
     path = f"/v1/batches/{checked(batch_id)}/results"
-    cursor = after if after is not None else "start"
+    cursor = began = after if after is not None else "start"
     works = frozenset({Lane.BATCH}) if follow else frozenset[Lane]()
-    with server(screen, works=works) as at:
+    with server(screen, works=works) as at, written(target, more=True) as stream:
+        output = Output(stream)
         try:
             while True:
                 page = _page(at.client, path, cursor, follow=follow)
                 for one in page["data"]:
-                    target.write(json.dumps(one, ensure_ascii=False, separators=(",", ":")) + "\n")
-                target.flush()
+                    output.write(one)
+                output.flush()
                 cursor = page["next"]
                 if page["over"] or (not follow and not page["data"]):
                     break
                 if not page["data"]:  # at once, where too many wait there already
                     time.sleep(LOOK_S)
-        except KeyboardInterrupt:
-            screen.warn(f"\nThe rest: completar batch results {batch_id} --follow --after {cursor}")
+        except (KeyboardInterrupt, CliFault, OSError) as stopped:
+            if cursor != began or isinstance(stopped, KeyboardInterrupt):
+                screen.warn(f"\nThe rest: {PROGRAM} batch results {batch_id} --follow --after {cursor}")
             raise
         batch = at.client.get(f"/v1/batches/{batch_id}").json()
     if not page["over"]:
-        screen.say(f"It is {batch['status']}. The rest: completar batch results {batch_id} --after {cursor}")
+        screen.say(f"It is {batch['status']}. The rest: {PROGRAM} batch results {batch_id} --after {cursor}")
         return Exit.OK
     _faults(screen, batch)
     return ended_as(batch)
@@ -334,6 +353,7 @@ def estimate(
     model: str | None,
     template: str | None,
     shape: Shape | None,
+    encoding: str | None,
     dedupe: bool,
     as_json: bool,
 ) -> Exit:
@@ -341,25 +361,15 @@ def estimate(
 
     For example:
       completar batch estimate in.jsonl
+
+    Exit code 2 where a line is faulty.
     """
-    with server(screen) as at:
-        return estimated(screen, at.client, source, model, template, shape, dedupe=dedupe, as_json=as_json)
-
-
-def estimated(
-    screen: Screen,
-    client: Client,
-    source: str,
-    model: str | None,
-    template: str | None,
-    shape: Shape | None,
-    *,
-    dedupe: bool = False,
-    as_json: bool = False,
-) -> Exit:
-    """Exit code 2 where a line is faulty."""
-    with opened(source, shape, template) as stream, converted(stream, model) as (content, endpoint):
-        return told_of(screen, client, content, endpoint, dedupe=dedupe, as_json=as_json)
+    with (
+        server(screen) as at,
+        opened(source, shape, template, encoding) as stream,
+        converted(stream, model) as (content, endpoint),
+    ):
+        return told_of(screen, at.client, content, endpoint, dedupe=dedupe, as_json=as_json)
 
 
 def told_of(
@@ -410,10 +420,7 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str] | None:
 
 
 def checked(batch_id: str) -> str:
-    """Ids stand in an address: what is none must not become another address."""
-    if not batch_id.replace("_", "").isalnum():
-        raise CliFault(f"{batch_id!r} is no id of a batch.", "`completar batch list` shows them.", Exit.USAGE)
-    return batch_id
+    return ids.checked(batch_id, "id of a batch", "batch list")
 
 
 COMMANDS: Final = (submit, list_, status, wait, results, retry, cancel, pause, resume, estimate)

@@ -9,6 +9,7 @@ from typing import IO, Any, Final
 import httpx
 
 from api.cli.fault import CliFault, Exit
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen
 from worker import clock
 
@@ -41,9 +42,9 @@ class Refused(CliFault):
 
 _SAID: Final = {401: "The server does not take this key: it is unknown, revoked or expired."}
 _REMEDIES: Final = {
-    401: "Set COMPLETAR_API_KEY to a key of this server; `completar keys create` makes one where its database is.",
+    401: f"Set COMPLETAR_API_KEY to a key of this server; `{PROGRAM} keys create` makes one where its database is.",
     403: "Use a key with that scope.",
-    429: "Nothing was stored: send it again later, or let `completar batch run` wait for you.",
+    429: f"Nothing was stored: send it again later, or let `{PROGRAM} batch run` wait for you.",
     503: "Try again in a moment.",
 }
 
@@ -116,7 +117,7 @@ class Client:
     def _away(self, error: Exception) -> CliFault:
         return CliFault(
             f"No server answers at {self.url} ({type(error).__name__}).",
-            "Start one with `completar up`, or set COMPLETAR_URL.",
+            f"Start one with `{PROGRAM} up`, or set COMPLETAR_URL.",
             Exit.UNREACHABLE,
         )
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen
 
 Callback = TypeVar("Callback", bound=Callable[..., Any])
@@ -25,8 +26,11 @@ def _flag(*names: str, said: str) -> click.Option:
 
 
 def as_written(text: str) -> str:
-    """Help in which paragraphs with indented lines are kept as they are: click's mark for that is a backspace."""
-    paragraphs = cleandoc(text).split("\n\n")
+    """Help whose examples are what is typed here, and in which paragraphs with indented lines are kept as they are:
+    click's mark for that is a backspace.
+    """
+    typed = re.sub(r"\bcompletar (?=[a-z])", lambda _: f"{PROGRAM} ", cleandoc(text))
+    paragraphs = typed.split("\n\n")
     return "\n\n".join(f"\b\n{each}" if re.search("^  ", each, re.MULTILINE) else each for each in paragraphs)
 
 

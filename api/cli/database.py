@@ -6,12 +6,13 @@ import contextlib
 from collections.abc import Iterator
 
 from api.cli.fault import CliFault, Exit
+from api.cli.program import PROGRAM
 from api.data_folder import DataFolder
 from worker.settings import Settings
 from worker.store import migrate
 from worker.store.database import Database, Unavailable
 
-MIGRATE = "Bring it up to date: `completar db upgrade`."
+MIGRATE = f"Bring it up to date: `{PROGRAM} db upgrade`."
 
 
 @contextlib.contextmanager
@@ -37,6 +38,6 @@ def unavailable_told() -> Iterator[None]:
     except Unavailable as away:
         raise CliFault(
             f"The database cannot be reached: {away}.",
-            "`completar doctor` says more; DATABASE_URL names it.",
+            f"`{PROGRAM} doctor` says more; DATABASE_URL names it.",
             Exit.CONFIG,
         ) from None

@@ -8,6 +8,7 @@ import click
 
 from api.cli.command import Group, as_json
 from api.cli.jobs import checked
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen
 from api.cli.server import server
 
@@ -79,7 +80,7 @@ def show(screen: Screen, job_id: str, as_json: bool) -> None:
         columns = ("found", "last heartbeat", "host", "pid", "worker", "jobs it had", "open call")
         names = ("found_at", "heartbeat_at", "host", "pid", "worker_id", "in_flight", "open_target")
         screen.table(columns, (tuple(death[name] for name in names) for death in letter["deaths"]))
-    screen.say(f"What was asked: completar jobs attempts {letter['id']}")
+    screen.say(f"What was asked: {PROGRAM} jobs attempts {letter['id']}")
 
 
 @dead_letters.command()
@@ -97,4 +98,4 @@ def replay(screen: Screen, job_ids: tuple[str, ...], as_json: bool) -> None:
             response = at.client.post(f"/v1/dead_letters/{checked(job_id)}/replay")
             screen.data(response.text if as_json else response.json()["id"])
         if not at.lasts:
-            screen.say("They are stored. `completar up` runs them.")
+            screen.say(f"They are stored. `{PROGRAM} up` runs them.")

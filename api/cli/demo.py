@@ -55,7 +55,7 @@ def demo(screen: Screen, target: Path, asks: bool) -> Exit:
     """
     needed = demo_predictions.QUESTIONS if asks else PROMPTS
     if not needed.is_file():
-        raise CliFault(f"{needed} is not there.", "Run the demo from a checkout of the repository.")
+        raise CliFault(f"{needed} is not there.", "It is part of the repository, and of the wheel.")
     told = settings()
     with tempfile.TemporaryDirectory(prefix="completar-demo-", ignore_cleanup_errors=True) as folder:
         mine = told.model_copy(

@@ -9,6 +9,7 @@ from typing import Final
 from api.cli.client import Client
 from api.cli.fault import Exit
 from api.cli.predictions import Kept, put, record, show_scores
+from api.cli.program import PROGRAM
 from api.cli.progress import Progress
 from api.cli.questions import Questions
 from api.cli.screen import Screen, seconds
@@ -46,5 +47,5 @@ def run(screen: Screen, own: Embedded, target: Path) -> Exit:
     screen.data("")
     show_scores(screen, found)
     screen.data(f"\nEvery vote: {target}")
-    screen.data("With keys: completar predictions run examples/questions.csv -m groq -m gemini -m openai --outcomes")
+    screen.data(f"With keys: {PROGRAM} predictions run examples/questions.csv -m groq -m gemini -m openai --outcomes")
     return Exit.OK if mine.sums.done else Exit.FAILED

@@ -15,6 +15,7 @@ from api.cli.command import Command, as_json
 from api.cli.database import MIGRATE
 from api.cli.fault import Exit
 from api.cli.local import fault_list
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen
 from api.data_folder import DataFolder
 from worker import clock
@@ -120,7 +121,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         if not migrate.pending(database):
             yield Finding("schema", "ok", "up to date")
         elif settings.database_url is None:
-            yield Finding("schema", "note", "behind this release", "`completar up` brings it up to date.")
+            yield Finding("schema", "note", "behind this release", f"`{PROGRAM} up` brings it up to date.")
         else:
             yield Finding("schema", "fault", "behind this release", MIGRATE)
         skew_s = (theirs - before).total_seconds() - took_s / 2

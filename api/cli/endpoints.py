@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -14,6 +13,7 @@ import click
 import httpx
 
 from api.cli.command import Group, as_json
+from api.cli.consent import confirm
 from api.cli.fault import CliFault, Exit
 from api.cli.local import settings
 from api.cli.screen import Screen, money
@@ -200,7 +200,7 @@ def create(
         return
     desk = desk_of(screen, namespace, api_url)
     _say_price(screen, new, *_asked_price(desk, new))
-    _confirm(f"Create {name}?", yes=yes)
+    confirm(f"Create {name}?", yes=yes)
     _show(screen, desk.ask(desk.management.create(new), wire.read_endpoint), as_json=as_json)
 
 
@@ -262,7 +262,7 @@ def delete(screen: Screen, name: str, yes: bool, namespace: str, api_url: str) -
       completar endpoints delete my-endpoint --namespace my-org --yes
     """
     desk = desk_of(screen, namespace, api_url)
-    _confirm(f"Whoever calls {name} will be refused. Delete it?", yes=yes)
+    confirm(f"Whoever calls {name} will be refused. Delete it?", yes=yes)
     desk.ask(desk.management.delete(name), wire.read_deleted)
     screen.say(f"{name} is deleted.")
 
@@ -342,14 +342,6 @@ def _say_price(screen: Screen, new: NewEndpoint, price: Decimal | None, source: 
         screen.say(f"It never sleeps: {new.min_replicas} of it always run, and cost.")
     else:
         screen.say(f"After {new.scale_to_zero_min} minutes without a request it sleeps, and costs nothing.")
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CliFault("There is nobody here to ask whether this is meant.", "Say so with --yes.", Exit.USAGE)
-    click.confirm(question, abort=True, err=True)
 
 
 def _show(screen: Screen, found: Endpoint, *, as_json: bool) -> None:

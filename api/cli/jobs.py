@@ -8,9 +8,11 @@ from typing import Any
 import click
 import httpx
 
+from api.cli import ids
 from api.cli.client import WAIT_S, Client
 from api.cli.command import Group, as_json
-from api.cli.fault import CliFault, Exit
+from api.cli.fault import Exit
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen, money, seconds
 from api.cli.server import server
 from worker import clock
@@ -157,9 +159,9 @@ def retry(screen: Screen, job_id: str, as_json: bool) -> None:
         else:
             screen.data(made)
         screen.say(
-            f"It runs: completar jobs wait {made}"
+            f"It runs: {PROGRAM} jobs wait {made}"
             if at.lasts
-            else f"It is stored. `completar jobs wait {made}` runs it, and so does `completar up`."
+            else f"It is stored. `{PROGRAM} jobs wait {made}` runs it, and so does `{PROGRAM} up`."
         )
 
 
@@ -214,7 +216,7 @@ def ended_as(screen: Screen, job: dict[str, Any]) -> Exit:
     error = job["error"] or {}
     why = f": {error['kind']}: {error['message']}" if error else ""
     screen.warn(f"completar: the job {'was ' if job['status'] == 'cancelled' else ''}{job['status']}{why}")
-    screen.warn(f"What was tried: completar jobs attempts {job['id']}")
+    screen.warn(f"What was tried: {PROGRAM} jobs attempts {job['id']}")
     return Exit.FAILED
 
 
@@ -244,7 +246,4 @@ def _shown(screen: Screen, response: httpx.Response, *, as_json: bool) -> None:
 
 
 def checked(job_id: str) -> str:
-    """Ids stand in an address: what is none must not become another address."""
-    if not job_id.replace("_", "").isalnum():
-        raise CliFault(f"{job_id!r} is no id of a job.", "`completar jobs list` shows them.", Exit.USAGE)
-    return job_id
+    return ids.checked(job_id, "id of a job", "jobs list")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
 from api.cli.command import Group, as_json
+from api.cli.consent import confirm
 from api.cli.database import database
-from api.cli.fault import CliFault, Exit
+from api.cli.fault import CliFault
 from api.cli.local import settings
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen, money
 from worker import clock
 from worker.domain.money import NANO, nano_of
@@ -108,14 +109,11 @@ def revoke(screen: Screen, key_id: str, yes: bool) -> None:
     For example:
       completar keys revoke key_01... --yes
     """
-    if not yes:
-        if not sys.stdin.isatty():
-            raise CliFault("There is nobody here to ask whether this is meant.", "Say so with --yes.", Exit.USAGE)
-        click.confirm(f"Programs that use {key_id} will be refused. Revoke it?", abort=True, err=True)
+    confirm(f"Programs that use {key_id} will be refused. Revoke it?", yes=yes)
     with database(settings()) as opened, opened.write() as conn:
         done = stored.revoke(conn, key_id)
     if not done:
-        raise CliFault(f"There is no key {key_id} that could be revoked.", "`completar keys list` shows the ids.")
+        raise CliFault(f"There is no key {key_id} that could be revoked.", f"`{PROGRAM} keys list` shows the ids.")
     screen.say(f"{key_id} is revoked.")
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from worker.domain.answer import Json
+from worker.domain.money import NANO
+from worker.services.batches.raw import cut
+from worker.store.text import dumps
+
+if TYPE_CHECKING:
+    from worker.services.submit import JobRequest
 
 # What stands beside `input` in a job; every other field of a plain line belongs to the request itself.
 _OF_THE_JOB: Final = frozenset(
     {"kind", "model", "models", "output_schema", "metadata", "priority"}
     | {"deadline_s", "max_attempts", "on_interruption", "webhook"}
 )
-_URLS: Final[Mapping[str, str]] = {"/v1/chat/completions": "completion", "/v1/embeddings": "embedding"}
+_CHUNK: Final = 256 * 1024
 _FORMS: Final = "a line has `prompt`, `messages` or `input`, or is a line of an OpenAI batch"
 
 
@@ -38,19 +44,24 @@ class BrokenLine:
 
 def read(stream: BufferedReader, overrides: dict[str, Json]) -> Iterator[Line | BrokenLine]:
     """Every line that is not blank. `overrides` are fields of a job that beat what a line says."""
-    for number, text in _texts(stream):
+    for number, data in raw(stream):
         custom_id = None
         try:
-            if text is None:
-                _broken("is not UTF-8")
-            record = _parsed(text)
+            record = parsed(data)
             custom_id = _custom_id(record)
             job = job_of(record)
             if "model" in overrides:
                 job.pop("models", None)
             yield Line(number, custom_id, job | overrides)
-        except _Broken as fault:
+        except Broken as fault:
             yield BrokenLine(number, custom_id, str(fault))
+
+
+def raw(stream: BufferedReader) -> Iterator[tuple[int, bytes]]:
+    """Every line that is not blank, numbered from 1, in UTF-8 whatever Windows wrote: cut as the server cuts them."""
+    for number, data in cut(_chunks(stream), sys.maxsize):
+        assert data is not None
+        yield number, data
 
 
 def read_again(stream: BufferedReader, overrides: dict[str, Json]) -> Iterator[Line | BrokenLine]:
@@ -59,9 +70,14 @@ def read_again(stream: BufferedReader, overrides: dict[str, Json]) -> Iterator[L
     yield from read(stream, overrides)
 
 
+def is_of_openai(record: Mapping[str, Json]) -> bool:
+    """Whether it is a line of an OpenAI batch, and not a plain one."""
+    return "url" in record or "body" in record
+
+
 def job_of(record: Mapping[str, Json]) -> dict[str, Json]:
-    """The job a line asks for: an OpenAI batch line, or the plain form."""
-    if "url" in record or "body" in record:
+    """The job a line asks for: an OpenAI batch line, or the plain form. Raises Broken."""
+    if is_of_openai(record):
         return _of_openai(record)
     given = {name: value for name, value in record.items() if name != "custom_id"}
     job = {name: given.pop(name) for name in _OF_THE_JOB & given.keys()}
@@ -87,35 +103,62 @@ def job_of(record: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _of_openai(record: Mapping[str, Json]) -> dict[str, Json]:
+    """Read by the server's own code: a line asks for the same here as in a batch of its endpoint."""
+    from worker.services.batches.endpoints import ENDPOINTS, NATIVE  # noqa: PLC0415 - a second, for such lines only
+    from worker.services.batches.lines import BadLine, read  # noqa: PLC0415
+
     url, body = record.get("url"), record.get("body")
-    if record.get("method", "POST") != "POST":
-        _broken("method must be POST")
-    if not isinstance(url, str) or url not in _URLS:
-        _broken(f"url must be one of {', '.join(_URLS)}")
-    if not isinstance(body, dict):
-        _broken("body must be a JSON object")
-    request = dict(body)
-    job = {name: request.pop(name) for name in ("model", "models", "metadata", "deadline_s") if name in request}
-    if not request.get("stream"):  # said by many tools, and it is what happens anyway
-        request.pop("stream", None)
-    return {"kind": _URLS[url], **job, "input": request}
+    if not isinstance(url, str) or url not in ENDPOINTS:
+        _broken(f"url must be one of {', '.join(ENDPOINTS)}")
+    if url == NATIVE and isinstance(body, dict) and record.get("method", "POST") == "POST":
+        return dict(body)
+    # Names are judged elsewhere: here a line may have none, or any.
+    asked = {"method": "POST", **record, "custom_id": "x"}
+    try:
+        return _as_job(read((1, dumps(asked).encode()), url, lambda _: None).request)
+    except BadLine as fault:
+        _broken(fault.errors[0].message)
+    except RecursionError:
+        _broken("is nested too deep")
 
 
-class _Broken(ValueError):
-    pass
+def _as_job(request: JobRequest) -> dict[str, Json]:
+    """In the words of POST /v1/jobs, as far as OpenAI's endpoints have words for it."""
+    one, *more = request.models
+    said = {
+        "kind": request.kind,
+        **({"models": [one, *more]} if more else {"model": one}),
+        "input": dict(request.input),
+        "output_schema": request.output_schema,
+        "metadata": request.metadata or None,
+        "deadline_s": request.deadline_s,
+        "max_cost": None if request.max_cost_nano is None else request.max_cost_nano / NANO,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+class Broken(ValueError):
+    """What is wrong with a line, as the end of a sentence about it."""
 
 
 def _broken(message: str) -> NoReturn:
-    raise _Broken(message)
+    raise Broken(message)
 
 
-def _parsed(text: str) -> dict[str, Json]:
+def parsed(data: bytes) -> dict[str, Json]:
+    """Raises Broken."""
     try:
-        record = json.loads(text, parse_constant=lambda name: _broken(f"holds {name}, which is no JSON"))
+        record = json.loads(data.decode(), parse_constant=lambda name: _broken(f"holds {name}, which is no JSON"))
+    except Broken:
+        raise
+    except UnicodeDecodeError:
+        _broken("is not UTF-8")
     except json.JSONDecodeError as fault:
         _broken(f"is not valid JSON at column {fault.colno}: {fault.msg}")
     except RecursionError:
         _broken("is nested too deep")
+    except ValueError:  # Python's own bound on the digits of a whole number
+        _broken("holds a number out of range")
     if not isinstance(record, dict):
         _broken("is not a JSON object")
     return record
@@ -128,28 +171,6 @@ def _custom_id(record: Mapping[str, Json]) -> str | None:
     _broken("custom_id must be a string")
 
 
-def _texts(stream: BufferedReader) -> Iterator[tuple[int, str | None]]:
-    """The lines that are not blank, numbered from 1; None for one that is no text.
-
-    Windows PowerShell writes UTF-16 with a byte order mark, and CRLF; other programs there a mark before UTF-8.
-    """
-    start = stream.peek(4)[:4]
-    lines: Iterator[Any] = iter(stream)
-    if start[:2] in {b"\xff\xfe", b"\xfe\xff"}:
-        lines = io.TextIOWrapper(stream, encoding="utf-16", errors="replace", newline="\n")
-    elif start[1:2] == b"\0" or start[:1] == b"\0":
-        encoding = "utf-16-le" if start[1:2] == b"\0" else "utf-16-be"
-        lines = io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="\n")
-    try:
-        for number, line in enumerate(lines, 1):
-            try:
-                text = line if isinstance(line, str) else line.decode("utf-8")
-            except UnicodeDecodeError:
-                yield number, None
-                continue
-            text = text.strip().removeprefix("\ufeff")
-            if text:
-                yield number, text
-    finally:
-        if isinstance(lines, io.TextIOWrapper):
-            lines.detach()  # else it would close the stream, which is read again
+def _chunks(stream: BufferedReader) -> Iterator[bytes]:
+    while chunk := stream.read(_CHUNK):
+        yield chunk

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from api.cli.fault import CliFault, Exit
+from api.cli.program import PROGRAM
 from worker.settings import Fault, Settings, SettingsError, load
 
 
@@ -22,7 +23,7 @@ def faults_told() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        raise CliFault(fault_list(error.faults), "`completar config check` looks again.", Exit.CONFIG) from None
+        raise CliFault(fault_list(error.faults), f"`{PROGRAM} config check` looks again.", Exit.CONFIG) from None
 
 
 def fault_list(faults: Sequence[Fault]) -> str:

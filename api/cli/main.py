@@ -15,6 +15,7 @@ import click
 
 from api.cli.command import as_written
 from api.cli.fault import CliFault, Exit
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen
 
 HELP = """A durable queue for calls to language models.
@@ -96,7 +97,7 @@ def main() -> NoReturn:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     screen = Screen()
     try:
-        code = root.main(prog_name="completar", obj=screen, standalone_mode=False)
+        code = root.main(prog_name=PROGRAM, obj=screen, standalone_mode=False)
     except CliFault as fault:
         code = _told(fault.message, fault.remedy, fault.code)
     except click.UsageError as fault:

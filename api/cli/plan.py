@@ -9,6 +9,7 @@ import click
 from api.cli.command import Command, as_json
 from api.cli.configured import configured
 from api.cli.fault import CliFault, Exit
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen, seconds
 from worker.domain import plan as plans
 from worker.domain.failure import FailureKind, Lane
@@ -41,7 +42,7 @@ def plan(
     try:
         found = catalog.resolve(route or ("default",))
     except UnknownModel as unknown:
-        remedy = "`completar routes` and `completar providers` list what there is."
+        remedy = f"`{PROGRAM} routes` and `{PROGRAM} providers` list what there is."
         raise CliFault(f"{unknown}.", remedy, Exit.USAGE) from None
     lanes = list(Lane) if lane is None else [Lane(lane)]
     kinds = list(FailureKind) if kind is None else [FailureKind(kind)]

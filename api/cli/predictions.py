@@ -20,6 +20,7 @@ from api.cli.command import Group, as_json
 from api.cli.fault import CliFault, Exit
 from api.cli.jobs import ended_as, took_s, waited_for
 from api.cli.ordered import Ordered
+from api.cli.program import PROGRAM
 from api.cli.progress import Progress
 from api.cli.questions import Questions, value_of
 from api.cli.results import Record
@@ -154,7 +155,7 @@ def _schema(path: Path) -> Any:
 def _leave(screen: Screen, client: Client, job_id: str, *, lasts: bool) -> None:
     """A server that lasts goes on with it; one of our own would spend money on it at some later day."""
     if lasts:
-        screen.warn(f"The prediction goes on: completar jobs wait {job_id}")
+        screen.warn(f"The prediction goes on: {PROGRAM} jobs wait {job_id}")
         return
     screen.warn("Cancelling it.")
     client.post(f"/v1/jobs/{job_id}/cancel")
@@ -182,7 +183,7 @@ def _show(screen: Screen, job: dict[str, Any]) -> None:
         f"Agreement {result['agreement']:.2f}{sure}, {result['usable']} of {result['requested']} usable votes,"
         f" method {result['method']}, {money(result['cost']['amount'])} in {seconds(took_s(job))}. {result['reason']}"
     )
-    screen.say(f"When you know how it came out: completar predictions outcome {job['id']} VALUE")
+    screen.say(f"When you know how it came out: {PROGRAM} predictions outcome {job['id']} VALUE")
 
 
 def _said(value: Any) -> str:
@@ -235,7 +236,7 @@ def run(screen: Screen, source: Path, target: Path | None, outcomes: bool, who: 
     agreed = sum(bool(one["consensus"]) for one in output.done.values())
     screen.say(f"{mine.sums.done} questions answered, {agreed} with a consensus, {mine.sums.failed} failed.")
     if outcomes:
-        screen.say(f"{known} outcomes recorded: completar predictions scores")
+        screen.say(f"{known} outcomes recorded: {PROGRAM} predictions scores")
     return exit_of(mine.sums)
 
 
@@ -288,7 +289,7 @@ def outcome(screen: Screen, prediction: str, value: str, text: bool, as_json: bo
     found = response.json()
     how = "corrected" if found["corrected_at"] is not None else "recorded"
     screen.say(
-        f"{how.capitalize()}: {_said(found['value'])}. `completar predictions scores` shows what follows from it."
+        f"{how.capitalize()}: {_said(found['value'])}. `{PROGRAM} predictions scores` shows what follows from it."
     )
 
 
@@ -322,7 +323,7 @@ def show_scores(screen: Screen, found: dict[str, Any]) -> None:
     """The table of GET /v1/predictions/scores; the panel itself comes last."""
     panel = [] if found["panel"] is None else [found["panel"] | {"model": "the panel"}]
     if not found["data"]:
-        screen.say("No outcome is known yet: completar predictions outcome ID VALUE")
+        screen.say(f"No outcome is known yet: {PROGRAM} predictions outcome ID VALUE")
         return
     screen.table(
         ("model", "answered", "right", "accuracy", "Brier", "log loss", "calibration error", "weight"),

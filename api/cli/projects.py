@@ -10,6 +10,7 @@ from api.cli.command import Group, as_json
 from api.cli.database import database
 from api.cli.fault import CliFault, Exit
 from api.cli.local import settings
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen
 from worker.store import projects as stored
 from worker.store.projects import Project
@@ -82,7 +83,7 @@ def limit(screen: Screen, name: str, depth: str | float | None, age: str | float
         if age is not None:
             changed = stored.limit_age(conn, name, None if isinstance(age, str) else age)
     if not changed:
-        raise CliFault(f"There is no project {name}.", "`completar projects list` shows them.")
+        raise CliFault(f"There is no project {name}.", f"`{PROGRAM} projects list` shows them.")
     screen.say(f"The limits of project {name} are changed.")
 
 

@@ -8,10 +8,12 @@ import csv
 import io
 import json
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final, Literal, cast
 
@@ -22,33 +24,50 @@ Shape = Literal["jsonl", "csv", "text"]
 SHAPES: Final[tuple[Shape, ...]] = ("jsonl", "csv", "text")
 _BY_SUFFIX: Final[Mapping[str, Shape]] = {".csv": "csv", ".txt": "text"}
 _FIELD: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+_NO_TEXT: Final = re.compile("[\ud800-\udfff]")
 _FIELD_BYTES: Final = 16 * 1024 * 1024
 
 
 @contextlib.contextmanager
-def opened(source: str, shape: Shape | None, template: str | None) -> Iterator[BufferedReader]:
-    """The source as JSON lines; `-` is stdin. Numbers of lines are those of the source's records."""
+def opened(
+    source: str, shape: Shape | None, template: str | None, encoding: str | None = None
+) -> Iterator[BufferedReader]:
+    """The source as JSON lines, to be read again and again; `-` is stdin. Numbers of lines are those of its records.
+
+    encoding  where it is neither UTF-8 nor UTF-16 as Windows writes it
+    """
     known: Shape = shape if shape is not None else _BY_SUFFIX.get(Path(source).suffix.lower(), "jsonl")
     with contextlib.ExitStack() as stack:
         given = cast("BufferedReader", sys.stdin.buffer)
         if source != "-":
             given = stack.enter_context(Path(source).open("rb"))
-        if known == "jsonl" and template is None:
+        as_it_is = known == "jsonl" and template is None and encoding is None
+        if as_it_is and given.seekable():
             yield given
             return
         kept: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
-        with contextlib.closing(_lines(given, known, template)) as lines:
-            for line in lines:
-                kept.write(line.encode() + b"\n")
+        if as_it_is:
+            shutil.copyfileobj(given, kept)
+        else:
+            with contextlib.closing(_lines(given, known, template, encoding)) as lines:
+                for line in lines:
+                    kept.write(line.encode() + b"\n")
         kept.seek(0)
         yield cast("BufferedReader", kept)
 
 
-def _lines(stream: BufferedReader, shape: Shape, template: str | None) -> Generator[str]:
+def _lines(stream: BufferedReader, shape: Shape, template: str | None, encoding: str | None) -> Generator[str]:
     """A JSON line for each record; blank ones stay blank, so that numbers stay."""
-    with contextlib.closing(_records(stream, shape)) as records:
-        for number, record in records:
+    text = _text(stream, encoding)
+    try:
+        lines = _decoded(text)
+        if shape == "jsonl" and template is None:
+            yield from (line.rstrip("\r\n") for line in lines)
+            return
+        for number, record in _records(lines, shape):
             yield "" if record is None else dumps(_plain(number, record, shape, template))
+    finally:
+        text.detach()  # else it would close the stream, which is not ours
 
 
 def _plain(number: int, record: Mapping[str, Any], shape: Shape, template: str | None) -> dict[str, Any]:
@@ -86,31 +105,35 @@ def filled(template: str, record: Mapping[str, Any], number: int) -> str:
     return _FIELD.sub(value, template)
 
 
-def _records(stream: BufferedReader, shape: Shape) -> Generator[tuple[int, dict[str, Any] | None]]:
-    text = _text(stream)
-    try:
-        if shape == "csv":
-            yield from _rows(text)
-            return
-        for number, line in enumerate(text, 1):
-            said = line.rstrip("\r\n")
-            if not said.strip():
-                yield number, None
-            else:
-                yield number, {"text": said} if shape == "text" else _object(number, said)
-    finally:
-        text.detach()  # else it would close the stream, which is not ours
+def _records(lines: Iterator[str], shape: Shape) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    if shape == "csv":
+        yield from _rows(lines)
+        return
+    for number, line in enumerate(lines, 1):
+        said = line.rstrip("\r\n")
+        if not said.strip():
+            yield number, None
+        else:
+            yield number, {"text": said} if shape == "text" else _object(number, said)
 
 
-def _rows(text: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(_FIELD_BYTES)
+    head = next(lines, "")
+    reader = csv.DictReader(chain([head], lines), strict=True, delimiter=delimiter_of(head))
     try:
-        for number, row in enumerate(csv.DictReader(text, strict=True), 1):
+        for number, row in enumerate(reader, 1):
             if None in row or None in row.values():
                 raise CliFault(f"Row {number} of the CSV has not as many cells as its head.", None, Exit.USAGE)
             yield number, dict(row)
     except csv.Error as fault:
         raise CliFault(f"The CSV cannot be read: {fault}.", "Quote cells that hold quotes.", Exit.USAGE) from None
+
+
+def delimiter_of(head: str) -> str:
+    """Of a CSV, by its first line: Excel writes semicolons where a comma stands in numbers, as in Spanish."""
+    bare = re.sub('"[^"]*"', "", head)
+    return max(",;\t", key=bare.count)  # the first of those that are there as often
 
 
 def _object(number: int, text: str) -> dict[str, Any]:
@@ -123,8 +146,30 @@ def _object(number: int, text: str) -> dict[str, Any]:
     return value
 
 
-def _text(stream: BufferedReader) -> io.TextIOWrapper:
-    """UTF-8, or UTF-16 as Windows writes it."""
-    start = stream.peek(4)[:4]
-    utf16 = start[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
-    return io.TextIOWrapper(stream, encoding="utf-16" if utf16 else "utf-8-sig", errors="replace", newline="")
+def _text(stream: BufferedReader, encoding: str | None) -> io.TextIOWrapper:
+    """Bytes that are no text become lone surrogates."""
+    if encoding is None:
+        found = json.detect_encoding(stream.peek(4)[:4])
+        encoding = found if found.startswith("utf-16") else "utf-8"
+    wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
+    errors = "surrogatepass" if wide else "surrogateescape"
+    return io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
+
+
+def _decoded(text: io.TextIOWrapper) -> Iterator[str]:
+    """Its lines, with their ends. A letter that was lost would be asked, and paid for: raises CliFault instead."""
+    try:
+        for number, line in enumerate(text, 1):
+            if not line.isascii() and _NO_TEXT.search(line):
+                raise _not_in(text, f"Line {number}")
+            yield line.removeprefix("\ufeff") if number == 1 else line
+    except UnicodeDecodeError:  # half a character
+        raise _not_in(text, "The end of the file") from None
+
+
+def _not_in(text: io.TextIOWrapper, what: str) -> CliFault:
+    return CliFault(
+        f"{what} is not {text.encoding.upper()}.",
+        "Save the file as UTF-8 (Excel: `CSV UTF-8`), or say what it is, such as --encoding cp1252.",
+        Exit.USAGE,
+    )

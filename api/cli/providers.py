@@ -10,7 +10,8 @@ import click
 
 from api.cli.command import Group, as_json
 from api.cli.configured import configured
-from api.cli.fault import CliFault, Exit
+from api.cli.fault import Exit
+from api.cli.ids import checked
 from api.cli.screen import Screen
 from api.cli.server import server
 from worker.providers.sandbox import MODELS
@@ -151,10 +152,7 @@ def _shown(screen: Screen, held: Sequence[Mapping[str, Any]], *, as_json: bool) 
 
 
 def _checked(name: str) -> str:
-    """It stands in an address: what is no name must not become another address."""
-    if not name.replace("-", "").replace("_", "").isalnum():
-        raise CliFault(f"{name!r} is no name of a provider.", "`completar providers` shows them.", Exit.USAGE)
-    return name
+    return checked(name, "name of a provider", "providers")
 
 
 def _list(screen: Screen, *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from api.cli.fault import CliFault, Exit
 from api.cli.lines import BrokenLine, Line
+from api.cli.prompts import delimiter_of
 from worker.domain.answer import Json
 
 _OPTIONS: Final = frozenset(
@@ -59,7 +60,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as fault:
-        raise CliFault(f"{path} is not UTF-8 at byte {fault.start}.", "Save it as UTF-8.", Exit.USAGE) from None
+        raise CliFault(
+            f"{path} is not UTF-8 at byte {fault.start}.", "Save it as UTF-8 (Excel: `CSV UTF-8`).", Exit.USAGE
+        ) from None
     if path.suffix.lower() == ".csv":
         yield from _of_csv(path, text)
         return
@@ -77,7 +80,7 @@ def _of_json(line: str) -> dict[str, Any] | str:
 
 
 def _of_csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text.partition("\n")[0]))
     unknown = [name for name in reader.fieldnames or () if name not in _COLUMNS]
     if unknown or "question" not in (reader.fieldnames or ()):
         what = f"has a column {unknown[0]!r}" if unknown else "has no column `question`"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -162,6 +163,19 @@ class Output:
 
     def close(self) -> None:
         """What is held is let go; the stream is another's."""
+
+
+@contextlib.contextmanager
+def written(target: str, *, more: bool) -> Iterator[TextIO]:
+    """A file for JSON lines, `more` of them or anew; `-` is stdout.
+
+    Lone surrogates, which JSON can hold and UTF-8 cannot, stay the escapes they were.
+    """
+    if target == "-":
+        yield sys.stdout
+        return
+    with Path(target).open("a" if more else "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        yield file
 
 
 def restored(path: Path) -> Iterator[Record]:

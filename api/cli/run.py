@@ -12,6 +12,7 @@ import click
 from api.cli.command import Command, as_json
 from api.cli.fault import CliFault, Exit
 from api.cli.jobs import ended_as, took_s, waited_for
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen, seconds
 from api.cli.server import Server, server
 from worker import clock
@@ -105,7 +106,7 @@ def _served(job: dict[str, Any]) -> str:
 def _leave(screen: Screen, at: Server, job_id: str) -> None:
     """A server that lasts goes on with it. One of our own would pick it up at some later day, and spend money on it."""
     if at.lasts:
-        screen.warn(f"The job goes on: completar jobs wait {job_id}")
+        screen.warn(f"The job goes on: {PROGRAM} jobs wait {job_id}")
         return
     screen.warn(
         "Cancelling: a call in flight has a moment to end, so that its cost is on record; Ctrl-C stops at once."

@@ -11,6 +11,7 @@ from typing import Literal
 from api.cli.client import Client
 from api.cli.fault import CliFault, Exit
 from api.cli.local import settings
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen
 from api.data_folder import DataFolder
 from worker.domain.failure import Lane
@@ -71,7 +72,7 @@ def _existing(told: Settings) -> tuple[str, str, Origin] | None:
         if given is None:
             raise CliFault(
                 "COMPLETAR_URL names a server, but there is no key for it.",
-                "Set COMPLETAR_API_KEY; `completar keys create` makes a key where the server's database is.",
+                f"Set COMPLETAR_API_KEY; `{PROGRAM} keys create` makes a key where the server's database is.",
                 Exit.CONFIG,
             )
         return told.url, given, "named"

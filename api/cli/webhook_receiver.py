@@ -14,6 +14,7 @@ import click
 from api.cli.client import Refused
 from api.cli.command import Command
 from api.cli.fault import CliFault, Exit
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen
 from api.cli.server import server
 from worker import clock
@@ -108,10 +109,10 @@ def _registered(screen: Screen, url: str) -> Iterator[str]:
     """The secret of an endpoint that lasts as long as the block."""
     with server(screen) as at:
         if not at.lasts:
-            remedy = "Start `completar up` first, or give --secret."
+            remedy = f"Start `{PROGRAM} up` first, or give --secret."
             raise CliFault("No server runs here that could send anything.", remedy, Exit.UNREACHABLE)
         told = [name for name in EVENT_TYPES if name != "webhook_endpoint.test"]
-        wanted = {"url": url, "name": "completar webhooks listen", "event_types": told}
+        wanted = {"url": url, "name": "webhooks listen", "event_types": told}
         try:
             made = at.client.post("/v1/webhook_endpoints", wanted).json()
         except Refused as refused:

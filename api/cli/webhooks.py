@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -12,9 +11,12 @@ import click
 import httpx
 
 from api.cli.command import Group, as_json
+from api.cli.consent import confirm
 from api.cli.database import database
 from api.cli.fault import CliFault, Exit
+from api.cli.ids import checked
 from api.cli.local import settings
+from api.cli.program import PROGRAM
 from api.cli.screen import Screen, seconds
 from api.cli.server import server
 from api.cli.webhook_receiver import listen, verify
@@ -128,7 +130,7 @@ def delete(screen: Screen, endpoint_id: str, yes: bool) -> None:
     For example:
       completar webhooks delete we_01... --yes
     """
-    _confirm(f"Nothing more will be sent to {endpoint_id}. Delete it?", yes=yes)
+    confirm(f"Nothing more will be sent to {endpoint_id}. Delete it?", yes=yes)
     with server(screen) as at:
         at.client.delete(f"/v1/webhook_endpoints/{_checked(endpoint_id)}")
     screen.say(f"{endpoint_id} is deleted.")
@@ -277,7 +279,7 @@ def recover(screen: Screen, endpoint_id: str, since: str | None, until: str | No
     with server(screen) as at:
         response = at.client.post(f"/v1/webhook_endpoints/{_checked(endpoint_id)}/recover", body)
     screen.data(str(response.json()["recovered"]))
-    screen.say("They are due now; `completar webhooks deliveries` shows how they fare.")
+    screen.say(f"They are due now; `{PROGRAM} webhooks deliveries` shows how they fare.")
 
 
 @webhooks.command()
@@ -332,19 +334,8 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
-def _confirm(question: str, *, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CliFault("There is nobody here to ask whether this is meant.", "Say so with --yes.", Exit.USAGE)
-    click.confirm(question, abort=True, err=True)
-
-
 def _checked(some_id: str) -> str:
-    """Ids stand in an address: what is none must not become another address."""
-    if not some_id.replace("_", "").isalnum():
-        raise CliFault(f"{some_id!r} is no id.", "`completar webhooks list` and `deliveries` show them.", Exit.USAGE)
-    return some_id
+    return checked(some_id, "id", "webhooks list", "webhooks deliveries")
 
 
 def _state(endpoint: Mapping[str, Any]) -> str:

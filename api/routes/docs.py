@@ -77,7 +77,7 @@ def _page(spec: dict[str, Any]) -> str:
         Markup(_HEAD),  # noqa: S704 - a constant
         Markup("<body><h1>Completar</h1><p>{}</p>").format(spec["info"]["summary"]),
         Markup('<p>The same as <a href="/openapi.json">OpenAPI 3.1</a>. Every request but those marked open carries '),
-        Markup("<code>Authorization: Bearer ck_...</code>; <code>completar keys create</code> makes a key.</p>"),
+        Markup("<code>Authorization: Bearer ck_...</code>; <code>python3 run.py keys create</code> makes a key.</p>"),
     ]
     for tag in spec["tags"]:
         parts.append(Markup("<h2>{}</h2>").format(tag["name"]))

@@ -58,7 +58,7 @@ def test_each_route_asks_for_its_scope_and_no_other(site: Web, operation: Operat
             assert answer.status_code not in {401, 403}
         else:
             assert answer.status_code == 403
-            assert f"completar keys create --scope {operation.scope}" in answer.get_data(as_text=True)
+            assert f"python3 run.py keys create --scope {operation.scope}" in answer.get_data(as_text=True)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.name)
@@ -71,7 +71,7 @@ def test_each_route_refuses_who_has_no_key(site: Web, operation: Operation, secr
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"].startswith("Bearer")
     told = answer.get_data(as_text=True)
-    assert "completar keys create" in told
+    assert "python3 run.py keys create" in told
     assert secret is None or len(secret) < 2 or secret not in told
     if operation.face == "openai":
         assert answer.json["error"]["code"] == "invalid_api_key"

@@ -189,7 +189,10 @@ def test_misuse_is_told_in_words(served: Inside) -> None:
     assert "FILE is missing." in served("batch", "run", code=2).stderr
     served.write("in.jsonl", {"prompt": "x"})
     assert "is no id of a batch" in served("batch", "run", "in.jsonl", "--resume", "../files", code=2).stderr
-    theirs = served("batch", "submit", "in.jsonl").stdout.strip()
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "x"}}
+    served.write("theirs.jsonl", line)
+    theirs = served("batch", "submit", "theirs.jsonl").stdout.strip()
+    served("batch", "wait", theirs)
     assert f"{theirs} is not of a run." in served("batch", "run", "--resume", theirs, code=2).stderr
     (served.folder / "out.jsonl.run").write_text("?")
     assert "is no note of a run" in served("batch", "run", "in.jsonl", "-o", "out.jsonl", code=2).stderr

@@ -15,6 +15,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.processes import ROOT, Processes, environment
@@ -32,7 +33,7 @@ class Cli:
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder = folder
-        self.env = {"COMPLETAR_DATA_DIR": str(folder / "data"), **env}
+        self.env = {"COMPLETAR_DATA_DIR": str(folder / "data"), "TYPED_COMMAND": "completar", **env}
 
     def __call__(
         self, *arguments: str, stdin: str | bytes = b"", code: int | None = 0, **env: str
@@ -52,6 +53,12 @@ class Cli:
 
     def json(self, *arguments: str, **more: Any) -> Any:
         return json.loads(self(*arguments, **more).stdout)
+
+    def content(self, file_id: str) -> bytes:
+        """Of a file that the server keeps."""
+        headers = {"Authorization": f"Bearer {self.env['COMPLETAR_API_KEY']}"}
+        found = httpx.get(f"{self.env['COMPLETAR_URL']}/v1/files/{file_id}/content", headers=headers, trust_env=False)
+        return found.raise_for_status().content
 
     def write(self, name: str, *records: Any) -> Path:
         path = self.folder / name

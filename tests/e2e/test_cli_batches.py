@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import signal
@@ -15,7 +16,7 @@ import pytest
 from api.cli.fault import CliFault
 from api.cli.progress import Progress
 from api.cli.prompts import filled
-from api.cli.results import Sums
+from api.cli.results import Output, Sums
 from api.cli.screen import Screen
 from tests.e2e.test_cli import Cli, Inside
 from tests.support.processes import Processes
@@ -47,11 +48,16 @@ def _lines(text: str) -> list[dict[str, Any]]:
 
 
 def _answers(results: list[dict[str, Any]]) -> dict[str, str]:
+    """Of a batch of jobs."""
     return {
-        one["custom_id"]: one["response"]["body"]["choices"][0]["message"]["content"].split("You wrote: ")[1]
+        one["custom_id"]: one["response"]["body"]["result"]["text"].split("You wrote: ")[1]
         for one in results
         if one["error"] is None and one["response"]["status_code"] == 200
     }
+
+
+def _of_openai(custom_id: str, url: str, **body: Any) -> dict[str, Any]:
+    return {"custom_id": custom_id, "method": "POST", "url": url, "body": body}
 
 
 def test_a_batch_is_submitted_waited_for_followed_and_retried(served: Inside) -> None:
@@ -82,6 +88,78 @@ def test_a_batch_is_submitted_waited_for_followed_and_retried(served: Inside) ->
     assert "Cannot cancel a batch with status 'completed'." in refused.stderr
 
 
+@pytest.mark.parametrize("command", ["submit", "run"])
+def test_lines_that_powershell_wrote_are_read(served: Inside, command: str) -> None:
+    """Its `>` writes UTF-16 with a mark and CRLF."""
+    lines = [{"custom_id": name, "prompt": text} for name, text in (("a", "ñandú\n"), ("b", "日本"))]
+    text = "".join(json.dumps(one, ensure_ascii=False) + "\r\n" for one in lines)
+    (served.folder / "in.jsonl").write_bytes(text.encode("utf-16"))
+    assert served.json("batch", "estimate", "in.jsonl", "--model", "sandbox/echo", "--json")["lines"] == 2
+    if command == "run":
+        told = _lines(served("batch", "run", "in.jsonl", "--ordered").stdout)
+        assert [one["text"].split("wrote: ")[1] for one in told] == ["ñandú\n", "日本"]
+        return
+    for model in ((), ("--model", "sandbox/echo")):
+        batch_id = served("batch", "submit", "in.jsonl", *model).stdout.strip()
+        assert _answers(_lines(served("batch", "results", batch_id, "--follow").stdout)) == {
+            "a": "ñandú\n",
+            "b": "日本",
+        }
+
+
+def test_lines_of_openai_go_as_they_are(served: Inside) -> None:
+    lines = [_of_openai(f"{n}", "/v1/responses", model="default", input="hola") for n in range(2)]
+    text = "".join(json.dumps(one) + "\r\n" for one in lines)
+    (served.folder / "in.jsonl").write_bytes(text.encode("utf-16"))
+    made = served.json("batch", "submit", "in.jsonl", "--json")
+    assert made["endpoint"] == "/v1/responses"
+    kept = served.content(made["input_file_id"])
+    assert kept == (served.folder / "in.jsonl").read_bytes()
+    other = served.json("batch", "submit", "in.jsonl", "--model", "sandbox/slow-1s", "--json")
+    changed = _lines(served.content(other["input_file_id"]).decode())
+    assert changed == [{**one, "body": {**one["body"], "model": "sandbox/slow-1s"}} for one in lines]
+
+
+def test_what_the_command_says_beats_the_fallbacks_of_a_line(served: Inside) -> None:
+    ask = {"models": ["sandbox/fail-400", "sandbox/slow-1s"], "messages": [{"role": "user", "content": "hi"}]}
+    for line in (_of_openai("a", "/v1/chat/completions", **ask), {"custom_id": "a", **ask}):
+        served.write("in.jsonl", line)
+        told = served.json("batch", "estimate", "in.jsonl", "--model", "sandbox/echo", "--json")
+        assert [one["model"] for one in told["models"]] == ["sandbox/echo"]
+
+
+def test_a_plain_line_is_the_job_that_it_is_in_a_run(served: Inside) -> None:
+    schema = {"type": "object", "required": ["a"]}
+    options = {"output_schema": schema, "max_attempts": 1, "priority": 1, "on_interruption": "fail"}
+    served.write(
+        "in.jsonl",
+        {"custom_id": "a", "prompt": "x", **options},
+        _of_openai("b", "/v1/completions", model="default", prompt="y"),
+        {"input": ["z"]},
+    )
+    batch_id = served("batch", "submit", "in.jsonl").stdout.strip()
+    found = {one["custom_id"]: one for one in _lines(served("batch", "results", batch_id, "-f").stdout)}
+    job = found["a"]["response"]["body"]
+    assert (job["result"]["json"], job["priority"], job["on_interruption"]) == ({"a": "[sandbox]"}, 1, "fail")
+    assert found["b"]["response"]["body"]["result"]["text"].endswith("wrote: y")
+    assert found["line-3"]["response"]["body"]["kind"] == "embedding"
+
+
+def test_lines_of_every_endpoint_run(served: Inside) -> None:
+    served.write(
+        "in.jsonl",
+        _of_openai("a", "/v1/responses", input="one"),
+        _of_openai("b", "/v1/completions", prompt="two"),
+        _of_openai("c", "/v1/jobs", input={"prompt": "three"}, max_attempts=2),
+        {"custom_id": "d", "prompt": "x", "seed": 10**4000},
+    )
+    text = (served.folder / "in.jsonl").read_text().replace("1" + "0" * 4000, "1" + "0" * 5000)
+    (served.folder / "in.jsonl").write_text(text)
+    told = _lines(served("batch", "run", "in.jsonl", "--ordered", code=3).stdout)
+    assert [(one["text"] or "").rpartition("wrote: ")[2] for one in told] == ["one", "two", "three", ""]
+    assert "number out of range" in told[3]["error"]["message"]
+
+
 def test_a_csv_and_a_text_are_prompts_by_a_template(served: Inside) -> None:
     (served.folder / "in.csv").write_bytes('\ufeffid,text\na,"Nice, very"\nb,Awful\n'.encode())
     first = served("batch", "submit", "in.csv", "--template", "{{{id}}} {text}", "--window", "1h").stdout.strip()
@@ -103,11 +181,40 @@ def test_a_csv_and_a_text_are_prompts_by_a_template(served: Inside) -> None:
         ("a,b\n1,2\n", ["--template", "{c}"], "Record 1 has no field `c`."),
         ("a,b\n1\n", ["--template", "{a}"], "Row 1 of the CSV has not as many cells as its head."),
         ('a\n"x', ["--template", "{a}"], "The CSV cannot be read"),
+        ("a\nb\nñ".encode("cp1252"), ["--template", "{a}"], "Line 3 is not UTF-8."),
+        ("a\nñ\n".encode("utf-16")[:-1], ["--template", "{a}"], "The end of the file is not UTF-16."),
+        (b"a\n\x81", ["--template", "{a}", "--encoding", "cp1252"], "Line 2 is not CP1252."),
+        ("a", ["--encoding", "cp-spanish"], "there is no such encoding of texts"),
+        ("a", ["--encoding", "hex"], "there is no such encoding of texts"),
     ],
 )
-def test_a_csv_that_is_no_use_is_told_in_words(served: Inside, content: str, more: list[str], said: str) -> None:
-    (served.folder / "in.csv").write_text(content, encoding="utf-8")
-    assert said in served("batch", "submit", "in.csv", *more, code=2).stderr
+def test_a_csv_that_is_no_use_is_told_in_words(
+    served: Inside, content: str | bytes, more: list[str], said: str
+) -> None:
+    (served.folder / "in.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    for command in ("submit", "estimate", "run"):
+        assert said in served("batch", command, "in.csv", *more, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "encoding", "more"),
+    [
+        ("in.csv", "id;q\r\na;ñ, ñ\r\n", "utf-8-sig", ["--template", "{q}"]),
+        ("in.csv", 'id;"q;1"\r\na;"ñ, ñ"\r\n', "utf-16", ["--template", "{q;1}"]),
+        ("in.csv", "id\tq\na\tñ, ñ\n", "utf-16-le", ["--template", "{q}"]),
+        ("in.csv", "id;q\r\na;ñ, ñ\r\n", "cp1252", ["--template", "{q}", "--encoding", "cp1252"]),
+        ("in.csv", 'id,"q;;"\na,"ñ, ñ"\n', "utf-8", ["--template", "{q;;}"]),
+        ("in.txt", "ñ, ñ\r\n", "cp1252", ["--encoding", "cp1252"]),
+        ("in.jsonl", '{"prompt": "ñ, ñ"}\r\n', "cp1252", ["--encoding", "cp1252"]),
+        ("in.jsonl", '{"q": "ñ, ñ"}\r\n', "utf-16", ["--template", "{q}"]),
+    ],
+)
+def test_files_as_excel_and_old_programs_write_them(
+    served: Inside, name: str, text: str, encoding: str, more: list[str]
+) -> None:
+    (served.folder / name).write_bytes(text.encode(encoding))
+    (told,) = _lines(served("batch", "run", name, *more).stdout)
+    assert told["text"].endswith("wrote: ñ, ñ")
 
 
 def test_a_template_holds_braces_and_values_that_are_no_text() -> None:
@@ -157,6 +264,13 @@ def test_an_estimate_and_a_dry_run_call_nobody(served: Inside) -> None:
     assert served.json("jobs", "list", "--json")["data"] == before
 
 
+def test_a_bound_below_every_line_is_told_as_what_it_is(served: Inside) -> None:
+    served.write("in.jsonl", {"prompt": "x"})
+    told = served("batch", "run", "in.jsonl", "-o", "out.jsonl", "--max-cost", "0.0000001", code=1)
+    assert "no line in the input" not in told.stderr
+    assert "--max-cost MORE" in told.stderr
+
+
 def test_a_batch_rests_goes_on_and_is_cancelled(served: Inside) -> None:
     served.write("in.jsonl", *({"prompt": f"{n}", "model": "sandbox/slow-2s"} for n in range(2)))
     batch_id = served("batch", "submit", "in.jsonl").stdout.strip()
@@ -190,6 +304,38 @@ def test_who_stops_following_is_told_how_to_go_on(served: Inside, processes: Pro
     served("batch", "cancel", batch_id)
     served("batch", "results", batch_id, "--follow", "--after", cursor, "-o", str(out), code=3)
     assert sorted(one["custom_id"] for one in _lines(out.read_text())) == ["line-1", "line-2"]
+
+
+def test_results_that_utf_8_cannot_hold_are_the_escapes_they_were(served: Inside) -> None:
+    """Half of an emoji stopped it for good: no cursor was told, and another try added the first lines once more."""
+    names = ["a", "b\ud83d\\", "c"]
+    served.write("in.jsonl", *({"custom_id": name, "prompt": "x"} for name in names))
+    batch_id = served("batch", "submit", "in.jsonl").stdout.strip()
+    printed = served("batch", "results", batch_id, "--follow").stdout
+    served("batch", "results", batch_id, "-o", "out.jsonl")
+    assert (served.folder / "out.jsonl").read_bytes() == printed.encode()
+    assert sorted(one["custom_id"] for one in _lines(printed)) == names
+
+
+def test_results_that_cannot_be_written_tell_how_to_go_on(served: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.cli.batch_server.PAGE", 1)
+    served.write("in.jsonl", *({"custom_id": f"{n}", "prompt": "x"} for n in range(3)))
+    batch_id = served("batch", "submit", "in.jsonl").stdout.strip()
+    expected = served("batch", "results", batch_id, "--follow").stdout
+    written: list[str] = []
+
+    def full(self: Output, record: dict[str, Any]) -> None:
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(json.dumps(record))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "write", full)
+        stopped = served("batch", "results", batch_id, "-o", "out.jsonl", code=1)
+    assert "No space left on device" in stopped.stderr
+    (cursor,) = re.findall(rf"The rest: .* batch results {batch_id} --follow --after (\S+)", stopped.stderr)
+    rest = served("batch", "results", batch_id, "--follow", "--after", cursor).stdout
+    assert [json.loads(written[0]), *_lines(rest)] == _lines(expected)
 
 
 def test_a_stored_batch_is_run_by_who_waits_for_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,12 +17,14 @@ from types import ModuleType
 
 import pytest
 
+from api.cli.main import COMMANDS
 from tests.support.processes import ROOT
 from tests.support.wait import free_port
 
 _CLI = """
 import json, os, sys
-print(json.dumps({"argv": sys.argv[1:], "cwd": os.getcwd(), "pid": os.getpid(), "prefix": sys.prefix}))
+told = {"argv": sys.argv[1:], "cwd": os.getcwd(), "pid": os.getpid(), "prefix": sys.prefix}
+print(json.dumps(told | {"typed": os.environ["TYPED_COMMAND"]}))
 sys.exit(7)
 """
 _PINNED = f"idna==3.10 \\\n    --hash=sha256:{'0' * 64}\n"
@@ -136,6 +139,22 @@ def test_a_command_runs_where_the_user_is_with_its_exit_code_and_nothing_else_pr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no exec")
+@pytest.mark.skipif(os.name == "nt", reason="there it is `py`")
+def test_the_command_hears_how_it_was_typed(made: Tree, tmp_path: Path) -> None:
+    folder = made.root.rename(tmp_path / "a b")
+    (tmp_path / "python3").symlink_to(sys.executable)
+    command = ["../python3", "run.py", "up"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["typed"] == "../python3 run.py"
+    _, out, _ = Tree(folder).run("up", cwd=tmp_path)
+    assert json.loads(out)["typed"] == f"{sys.executable} '{folder}/run.py'"
+
+
+def test_the_help_names_every_command(run: ModuleType) -> None:
+    for name in COMMANDS:
+        assert re.search(rf"\b{name}\b", run.HELP), name
+
+
 def test_the_launcher_becomes_the_command_so_that_signals_reach_it(made: Tree) -> None:
     process = made.popen("up")
     out, _ = process.communicate(timeout=30)

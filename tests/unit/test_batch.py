@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from worker.domain.batch import FINAL, MOVES, OPEN, BatchStatus, window_s
 from worker.domain.failure import Lane
 from worker.services.batches.endpoints import ENDPOINTS, NATIVE
-from worker.services.batches.lines import BadLine, custom_id_of, cut, read
+from worker.services.batches.lines import BadLine, custom_id_of, read
+from worker.services.batches.raw import cut
 
 CHAT = "/v1/chat/completions"
 
@@ -79,6 +80,12 @@ def test_broken_utf_16_is_broken_on_its_own_line() -> None:
     assert (lines[0][1], lines[2][1]) == (b'"a"', b'"a"')
     with pytest.raises(UnicodeDecodeError):
         (lines[1][1] or b"").decode()
+
+
+@pytest.mark.parametrize("start", [b"\xff\xfe\0\0", b"\0\0\0{", b"{\0\0\0", b"\0\0\xfe\xff"])
+def test_what_looks_like_utf_32_is_left_as_it_is(start: bytes) -> None:
+    """No program writes it, and as such most bytes have no meaning at all."""
+    assert list(cut([start + b"abcdefgh\nnext"], 100)) == [(1, start + b"abcdefgh"), (2, b"next")]
 
 
 JSON = st.recursive(

@@ -13,6 +13,10 @@ from hypothesis import strategies as st
 from api.cli.lines import BrokenLine, Line, read
 
 CHAT = {"messages": [{"role": "user", "content": "¿Qué hora es?"}]}
+STRICT: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {"name": "hour", "strict": True, "schema": {"type": "object"}},
+}
 
 
 def lines(data: bytes, **overrides: Any) -> list[Line | BrokenLine]:
@@ -45,7 +49,46 @@ def job(record: dict[str, Any], **overrides: Any) -> dict[str, Any]:
         ),
         (
             {"method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", **CHAT, "stream": False, "n": 1}},
-            {"kind": "completion", "model": "m", "input": {**CHAT, "n": 1}},
+            {"kind": "completion", "model": "m", "input": CHAT},
+        ),
+        (
+            {
+                "url": "/v1/chat/completions",
+                "body": {
+                    **CHAT,
+                    "models": ["b"],
+                    "max_cost": 0.1,
+                    "deadline_s": 60,
+                    "metadata": {"run": "7"},
+                    "response_format": STRICT,
+                    "stream_options": {},
+                },
+            },
+            {
+                "kind": "completion",
+                "models": ["default", "b"],
+                "max_cost": 0.1,
+                "deadline_s": 60,
+                "metadata": {"run": "7"},
+                "input": {**CHAT, "response_format": STRICT},
+                "output_schema": STRICT["json_schema"]["schema"],
+            },
+        ),
+        (
+            {"url": "/v1/responses", "body": {"model": "m", "instructions": "Be brief.", "input": "Hi"}},
+            {
+                "kind": "completion",
+                "model": "m",
+                "input": {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]},
+            },
+        ),
+        (
+            {"url": "/v1/completions", "body": {"model": "m", "prompt": "Hi", "max_tokens": 5}},
+            {"kind": "completion", "model": "m", "input": {"prompt": "Hi", "max_tokens": 5}},
+        ),
+        (
+            {"method": "POST", "url": "/v1/jobs", "body": {"kind": "prediction", "input": {"question": "Rain?"}}},
+            {"kind": "prediction", "input": {"question": "Rain?"}},
         ),
         (
             {"url": "/v1/embeddings", "body": {"model": "m", "input": "text"}},
@@ -73,13 +116,17 @@ def test_what_the_command_says_beats_the_line() -> None:
         ('{"prompt": NaN}', "holds NaN"),
         ("{}", "a line has `prompt`, `messages` or `input`"),
         ('{"custom_id": 7, "prompt": "Hi"}', "custom_id must be a string"),
-        ('{"url": "/v1/responses", "body": {}}', "url must be one of /v1/chat/completions, /v1/embeddings"),
-        ('{"url": "/v1/embeddings", "body": []}', "body must be a JSON object"),
-        ('{"method": "GET", "url": "/v1/embeddings", "body": {}}', "method must be POST"),
+        ('{"url": "/v1/moderations", "body": {}}', "url must be one of /v1/chat/completions, /v1/responses, "),
+        ('{"url": "/v1/responses", "body": {"input": 7}}', "body.input must be"),
+        ('{"url": "/v1/chat/completions", "body": {"messages": [], "stream": true}}', "body.stream cannot be true"),
+        ('{"url": "/v1/embeddings", "body": []}', "body must be an object"),
+        ('{"url": "/v1/jobs"}', "Missing required parameter: 'body'"),
+        ('{"method": "GET", "url": "/v1/embeddings", "body": {"input": "x"}}', "method must be POST"),
         ('{"input": {"prompt": "Hi"}, "temperature": 1}', "has temperature beside input"),
         ('{"messages": "Hi", "system": "Be brief."}', "messages must be a list"),
         ("[" * 100_000, "is nested too deep"),
         (b'{"prompt": "caf\xe9"}', "is not UTF-8"),
+        ('{"prompt": "x", "seed": ' + "1" * 5000 + "}", "holds a number out of range"),
     ],
 )
 def test_a_broken_line_is_told_with_its_number_and_the_others_run(text: str | bytes, said: str) -> None:
@@ -106,6 +153,15 @@ def test_files_as_windows_writes_them(encoding: str, end: str) -> None:
         (1, {"prompt": "ñandú"}),
         (3, {"prompt": "“zwei”\u2028"}),
     ]
+
+
+def test_a_line_of_openai_that_is_nested_deep_is_told_however_deep() -> None:
+    """Just below what cannot be read is what can, and cannot be written again."""
+    for depth in range(800, 1000):
+        body = '{"messages": [], "a": ' + "[" * depth + "]" * depth + "}"
+        (found,) = lines(f'{{"url": "/v1/chat/completions", "body": {body}}}'.encode())
+        assert isinstance(found, BrokenLine)
+        assert "nested" in found.message
 
 
 @given(st.binary(max_size=300))

@@ -115,7 +115,7 @@ def _translated() -> Iterator[None]:
         raise Unavailable(_reason(exc)) from exc
     except ProgrammingError as exc:
         if getattr(exc.orig, "sqlstate", None) == _NO_TABLE:
-            raise Unavailable("the tables are not there yet: `completar db upgrade` makes them") from exc
+            raise Unavailable("the tables are not there yet: `python3 run.py db upgrade` makes them") from exc
         raise
     except DBAPIError as exc:
         if exc.connection_invalidated:

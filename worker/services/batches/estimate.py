@@ -56,21 +56,8 @@ class Estimate:
 def estimate(deps: Deps, file: FileView, endpoint: str, *, dedupe: bool = False, read_s: float = READ_S) -> Estimate:
     """`dedupe`: lines that ask the same make one call."""
     made = Estimate()
-    try:
-        _read(deps, made, file, endpoint, dedupe=dedupe, until_s=clock.monotonic_s() + read_s)
-    except BadLine as exc:  # the file as a whole
-        made.lines, made.read, made.faulty = made.lines + 1, made.read + 1, made.faulty + 1
-        made.errors += exc.errors[: ERRORS_MAX - len(made.errors)]
-    if made.read:
-        made.twins = round(made.twins * made.lines / made.read)
-    for share in made.shares.values():
-        _extend(share, made)
-        share.seconds = _seconds(deps, share)
-    return made
-
-
-def _read(deps: Deps, made: Estimate, file: FileView, endpoint: str, *, dedupe: bool, until_s: float) -> None:
     seen: set[str] = set()
+    until_s = clock.monotonic_s() + read_s
     for raw in raw_lines(deps, file):
         made.lines += 1
         if clock.monotonic_s() >= until_s and made.read:
@@ -89,6 +76,12 @@ def _read(deps: Deps, made: Estimate, file: FileView, endpoint: str, *, dedupe: 
                 continue
             seen.add(mark)
         _add(deps, made, line, len(raw[1] or b""))
+    if made.read:
+        made.twins = round(made.twins * made.lines / made.read)
+    for share in made.shares.values():
+        _extend(share, made)
+        share.seconds = _seconds(deps, share)
+    return made
 
 
 def _add(deps: Deps, made: Estimate, line: Line, size: int) -> None:

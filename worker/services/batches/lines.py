@@ -1,10 +1,8 @@
-"""The lines of a batch's file: cut from its bytes, and read as requests."""
+"""The lines of a batch's file, read as requests."""
 
 from __future__ import annotations
 
-import codecs
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,6 +15,7 @@ from worker.domain.panel import read_panel
 from worker.domain.question import BadQuestion
 from worker.providers.catalog import Catalog, UnknownModel
 from worker.services.batches.endpoints import ENDPOINTS, Endpoint
+from worker.services.batches.raw import Raw
 from worker.services.openai import reading
 from worker.services.openai.faults import Fault, faults_of
 from worker.services.pricing import most_nano
@@ -26,8 +25,6 @@ from worker.store.text import dumps
 
 CUSTOM_ID_MAX: Final = 512
 _NO_PANELS: Final[Mapping[str, PanelConfig]] = MappingProxyType({})
-
-Raw = tuple[int, bytes | None]  # the line's number from 1, and its bytes; None: it is too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,56 +45,6 @@ class BadLine(ValueError):
     def __init__(self, errors: list[LineError]) -> None:
         super().__init__(errors[0].message)
         self.errors = errors
-
-
-# -- from bytes to lines -----------------------------------------------------------------------------------------
-
-
-def cut(content: Iterable[bytes], most: int) -> Iterator[Raw]:
-    """The lines that are not blank, in UTF-8; none of more than `most` bytes is held. LF and CRLF, a byte order mark,
-    and UTF-16 as PowerShell writes it are read. Raises BadLine where the file as a whole is no text.
-    """
-    number, rest, over = 1, b"", False
-    for chunk in _utf8(content):
-        whole, _, tail = chunk.rpartition(b"\n")
-        if len(whole) == len(chunk) - len(tail):  # no line ends here
-            rest, over = (b"", True) if over or len(rest) + len(tail) > most else (rest + tail, False)
-            continue
-        for line in whole.split(b"\n"):
-            if over or len(rest) + len(line) > most:
-                yield number, None
-            elif found := (rest + line).strip():
-                yield number, found
-            number, rest, over = number + 1, b"", False
-        rest, over = (b"", True) if len(tail) > most else (tail, False)
-    if over:
-        yield number, None
-    elif found := rest.strip():
-        yield number, found
-
-
-def _utf8(content: Iterable[bytes]) -> Iterator[bytes]:
-    decoder: codecs.IncrementalDecoder | None = None
-    first, encoding = True, "utf-8"
-    for given in content:
-        chunk = given
-        if first and chunk:
-            first = False
-            encoding = json.detect_encoding(chunk[:4])
-            if not encoding.startswith("utf-8"):
-                # What is broken stays broken, and is found on its own line.
-                decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
-            else:
-                chunk = chunk.removeprefix(codecs.BOM_UTF8)
-        if decoder is not None:
-            try:
-                chunk = decoder.decode(chunk).removeprefix("\ufeff").encode("utf-8", "surrogatepass")
-            except UnicodeDecodeError:
-                raise BadLine([_no_text(encoding)]) from None
-        yield chunk
-
-
-# -- from lines to requests --------------------------------------------------------------------------------------
 
 
 def read(
@@ -230,12 +177,6 @@ def _missing(number: int, param: str) -> LineError:
 
 def _bad(number: int, param: str, message: str) -> LineError:
     return LineError("invalid_request", f"{param} {message}.", param, number)
-
-
-def _no_text(encoding: str) -> LineError:
-    name = encoding[:6].upper()
-    message = f"The file is no text: it begins as {name} does, and cannot be read as that. Send it as UTF-8."
-    return LineError("invalid_json_line", message)
 
 
 def _not_json(number: int, more: str) -> LineError:

@@ -8,8 +8,7 @@ from typing import Final
 from worker.deps import Deps
 from worker.domain.file import FileView
 from worker.services import files as content_of
-from worker.services.batches import lines
-from worker.services.batches.lines import Raw
+from worker.services.batches.raw import Raw, cut
 from worker.store import batches
 from worker.store import lines as stored
 from worker.store.batches import Tended
@@ -39,7 +38,7 @@ class Marks:
 
 def raw_lines(deps: Deps, file: FileView) -> Iterator[Raw]:
     """All lines of a file."""
-    return lines.cut(content_of.content(deps.database, file), deps.settings.max_body_bytes)
+    return cut(content_of.content(deps.database, file), deps.settings.max_body_bytes)
 
 
 def lines_of(deps: Deps, batch: Tended, file: FileView) -> Iterator[Raw]:

@@ -19,7 +19,8 @@ from worker.services.batches import lines as reading
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.hurry import Hurry
 from worker.services.batches.ledger import Ledger
-from worker.services.batches.lines import BadLine, Line, Raw
+from worker.services.batches.lines import BadLine, Line
+from worker.services.batches.raw import Raw
 from worker.services.batches.shared import placed
 from worker.services.batches.source import lines_of
 from worker.services.pricing import Unpriced

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from worker import clock, events
@@ -14,7 +14,8 @@ from worker.domain.file import FileView
 from worker.services.batches import lines
 from worker.services.batches.addresses import Addresses
 from worker.services.batches.desk import Desk, Lost, Turns
-from worker.services.batches.lines import BadLine, Raw
+from worker.services.batches.lines import BadLine
+from worker.services.batches.raw import Raw
 from worker.services.batches.source import lines_of
 from worker.services.pricing import Unpriced
 from worker.store import batches, files
@@ -73,7 +74,7 @@ def _validate(desk: Desk, batch: Tended) -> Turns:
         addresses = Addresses(desk.deps, batch.endpoint)
         most = desk.deps.settings.max_batch_lines
         turn_s = look_s = clock.monotonic_s()
-        for raw in _raw_lines(desk.deps, batch, file, findings):
+        for raw in lines_of(desk.deps, batch, file):
             total += 1
             if total > most:
                 findings.add([LineError("too_many_tasks", f"The file has more than {most} requests.")])
@@ -87,7 +88,7 @@ def _validate(desk: Desk, batch: Tended) -> Turns:
                     look_s = turn_s
                     if desk.look(batch.id).status is not BatchStatus.VALIDATING:
                         raise Lost
-        if total == 0 and not findings.count:
+        if total == 0:
             findings.add([LineError("empty_file", "The file holds no request.")])
     with desk.deps.database.write() as conn:
         if findings.count:
@@ -99,13 +100,6 @@ def _validate(desk: Desk, batch: Tended) -> Turns:
         raise Lost
     if findings.count:
         events.emit("batch.refused", batch_id=batch.id, errors=findings.count, first=findings.first[0].code)
-
-
-def _raw_lines(deps: Deps, batch: Tended, file: FileView, findings: _Findings) -> Iterator[Raw]:
-    try:
-        yield from lines_of(deps, batch, file)
-    except BadLine as exc:
-        findings.add(exc.errors)
 
 
 def _input(deps: Deps, batch: Tended) -> FileView | None:
