@@ -146,6 +146,7 @@ def test_a_command_ends_the_pause_and_all_go_on_at_once(station: Station, provid
     with fleet(station):
         ids = some(station, 30)
         all_parked(station, ids)
+        wait_until(lambda: len(holding(station)) == 2, "both pauses to be on record")
         provider.always(script.chat("paid"))
         with station.deps.database.write() as conn:
             assert pauses.end_all_by(conn, "pool", "key_1") == 2
