@@ -23,14 +23,27 @@ from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.keeper import Keeper
 from worker.services.batches.watch import stop, watch
 from worker.services.batches.write import _drafted, write
-from worker.store import batches, claims, files, idempotency, jobs, lines, tallies, workers
+from worker.store import (
+    batches,
+    claims,
+    files,
+    idempotency,
+    jobs,
+    lines,
+    new_jobs,
+    open_lines,
+    orphans,
+    settling,
+    tallies,
+    workers,
+)
 from worker.store.batch_tables import batch as batch_table
 from worker.store.batch_tables import batch_line, file_part
 from worker.store.batch_tables import file as file_table
 from worker.store.batches import Written
 from worker.store.database import Database
-from worker.store.jobs import Settle
 from worker.store.moment import db_now, later
+from worker.store.settling import Settle
 from worker.store.tables import idempotency as idempotency_table
 from worker.store.tables import job as job_table
 from worker.store.tables import job_result
@@ -51,7 +64,7 @@ def _batch(database: Database, *, lines_of: int = 0, owner: str = "wrk_1") -> st
                 for _ in range(lines_of)
             ]
             assert batches.took(conn, batch_id, owner, after=0, line=lines_of, n=lines_of)
-            jobs.insert(conn, new)
+            new_jobs.insert(conn, new)
             lines.insert(conn, batch_id, [lines.Line(n, job.id, f'"{n}"') for n, job in enumerate(new, 1)])
     return batch_id
 
@@ -72,7 +85,7 @@ def _claimed(database: Database, n: int, worker: str = "wrk_1") -> list[tuple[st
 def _settle(database: Database, claims: list[tuple[str, str]], status: JobStatus) -> None:
     ending = Ending(status, result="{}")  # type: ignore[arg-type]
     with database.write() as conn:
-        jobs.settle(conn, [Settle(job_id, claim_id, ending) for job_id, claim_id in claims])
+        settling.settle(conn, [Settle(job_id, claim_id, ending) for job_id, claim_id in claims])
 
 
 def test_a_batch_is_of_one_until_its_lease_is_over(database: Database) -> None:
@@ -133,13 +146,13 @@ def test_every_way_to_an_end_is_counted_once(database: Database) -> None:
         conn.execute(job_table.update().where(job_table.c.id == waiting[1]).values(deadline_at=later(-1.0)))
         assert jobs.expire(conn) == 1
         conn.execute(job_table.update().where(job_table.c.id == claims[7][0]).values(on_interruption="fail", losses=3))
-        jobs.take_back(conn, "wrk_1")
+        orphans.take_back(conn, "wrk_1")
     assert _counts(database, batch_id).ended in {9, 10}  # the one taken back had no open call: it waits again
     with database.write() as conn:
-        assert jobs.end_lines(conn, batch_id, JobStatus.EXPIRED, 5) == 5
-        while jobs.end_lines(conn, batch_id, JobStatus.CANCELLED, 4):
+        assert open_lines.end(conn, batch_id, JobStatus.EXPIRED, 5) == 5
+        while open_lines.end(conn, batch_id, JobStatus.CANCELLED, 4):
             pass
-        assert not jobs.any_open(conn, batch_id)
+        assert not open_lines.any_left(conn, batch_id)
         counted = tallies.of(conn, [batch_id])[batch_id]
         assert counted.ended == 20
         assert tallies.recount(conn, batch_id) == counted
@@ -254,10 +267,10 @@ def test_no_line_of_a_stopping_batch_is_claimed_or_called(database: Database) ->
     stopping, going = _batch(database, lines_of=5), _batch(database, lines_of=5)
     claims = _claimed(database, 2)
     with database.write() as conn:
-        assert len(jobs.still_ours(conn, claims)) == 2
+        assert len(settling.still_ours(conn, claims)) == 2
         assert batches.cancel(conn, PROJECT, stopping)
         of_it = set(conn.execute(sa.select(job_table.c.id).where(job_table.c.batch_id == stopping)).scalars())
-        assert jobs.still_ours(conn, claims) == {job_id for job_id, _ in claims} - of_it
+        assert settling.still_ours(conn, claims) == {job_id for job_id, _ in claims} - of_it
     more = {job_id for job_id, _ in _claimed(database, 100)}
     with database.read() as conn:
         assert more
@@ -270,7 +283,7 @@ def test_running_lines_are_asked_to_stop(database: Database) -> None:
     batch_id = _batch(database, lines_of=3)
     claims = _claimed(database, 2)
     with database.write() as conn:
-        assert jobs.stop_lines(conn, batch_id) == 2
+        assert open_lines.stop(conn, batch_id) == 2
         assert sorted(jobs.cancelling(conn, "wrk_1")) == sorted(job_id for job_id, _ in claims)
 
 
@@ -376,7 +389,7 @@ def test_answers_are_kept_while_their_batch_is_open(database: Database) -> None:
     batch_id = _batch(database, lines_of=3)
     _settle(database, _claimed(database, 2), JobStatus.COMPLETED)
     with database.write() as conn:
-        jobs.insert(conn, [NewJob(clock.new_id("job"), PROJECT, "completion", Lane.BATCH, ("default",), {})])
+        new_jobs.insert(conn, [NewJob(clock.new_id("job"), PROJECT, "completion", Lane.BATCH, ("default",), {})])
         conn.execute(job_table.update().where(job_table.c.batch_id.is_(None)).values(status="cancelled"))
         conn.execute(job_table.update().where(job_table.c.status != "queued").values(ended_at=later(-2 * 86_400.0)))
     for status, purged in (("in_progress", 1), ("finalizing", 0), ("cancelling", 0), ("completed", 2)):
@@ -473,8 +486,8 @@ def test_statements_on_lines_do_not_scan_the_jobs(postgres_url: str) -> None:
                     plans.append("\n".join(row[0] for row in cursor.fetchall()))
                 return statement, parameters
 
-            jobs.any_open(conn, batch_id)
-            jobs.end_lines(conn, batch_id, JobStatus.CANCELLED, 100)
+            open_lines.any_left(conn, batch_id)
+            open_lines.end(conn, batch_id, JobStatus.CANCELLED, 100)
         assert len(plans) >= 2
         for plan in plans[:2]:
             assert "ix_job_batch_open" in plan, plan
