@@ -683,7 +683,7 @@ def test_every_move_of_the_store_has_a_race_or_a_reason() -> None:
     raced = {race.second for race in RACES}
     found = {info.name for info in pkgutil.iter_modules(worker.store.__path__)}
     known = {module.__name__.rpartition(".")[2] for module in _MOVES}
-    without = {"database", "intake", "migrate", "moment", "pulse", "rows", "text"}
+    without = {"blocks", "database", "intake", "migrate", "moment", "pulse", "rows", "text"}
     without |= {"columns", "schema", "tables", "batch_tables", "webhook_tables"}
     # Their moves have owners and cursors of their own, and race in tests of their own: test_batches, test_batch_runs,
     # test_store_deliveries, test_deliver, test_predict.

@@ -18,15 +18,13 @@ from worker.domain.answer import Json
 from worker.domain.batch import FINAL, OPEN, BatchStatus, BatchView, Counts, NewBatch, age_s
 from worker.domain.money import NO_USAGE, Usage
 from worker.store import tallies
-from worker.store.batch_tables import batch, batch_ended, batch_line, batch_tally
+from worker.store.batch_tables import OPEN_BATCH, batch, batch_ended, batch_line, batch_tally
 from worker.store.moment import db_now, later, seconds_until
 from worker.store.tables import subscription
 from worker.store.text import dumps
 
 _S = BatchStatus
-_OPEN: Final[sa.ColumnElement[bool]] = sa.literal_column(
-    "batch.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"
-)
+_OPEN: Final = sa.text(OPEN_BATCH)
 _AT_ONCE: Final = 2_000
 _GOING: Final = -1  # taken, of a batch whose lines are being forgotten; 0: they all are
 MAX_COST: Final = "max_cost"

@@ -10,6 +10,8 @@ from worker.domain.answer import Failure
 from worker.domain.failure import FailureKind
 from worker.domain.state import JobStatus
 from worker.store import endings, tallies
+from worker.store.batch_tables import OPEN_BATCH
+from worker.store.blocks import locked_block
 from worker.store.claims import of_none
 from worker.store.moment import begun, db_now
 from worker.store.tables import attempt, death, job, job_input, job_result, subscription
@@ -76,12 +78,9 @@ def refuse(conn: sa.Connection, job_id: str, why: str) -> None:
 
 def end_queued(conn: sa.Connection, chosen: sa.Select[Any], to: JobStatus, why: Failure) -> int:
     """End those of the jobs that `chosen` selects which are queued and that nobody holds. Returns how many."""
-    if conn.dialect.name != "sqlite":  # one that is just being claimed is not ours
-        chosen = chosen.with_for_update(skip_locked=True)
-    once = chosen.cte("chosen")  # a subquery with a lock may be run again for each row, and then has no limit
     ended = conn.execute(
         job.update()
-        .where(job.c.id.in_(sa.select(once.c.id)), job.c.status == _S.QUEUED.value)
+        .where(job.c.id.in_(locked_block(conn, chosen)), job.c.status == _S.QUEUED.value)
         .values(status=to.value, version=job.c.version + 1, ended_at=db_now(), error_kind=why.kind.value)
         .returning(*tallies.ENDED)
     ).all()
@@ -97,7 +96,7 @@ def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
     Lines of an open batch are kept: its files are written of them when the last one has ended.
     """
     kept = sa.and_(job.c.ended_at.is_not(None), job.c.purged_at.is_(None))
-    over = of_none(conn.dialect.name, "batch.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')")
+    over = of_none(conn.dialect.name, OPEN_BATCH)
     old = sa.select(job.c.id).where(kept, job.c.ended_at < begun(-older_than_s), over).limit(most)
     purged = job.update().where(job.c.id.in_(old), kept).values(purged_at=db_now(), version=job.c.version + 1)
     ids = list(conn.execute(purged.returning(job.c.id)).scalars())

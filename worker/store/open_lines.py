@@ -10,15 +10,16 @@ import sqlalchemy as sa
 from worker.domain.answer import Failure
 from worker.domain.failure import FailureKind
 from worker.domain.state import JobStatus
+from worker.store.blocks import locked_block
 from worker.store.jobs import EXPIRED, end_queued
 from worker.store.moment import Moment, db_now
 from worker.store.tables import job
 
 _S = JobStatus
 # Written out, so that the planner sees the condition of the index of open lines.
-_OPEN: Final[list[sa.ColumnElement[str]]] = [
-    sa.literal_column(f"'{status.value}'") for status in (_S.QUEUED, _S.IN_PROGRESS, _S.CANCELLING)
-]
+OPEN_LINE: Final = job.c.status.in_(
+    [sa.literal_column(f"'{status.value}'") for status in (_S.QUEUED, _S.IN_PROGRESS, _S.CANCELLING)]
+)
 _FAR: Final = datetime(9999, 1, 1, tzinfo=UTC)  # when lines of a paused batch are due
 
 
@@ -26,7 +27,7 @@ def end(conn: sa.Connection, batch_id: str, to: JobStatus, most: int) -> int:
     """End up to `most` queued lines of a batch, as expired or as cancelled. Returns how many."""
     chosen = (
         sa.select(job.c.id)
-        .where(job.c.batch_id == batch_id, job.c.status.in_(_OPEN), job.c.status == _S.QUEUED.value)
+        .where(job.c.batch_id == batch_id, OPEN_LINE, job.c.status == _S.QUEUED.value)
         .order_by(job.c.id)
         .limit(most)
     )
@@ -54,14 +55,11 @@ def unpark(conn: sa.Connection, batch_id: str, most: int) -> int:
 def _due_at(conn: sa.Connection, batch_id: str, which: sa.ColumnElement[bool], moment: Any, most: int) -> int:
     chosen = (
         sa.select(job.c.id)
-        .where(job.c.batch_id == batch_id, job.c.status.in_(_OPEN), job.c.status == _S.QUEUED.value, which)
+        .where(job.c.batch_id == batch_id, OPEN_LINE, job.c.status == _S.QUEUED.value, which)
         .order_by(job.c.id)
         .limit(most)
     )
-    if conn.dialect.name != "sqlite":
-        chosen = chosen.with_for_update(skip_locked=True)
-    once = chosen.cte("chosen")
-    moved = job.update().where(job.c.id.in_(sa.select(once.c.id)), job.c.status == _S.QUEUED.value)
+    moved = job.update().where(job.c.id.in_(locked_block(conn, chosen)), job.c.status == _S.QUEUED.value)
     return len(conn.execute(moved.values(run_at=moment, parked_for=None).returning(job.c.id)).all())
 
 
@@ -69,12 +67,12 @@ def stop(conn: sa.Connection, batch_id: str) -> int:
     """Ask the running lines of a batch to stop, which hangs up on their calls. Returns how many."""
     return conn.execute(
         job.update()
-        .where(job.c.batch_id == batch_id, job.c.status.in_(_OPEN), job.c.status == _S.IN_PROGRESS.value)
+        .where(job.c.batch_id == batch_id, OPEN_LINE, job.c.status == _S.IN_PROGRESS.value)
         .values(status=_S.CANCELLING.value, version=job.c.version + 1)
     ).rowcount
 
 
 def any_left(conn: sa.Connection, batch_id: str) -> bool:
     """Whether a line of this batch has not ended."""
-    found = sa.select(job.c.id).where(job.c.batch_id == batch_id, job.c.status.in_(_OPEN)).limit(1)
+    found = sa.select(job.c.id).where(job.c.batch_id == batch_id, OPEN_LINE).limit(1)
     return conn.execute(found).first() is not None
