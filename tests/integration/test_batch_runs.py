@@ -29,7 +29,19 @@ from worker.services.batches.desk import Desk
 from worker.services.batches.ledger import Ledger
 from worker.services.batches.source import Marks
 from worker.services.batches.watch import watch
-from worker.store import batches, claims, jobs, lines, new_jobs, open_lines, parked, settling, tallies
+from worker.store import (
+    batch_views,
+    batches,
+    claims,
+    jobs,
+    lines,
+    new_jobs,
+    open_lines,
+    parked,
+    settling,
+    tallies,
+    tending,
+)
 from worker.store.batch_tables import batch as batch_table
 from worker.store.database import Database
 from worker.store.moment import db_now, later
@@ -107,10 +119,10 @@ def test_results_come_before_the_batch_has_ended(site: Web, client: openai.OpenA
 def test_lines_that_never_became_jobs_come_last(site: Web, client: openai.OpenAI) -> None:
     batch = made(client, jsonl(line(k) for k in range(1200)))
     with site.deps.database.write() as conn:
-        batches.take(conn, "wrk_x", 60.0, 10)
+        tending.take(conn, "wrk_x", 60.0, 10)
         assert batches.begin(conn, batch.id, "wrk_x", total=1200, model=None)
         conn.execute(batch_table.update().values(expires_at=later(-1.0)))
-        batches.release(conn, "wrk_x")
+        tending.release(conn, "wrk_x")
     with site.working():
         found = _all(site, batch.id, limit=500)
     assert [one["completar"]["line"] for one in found] == list(range(1, 1201))
@@ -126,9 +138,9 @@ def test_a_line_that_no_longer_reads_fails_on_its_own(
     lines = [line(0), line(1, temperature="hot"), line(2), line(3, temperature="hot"), "no JSON", line(5)]
     batch = made(client, jsonl(lines), extra_body=wish)
     with site.deps.database.write() as conn:
-        batches.take(conn, "wrk_x", 60.0, 10)
+        tending.take(conn, "wrk_x", 60.0, 10)
         assert batches.begin(conn, batch.id, "wrk_x", total=6, model=None)
-        batches.release(conn, "wrk_x")
+        tending.release(conn, "wrk_x")
     with site.working():
         done = until(client, batch.id)
         assert len(_all(site, batch.id)) == 6
@@ -210,7 +222,7 @@ def test_lines_that_nobody_noted_are_read_all_the_same(database: Database) -> No
     batch_id = clock.new_id("batch")
     with database.write() as conn:
         batches.insert(conn, NewBatch(batch_id, "proj_a", None, CHAT, "file-1", "24h", 86_400))
-        batches.take(conn, "wrk_1", 60.0, 1)
+        tending.take(conn, "wrk_1", 60.0, 1)
         assert batches.begin(conn, batch_id, "wrk_1", total=6, model=None)
         new = [
             NewJob(clock.new_id("job"), "proj_a", "completion", Lane.BATCH, ("default",), {}, batch_id=batch_id)
@@ -417,7 +429,7 @@ def test_a_ledger_knows_what_is_spent_and_what_may_be(database: Database) -> Non
     with database.write() as conn:
         new = NewBatch(batch_id, "proj_a", None, CHAT, "file-1", "24h", 86_400, max_cost_nano=NANO)
         batches.insert(conn, new)
-        batches.take(conn, "wrk_1", 60.0, 1)
+        tending.take(conn, "wrk_1", 60.0, 1)
         made_jobs = [
             NewJob(clock.new_id("job"), "proj_a", "completion", Lane.BATCH, ("default",), {}, batch_id=batch_id)
             for _ in range(3)
@@ -547,7 +559,7 @@ def test_parking_moves_what_waits_and_nothing_else(database: Database) -> None:
         assert open_lines.unpark(conn, batch_id, 10) == 2
     with database.write() as conn:
         assert len(claims.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="e")) == 2
-        assert batches.get(conn, "proj_a", batch_id).status is BatchStatus.VALIDATING  # type: ignore[union-attr]
+        assert batch_views.get(conn, "proj_a", batch_id).status is BatchStatus.VALIDATING  # type: ignore[union-attr]
 
 
 def _waiting_for(database: Database, mark: str, batch_id: str | None, n: int) -> list[str]:

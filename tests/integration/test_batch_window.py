@@ -27,7 +27,7 @@ from worker.domain.ramp import URGENT
 from worker.domain.state import JobStatus
 from worker.services.batches.desk import Desk
 from worker.services.batches.hurry import Hurry
-from worker.store import batches, claims, lines, new_jobs, settling, urgent
+from worker.store import batches, claims, lines, new_jobs, settling, tending, urgent
 from worker.store.backlog import look
 from worker.store.batch_tables import batch as batch_table
 from worker.store.database import Database
@@ -69,7 +69,7 @@ class Fleet:
         asked = NewBatch(batch_id, project, None, "/v1/responses", "file-1", "24h", window_s, priority=priority)
         with self.database.write() as conn:
             batches.insert(conn, asked)
-            batches.take(conn, OWNER, 86_400.0, 10)
+            tending.take(conn, OWNER, 86_400.0, 10)
             assert batches.begin(conn, batch_id, OWNER, total=n, model=None)
             assert batches.took(conn, batch_id, OWNER, after=0, line=n, n=n)
             new_jobs.insert(conn, new)

@@ -24,6 +24,7 @@ from worker.services.batches.keeper import Keeper
 from worker.services.batches.watch import stop, watch
 from worker.services.batches.write import _drafted, write
 from worker.store import (
+    batch_views,
     batches,
     claims,
     files,
@@ -35,18 +36,19 @@ from worker.store import (
     orphans,
     settling,
     tallies,
+    tending,
     workers,
 )
 from worker.store.batch_tables import batch as batch_table
 from worker.store.batch_tables import batch_line, file_part
 from worker.store.batch_tables import file as file_table
-from worker.store.batches import Written
 from worker.store.database import Database
 from worker.store.moment import db_now, later
 from worker.store.settling import Settle
 from worker.store.tables import idempotency as idempotency_table
 from worker.store.tables import job as job_table
 from worker.store.tables import job_result
+from worker.store.tending import Written
 
 PROJECT = "proj_a"
 
@@ -56,7 +58,7 @@ def _batch(database: Database, *, lines_of: int = 0, owner: str = "wrk_1") -> st
     batch_id = clock.new_id("batch")
     with database.write() as conn:
         batches.insert(conn, NewBatch(batch_id, PROJECT, None, "/v1/chat/completions", "file-1", "24h", 86_400))
-        batches.take(conn, owner, 60.0, 10)
+        tending.take(conn, owner, 60.0, 10)
         if lines_of:
             assert batches.begin(conn, batch_id, owner, total=lines_of, model="default")
             new = [
@@ -71,7 +73,7 @@ def _batch(database: Database, *, lines_of: int = 0, owner: str = "wrk_1") -> st
 
 def _counts(database: Database, batch_id: str) -> Counts:
     with database.read() as conn:
-        found = batches.get(conn, PROJECT, batch_id)
+        found = batch_views.get(conn, PROJECT, batch_id)
     assert found is not None
     return found.counts
 
@@ -91,18 +93,18 @@ def _settle(database: Database, claims: list[tuple[str, str]], status: JobStatus
 def test_a_batch_is_of_one_until_its_lease_is_over(database: Database) -> None:
     batch_id = _batch(database, owner="wrk_1")
     with database.write() as conn:
-        assert not batches.any_free(conn)
-        assert batches.take(conn, "wrk_2", 60.0, 10) == []
-        assert batches.tended(conn, batch_id, "wrk_2") is None
-        assert batches.renew(conn, "wrk_1", -1.0) == {batch_id}
+        assert not tending.any_free(conn)
+        assert tending.take(conn, "wrk_2", 60.0, 10) == []
+        assert tending.tended(conn, batch_id, "wrk_2") is None
+        assert tending.renew(conn, "wrk_1", -1.0) == {batch_id}
     with database.write() as conn:
-        assert batches.any_free(conn)
-        assert batches.take(conn, "wrk_2", 60.0, 10) == [batch_id]
-        assert batches.renew(conn, "wrk_1", 60.0) == set()
+        assert tending.any_free(conn)
+        assert tending.take(conn, "wrk_2", 60.0, 10) == [batch_id]
+        assert tending.renew(conn, "wrk_1", 60.0) == set()
         assert not batches.begin(conn, batch_id, "wrk_1", total=1, model=None), "it is no longer its"
         assert not batches.fail(conn, batch_id, "wrk_1", [])
-        batches.release(conn, "wrk_2")
-        assert batches.take(conn, "wrk_3", 60.0, 10) == [batch_id]
+        tending.release(conn, "wrk_2")
+        assert tending.take(conn, "wrk_3", 60.0, 10) == [batch_id]
 
 
 def test_a_page_is_stored_only_from_where_the_cursor_stands(database: Database) -> None:
@@ -122,7 +124,7 @@ def test_a_page_is_stored_only_from_where_the_cursor_stands(database: Database) 
         assert batches.finish(conn, batch_id, "wrk_1", done, output_file_id="file-a", error_file_id=None)
         assert not batches.cancel(conn, PROJECT, batch_id)
         assert not batches.finish(conn, batch_id, "wrk_1", done, output_file_id=None, error_file_id=None)
-        found = batches.get(conn, PROJECT, batch_id)
+        found = batch_views.get(conn, PROJECT, batch_id)
     assert found is not None
     assert (found.status, found.output_file_id, found.error_file_id) == (BatchStatus.COMPLETED, "file-a", None)
 
@@ -200,7 +202,7 @@ def test_a_file_that_breaks_its_reader_is_given_up_when_the_window_is_over(
         keeper._again(batch_id, 0.0)
         keeper._turn(batch_id, keeper._cared[batch_id])
         with database.read() as conn:
-            found = batches.get(conn, PROJECT, batch_id)
+            found = batch_views.get(conn, PROJECT, batch_id)
         assert found is not None
         return found
 
@@ -222,7 +224,7 @@ def test_one_batch_that_breaks_does_not_hold_up_the_others(sqlite_url: str, monk
     with closing(Database(sqlite_url)) as database:
         bad, good = _batch(database, owner="x"), _batch(database, owner="x")
         with database.write() as conn:
-            batches.release(conn, "x")
+            tending.release(conn, "x")
         tended: list[str] = []
         broken = threading.Event()
 
@@ -244,7 +246,7 @@ def test_one_batch_that_breaks_does_not_hold_up_the_others(sqlite_url: str, monk
             keeper.stop()
         assert set(tended) == {good}
         with database.read() as conn:
-            assert batches.any_free(conn), "another worker may go on at once"
+            assert tending.any_free(conn), "another worker may go on at once"
 
 
 def test_writers_of_one_batch_count_at_once(database: Database) -> None:
@@ -363,7 +365,7 @@ def test_files_that_a_batch_is_writing_are_kept_and_written_anew_where_they_are_
     assert (anew.output_file_id, anew.written_line, anew.written) == (None, 0, Written())
     list(write(desk, anew))
     with database.read() as conn:
-        done = batches.get(conn, PROJECT, batch_id)
+        done = batch_views.get(conn, PROJECT, batch_id)
         assert done is not None
         assert (done.status, done.counts.failed, done.output_file_id) == (BatchStatus.COMPLETED, 3, None)
         assert done.error_file_id not in {None, drafted.error_file_id}
@@ -382,7 +384,7 @@ def test_lines_of_old_batches_are_forgotten_and_the_batch_stays(database: Databa
         assert batches.prune(conn, -1.0) == 3
         assert batches.prune(conn, -1.0) == 0
         assert lines.ended(conn, PROJECT, batch_id, 0, 10, 1_000) == []
-        assert batches.get(conn, PROJECT, batch_id) is not None
+        assert batch_views.get(conn, PROJECT, batch_id) is not None
 
 
 def test_answers_are_kept_while_their_batch_is_open(database: Database) -> None:
@@ -405,7 +407,7 @@ def test_a_batch_is_forgotten_from_the_first_step_on(database: Database, monkeyp
         conn.execute(batch_table.update().values(status="completed"))
         for n in (2, 2, 1, 0):
             assert batches.prune(conn, -1.0) == n
-            assert [one.forgotten for one in batches.family(conn, PROJECT, batch_id)] == [True]
+            assert [one.forgotten for one in batch_views.family(conn, PROJECT, batch_id)] == [True]
         assert conn.execute(batch_line.select()).first() is None
 
 
@@ -421,7 +423,8 @@ def test_a_retry_that_is_just_being_made_keeps_the_lines_of_its_family(database:
 
     thread = threading.Thread(target=prune)
     with database.write() as conn:
-        assert not batches.family(conn, PROJECT, batch_id, lock=True)[0].forgotten
+        batches.lock_family(conn, batch_id)
+        assert not batch_views.family(conn, PROJECT, batch_id)[0].forgotten
         thread.start()
         thread.join(0.3)
         new = NewBatch(clock.new_id("batch"), PROJECT, None, "/v1/chat/completions", "file-1", "24h", 86_400)

@@ -25,7 +25,7 @@ from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
 from worker.services.batches import shared as shared_lines
 from worker.services.batches import take_in
-from worker.store import batches, claims, jobs, lines, new_jobs, open_lines, settling, shared, tallies, views
+from worker.store import batches, claims, jobs, lines, new_jobs, open_lines, settling, shared, tallies, tending, views
 from worker.store.batch_tables import batch as batch_table
 from worker.store.batch_tables import batch_line
 from worker.store.database import Database
@@ -416,7 +416,7 @@ def _awaiting(database: Database, twins: int) -> tuple[str, str]:
     batch_id, leader = clock.new_id("batch"), clock.new_id("job")
     with database.write() as conn:
         batches.insert(conn, NewBatch(batch_id, "proj_a", None, CHAT, "file-1", "24h", 86_400, dedupe=True, priority=1))
-        batches.take(conn, "wrk_1", 60.0, 1)
+        tending.take(conn, "wrk_1", 60.0, 1)
         assert batches.begin(conn, batch_id, "wrk_1", total=twins + 1, model=None)
         n = twins + 1
         assert batches.took(conn, batch_id, "wrk_1", after=0, line=n, n=n, twins=twins)

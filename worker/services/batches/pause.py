@@ -9,8 +9,8 @@ from worker.domain.batch import BatchStatus, BatchView
 from worker.domain.failure import Lane
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.submit import hint
-from worker.store import batches, open_lines
-from worker.store.batches import Tended
+from worker.store import batch_views, batches, open_lines
+from worker.store.tending import Tended
 
 AT_ONCE: Final = 2_000
 LOOK_S: Final = 1.0  # for lines that have come back into the queue, and for the end of the pause
@@ -21,7 +21,7 @@ def pause(deps: Deps, project_id: str, batch_id: str) -> BatchView | None:
     with deps.database.write() as conn:
         if batches.pause(conn, project_id, batch_id):
             open_lines.park(conn, batch_id, AT_ONCE)
-        return batches.get(conn, project_id, batch_id)
+        return batch_views.get(conn, project_id, batch_id)
 
 
 def resume(deps: Deps, project_id: str, batch_id: str) -> BatchView | None:
@@ -30,7 +30,7 @@ def resume(deps: Deps, project_id: str, batch_id: str) -> BatchView | None:
         resumed = batches.resume(conn, project_id, batch_id)
         if resumed:
             open_lines.unpark(conn, batch_id, AT_ONCE)
-        found = batches.get(conn, project_id, batch_id)
+        found = batch_views.get(conn, project_id, batch_id)
     if resumed:
         hint(deps, [], {Lane.BATCH})
     return found

@@ -26,7 +26,7 @@ from worker.services.pricing import Unpriced
 from worker.services.submit import JobRequest, weighed
 from worker.store import batches, files, jobs, new_jobs, shared, tallies
 from worker.store import lines as stored
-from worker.store.batches import Tended
+from worker.store.tending import Tended
 
 FIRST: Final = 200  # so that work begins at once
 PAGE: Final = 500  # larger ones hardly cost less, and SQLite lets nobody else write meanwhile

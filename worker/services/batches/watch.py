@@ -10,7 +10,7 @@ from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.hurry import Hurry
 from worker.services.batches.shared import all_shared
 from worker.store import batches, open_lines, tallies
-from worker.store.batches import Tended
+from worker.store.tending import Tended
 
 AT_ONCE: Final = 2_000
 FASTEST_S: Final = 0.05  # a small batch ends soon after its last line does ...
