@@ -15,9 +15,9 @@ from worker.domain.answer import Json
 from worker.domain.batch import FINAL, OPEN, BatchStatus, NewBatch
 from worker.store.batch_tables import batch, batch_ended, batch_line, batch_tally
 from worker.store.moment import db_now, later
-from worker.store.tables import subscription
 from worker.store.tending import Written
 from worker.store.text import dumps
+from worker.store.webhook_tables import subscription
 
 _S = BatchStatus
 _AT_ONCE: Final = 2_000

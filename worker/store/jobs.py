@@ -14,7 +14,8 @@ from worker.store.batch_tables import OPEN_BATCH
 from worker.store.blocks import locked_block
 from worker.store.claims import of_none
 from worker.store.moment import begun, db_now
-from worker.store.tables import attempt, death, job, job_input, job_result, subscription
+from worker.store.tables import attempt, death, job, job_input, job_result
+from worker.store.webhook_tables import subscription
 
 _S = JobStatus
 EXPIRED: Final = "its deadline passed before it could be finished"
