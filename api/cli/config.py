@@ -9,6 +9,7 @@ import click
 from api.cli.command import Group, as_json
 from api.cli.configured import configured
 from api.cli.screen import Screen
+from worker.settings import redacted
 
 
 @click.group(cls=Group)
@@ -30,10 +31,10 @@ def check(screen: Screen, file: Path | None, as_json: bool) -> None:
     settings, catalog = configured(file)
     described = catalog.describe()
     if as_json:
-        screen.document({"environment": settings.redacted(), **described})
+        screen.document({"environment": redacted(settings), **described})
     else:
         screen.data("[environment]")
-        screen.table(("variable", "value"), ((name, _plain(value)) for name, value in settings.redacted().items()))
+        screen.table(("variable", "value"), ((name, _plain(value)) for name, value in redacted(settings).items()))
         for kind in ("providers", "routes"):
             for name, said in described[kind].items():
                 shown = said | {"base_url": "(built in)"} if said.get("sandbox") else said

@@ -25,7 +25,7 @@ from worker.services.batches.create import cancel as cancel_batch
 from worker.services.batches.endpoints import ENDPOINTS, REFUSED
 from worker.services.batches.pause import pause, resume
 from worker.services.batches.retry import retry
-from worker.store import batches as store
+from worker.store import batch_views
 
 _BATCH_ID: Final = re.compile(BATCH_ID)
 
@@ -141,7 +141,7 @@ def list_batches(desk: Desk, call: Call) -> Reply:
     """Newest first."""
     query: BatchesQuery = call.query
     with desk.deps.database.read() as conn:
-        page, more = store.listed(conn, call.project_id, after=query.after, limit=query.limit)
+        page, more = batch_views.listed(conn, call.project_id, after=query.after, limit=query.limit)
     return Reply(page_json((batch_json(batch) for batch in page), more=more))
 
 
@@ -261,7 +261,7 @@ def find(desk: Desk, call: Call) -> BatchView:
     found = None
     if _BATCH_ID.fullmatch(batch_id):
         with desk.deps.database.read() as conn:
-            found = store.get(conn, call.project_id, batch_id)
+            found = batch_views.get(conn, call.project_id, batch_id)
     if found is None:
         raise Problem(NOT_FOUND, f"No batch found with id '{batch_id[:60]}'.", param="batch_id")
     return found

@@ -14,7 +14,7 @@ from worker.domain.answer import JobKind
 from worker.domain.failure import Lane
 from worker.domain.job import NewJob
 from worker.domain.state import JobStatus
-from worker.store import attempts, jobs, projects
+from worker.store import attempts, new_jobs, projects
 from worker.store.database import Database
 from worker.store.tables import job
 
@@ -82,7 +82,7 @@ def fill(
     ]
     for start in range(0, count, PAGE):
         with database.write() as conn:
-            jobs.insert(conn, made[start : start + PAGE])
+            new_jobs.insert(conn, made[start : start + PAGE])
     return [one.id for one in made]
 
 

@@ -676,7 +676,7 @@ def test_every_error_has_its_four_keys_and_names_the_request(idle: Web, monkeypa
     assert asked("POST", "/v1/batches", data=b"{" + b" " * 9_000_000, content_type="application/json")[0] == 413
     assert asked("POST", "/v1/files", json={})[0] == 415
     assert asked("GET", "/v1/batches?limit=0")[0] == 400
-    monkeypatch.setattr("api.routes.batches.store.listed", lambda *_args, **_kw: 1 / 0)
+    monkeypatch.setattr("api.routes.batches.batch_views.listed", lambda *_args, **_kw: 1 / 0)
     assert asked("GET", "/v1/batches")[0] == 500
 
 

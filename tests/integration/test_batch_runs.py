@@ -29,11 +29,23 @@ from worker.services.batches.desk import Desk
 from worker.services.batches.ledger import Ledger
 from worker.services.batches.source import Marks
 from worker.services.batches.watch import watch
-from worker.store import batches, claims, jobs, lines, parked, tallies
+from worker.store import (
+    batch_views,
+    batches,
+    claims,
+    jobs,
+    lines,
+    new_jobs,
+    open_lines,
+    parked,
+    settling,
+    tallies,
+    tending,
+)
 from worker.store.batch_tables import batch as batch_table
 from worker.store.database import Database
-from worker.store.jobs import Settle
 from worker.store.moment import db_now, later
+from worker.store.settling import Settle
 from worker.store.tables import attempt, job
 
 
@@ -107,10 +119,10 @@ def test_results_come_before_the_batch_has_ended(site: Web, client: openai.OpenA
 def test_lines_that_never_became_jobs_come_last(site: Web, client: openai.OpenAI) -> None:
     batch = made(client, jsonl(line(k) for k in range(1200)))
     with site.deps.database.write() as conn:
-        batches.take(conn, "wrk_x", 60.0, 10)
+        tending.take(conn, "wrk_x", 60.0, 10)
         assert batches.begin(conn, batch.id, "wrk_x", total=1200, model=None)
         conn.execute(batch_table.update().values(expires_at=later(-1.0)))
-        batches.release(conn, "wrk_x")
+        tending.release(conn, "wrk_x")
     with site.working():
         found = _all(site, batch.id, limit=500)
     assert [one["completar"]["line"] for one in found] == list(range(1, 1201))
@@ -126,9 +138,9 @@ def test_a_line_that_no_longer_reads_fails_on_its_own(
     lines = [line(0), line(1, temperature="hot"), line(2), line(3, temperature="hot"), "no JSON", line(5)]
     batch = made(client, jsonl(lines), extra_body=wish)
     with site.deps.database.write() as conn:
-        batches.take(conn, "wrk_x", 60.0, 10)
+        tending.take(conn, "wrk_x", 60.0, 10)
         assert batches.begin(conn, batch.id, "wrk_x", total=6, model=None)
-        batches.release(conn, "wrk_x")
+        tending.release(conn, "wrk_x")
     with site.working():
         done = until(client, batch.id)
         assert len(_all(site, batch.id)) == 6
@@ -171,7 +183,7 @@ def test_a_reader_misses_no_commit_however_they_cross(database: Database) -> Non
             NewJob(clock.new_id("job"), "proj_a", "completion", Lane.BATCH, ("default",), {}, batch_id=batch_id)
             for _ in range(n)
         ]
-        jobs.insert(conn, new)
+        new_jobs.insert(conn, new)
     with database.write() as conn:
         held = [(c.id, c.claim_id) for c in claims.claim_block(conn, Lane.BATCH, n, worker_id="w", claim_id="c")]
     assert len(held) == n
@@ -182,7 +194,7 @@ def test_a_reader_misses_no_commit_however_they_cross(database: Database) -> Non
         for at in range(0, len(part), 3):
             moves = [Settle(i, c, Ending(JobStatus.COMPLETED, result="{}")) for i, c in part[at : at + 3]]
             with database.write() as conn:
-                jobs.settle(conn, moves)
+                settling.settle(conn, moves)
 
     def follow() -> None:
         slots: dict[int, int] = {}
@@ -210,13 +222,13 @@ def test_lines_that_nobody_noted_are_read_all_the_same(database: Database) -> No
     batch_id = clock.new_id("batch")
     with database.write() as conn:
         batches.insert(conn, NewBatch(batch_id, "proj_a", None, CHAT, "file-1", "24h", 86_400))
-        batches.take(conn, "wrk_1", 60.0, 1)
+        tending.take(conn, "wrk_1", 60.0, 1)
         assert batches.begin(conn, batch_id, "wrk_1", total=6, model=None)
         new = [
             NewJob(clock.new_id("job"), "proj_a", "completion", Lane.BATCH, ("default",), {}, batch_id=batch_id)
             for _ in range(6)
         ]
-        jobs.insert(conn, new)
+        new_jobs.insert(conn, new)
         lines.insert(conn, batch_id, [lines.Line(k, one.id, f'"{k}"') for k, one in enumerate(new, 1)])
         assert batches.took(conn, batch_id, "wrk_1", after=0, line=6, n=6)
         jobs.cancel(conn, "proj_a", new[0].id)
@@ -417,12 +429,12 @@ def test_a_ledger_knows_what_is_spent_and_what_may_be(database: Database) -> Non
     with database.write() as conn:
         new = NewBatch(batch_id, "proj_a", None, CHAT, "file-1", "24h", 86_400, max_cost_nano=NANO)
         batches.insert(conn, new)
-        batches.take(conn, "wrk_1", 60.0, 1)
+        tending.take(conn, "wrk_1", 60.0, 1)
         made_jobs = [
             NewJob(clock.new_id("job"), "proj_a", "completion", Lane.BATCH, ("default",), {}, batch_id=batch_id)
             for _ in range(3)
         ]
-        jobs.insert(conn, made_jobs)
+        new_jobs.insert(conn, made_jobs)
         held = [lines.Line(k, one.id, f'"{k}"', None, 300) for k, one in enumerate(made_jobs, 1)]
         lines.insert(conn, batch_id, held)
     with database.write() as conn:
@@ -430,7 +442,7 @@ def test_a_ledger_knows_what_is_spent_and_what_may_be(database: Database) -> Non
         ending = Ending(JobStatus.COMPLETED, result="{}")
         known = Settle(held[0].id, "c", ending, calls=1, cost_nano=100)
         unknown = Settle(held[1].id, "c", ending, calls=1, cost_complete=False)
-        jobs.settle(conn, [known, unknown])
+        settling.settle(conn, [known, unknown])
     desk: Any = Desk(SimpleNamespace(database=database), "wrk_1", lambda: None)  # type: ignore[arg-type]
     ledger = Ledger.of(desk, desk.look(batch_id))
     assert ledger is not None
@@ -536,18 +548,18 @@ def test_parking_moves_what_waits_and_nothing_else(database: Database) -> None:
             NewJob(clock.new_id("job"), "proj_a", "completion", Lane.BATCH, ("default",), {}, batch_id=bid)
             for bid in (batch_id, batch_id, batch_id, None)
         ]
-        jobs.insert(conn, new)
+        new_jobs.insert(conn, new)
     with database.write() as conn:
         assert claims.claim(conn, [new[0].id], worker_id="w", claim_id="c")
-        assert jobs.park_lines(conn, batch_id, 1) == 1
-        assert jobs.park_lines(conn, batch_id, 10) == 1
-        assert jobs.park_lines(conn, batch_id, 10) == 0
+        assert open_lines.park(conn, batch_id, 1) == 1
+        assert open_lines.park(conn, batch_id, 10) == 1
+        assert open_lines.park(conn, batch_id, 10) == 0
         free = claims.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="d")
         assert [one.id for one in free] == [new[3].id]
-        assert jobs.unpark_lines(conn, batch_id, 10) == 2
+        assert open_lines.unpark(conn, batch_id, 10) == 2
     with database.write() as conn:
         assert len(claims.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="e")) == 2
-        assert batches.get(conn, "proj_a", batch_id).status is BatchStatus.VALIDATING  # type: ignore[union-attr]
+        assert batch_views.get(conn, "proj_a", batch_id).status is BatchStatus.VALIDATING  # type: ignore[union-attr]
 
 
 def _waiting_for(database: Database, mark: str, batch_id: str | None, n: int) -> list[str]:
@@ -557,9 +569,9 @@ def _waiting_for(database: Database, mark: str, batch_id: str | None, n: int) ->
         for _ in range(n)
     ]
     with database.write() as conn:
-        jobs.insert(conn, new)
+        new_jobs.insert(conn, new)
         held = claims.claim(conn, [one.id for one in new], worker_id="w", claim_id=clock.new_id("clm"))
-        jobs.settle(conn, [Settle(one.id, one.claim_id, Return(3600.0, mark)) for one in held])
+        settling.settle(conn, [Settle(one.id, one.claim_id, Return(3600.0, mark)) for one in held])
     return sorted(one.id for one in new)
 
 
@@ -571,8 +583,8 @@ def test_the_end_of_a_providers_pause_starts_no_line_of_a_paused_batch(database:
     (free,) = _waiting_for(database, mark, None, 1)
     with database.write() as conn:
         assert batches.pause(conn, "proj_a", batch_id)
-        assert jobs.park_lines(conn, batch_id, 10) == 2
-        assert jobs.park_lines(conn, batch_id, 10) == 0
+        assert open_lines.park(conn, batch_id, 10) == 2
+        assert open_lines.park(conn, batch_id, 10) == 0
     late = _waiting_for(database, mark, batch_id, 2)  # they were open as it was paused, and nobody has looked since
 
     def woken() -> list[str]:
@@ -589,7 +601,7 @@ def test_the_end_of_a_providers_pause_starts_no_line_of_a_paused_batch(database:
     assert woken() == []
     with database.write() as conn:
         assert batches.resume(conn, "proj_a", batch_id)
-        assert jobs.unpark_lines(conn, batch_id, 10) == 2
+        assert open_lines.unpark(conn, batch_id, 10) == 2
     with database.write() as conn:
         due = claims.claim_block(conn, Lane.BATCH, 10, worker_id="w", claim_id="c")
         assert sorted(one.id for one in due) == early, "their provider is asked anew"
@@ -602,6 +614,6 @@ def test_lines_that_an_older_worker_paused_with_their_mark_lose_it(database: Dat
         batches.insert(conn, NewBatch(batch_id, "proj_a", None, CHAT, "file-1", "24h", 86_400))
     _waiting_for(database, mark, batch_id, 2)
     with database.write() as conn:
-        conn.execute(job.update().values(run_at=jobs._FAR))
-        assert jobs.park_lines(conn, batch_id, 10) == 2
+        conn.execute(job.update().values(run_at=open_lines._FAR))
+        assert open_lines.park(conn, batch_id, 10) == 2
         assert parked.marks(conn) == []

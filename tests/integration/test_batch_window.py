@@ -27,12 +27,12 @@ from worker.domain.ramp import URGENT
 from worker.domain.state import JobStatus
 from worker.services.batches.desk import Desk
 from worker.services.batches.hurry import Hurry
-from worker.store import batches, claims, jobs, lines, urgent
+from worker.store import batches, claims, lines, new_jobs, settling, tending, urgent
 from worker.store.backlog import look
 from worker.store.batch_tables import batch as batch_table
 from worker.store.database import Database
-from worker.store.jobs import Settle
 from worker.store.moment import later
+from worker.store.settling import Settle
 from worker.store.tables import job as job_table
 
 TICK_S = 10.0
@@ -69,10 +69,10 @@ class Fleet:
         asked = NewBatch(batch_id, project, None, "/v1/responses", "file-1", "24h", window_s, priority=priority)
         with self.database.write() as conn:
             batches.insert(conn, asked)
-            batches.take(conn, OWNER, 86_400.0, 10)
+            tending.take(conn, OWNER, 86_400.0, 10)
             assert batches.begin(conn, batch_id, OWNER, total=n, model=None)
             assert batches.took(conn, batch_id, OWNER, after=0, line=n, n=n)
-            jobs.insert(conn, new)
+            new_jobs.insert(conn, new)
             lines.insert(conn, batch_id, [lines.Line(k, job.id, f'"{k}"') for k, job in enumerate(new, 1)])
         self.ended[batch_id] = []
         self.hurries[batch_id] = Hurry(self.desk)
@@ -93,7 +93,7 @@ class Fleet:
         with self.database.write() as conn:
             taken = claims.claim_block(conn, Lane.BATCH, self.pace, worker_id=OWNER, claim_id=clock.new_id("clm"))
             done = Ending(JobStatus.COMPLETED, result="{}")
-            jobs.settle(conn, [Settle(job.id, job.claim_id, done) for job in taken])
+            settling.settle(conn, [Settle(job.id, job.claim_id, done) for job in taken])
             ids = [job.id for job in taken]
             for found in conn.execute(sa.select(job_table.c.batch_id).where(job_table.c.id.in_(ids))):
                 self.ended[found.batch_id].append(self.ticks)
@@ -153,7 +153,7 @@ def test_urgent_lines_are_few_due_and_of_the_batch_lane(database: Database) -> N
         far = sa.text("'2200-01-01 00:00:00.000000+00:00'")
         conn.execute(job_table.update().where(job_table.c.id.in_(ids)).values(run_at=far))
         interactive = NewJob(clock.new_id("job"), "proj_a", "completion", Lane.INTERACTIVE, ("default",), {})
-        jobs.insert(conn, [interactive])
+        new_jobs.insert(conn, [interactive])
     fleet.run(30)  # five minutes with hardly anything done
     with database.read() as conn:
         rows = conn.execute(sa.select(job_table).where(job_table.c.priority == URGENT)).all()

@@ -23,17 +23,32 @@ from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.keeper import Keeper
 from worker.services.batches.watch import stop, watch
 from worker.services.batches.write import _drafted, write
-from worker.store import batches, claims, files, idempotency, jobs, lines, tallies, workers
+from worker.store import (
+    batch_views,
+    batches,
+    claims,
+    files,
+    idempotency,
+    jobs,
+    lines,
+    new_jobs,
+    open_lines,
+    orphans,
+    settling,
+    tallies,
+    tending,
+    workers,
+)
 from worker.store.batch_tables import batch as batch_table
 from worker.store.batch_tables import batch_line, file_part
 from worker.store.batch_tables import file as file_table
-from worker.store.batches import Written
 from worker.store.database import Database
-from worker.store.jobs import Settle
 from worker.store.moment import db_now, later
+from worker.store.settling import Settle
 from worker.store.tables import idempotency as idempotency_table
 from worker.store.tables import job as job_table
 from worker.store.tables import job_result
+from worker.store.tending import Written
 
 PROJECT = "proj_a"
 
@@ -43,7 +58,7 @@ def _batch(database: Database, *, lines_of: int = 0, owner: str = "wrk_1") -> st
     batch_id = clock.new_id("batch")
     with database.write() as conn:
         batches.insert(conn, NewBatch(batch_id, PROJECT, None, "/v1/chat/completions", "file-1", "24h", 86_400))
-        batches.take(conn, owner, 60.0, 10)
+        tending.take(conn, owner, 60.0, 10)
         if lines_of:
             assert batches.begin(conn, batch_id, owner, total=lines_of, model="default")
             new = [
@@ -51,14 +66,14 @@ def _batch(database: Database, *, lines_of: int = 0, owner: str = "wrk_1") -> st
                 for _ in range(lines_of)
             ]
             assert batches.took(conn, batch_id, owner, after=0, line=lines_of, n=lines_of)
-            jobs.insert(conn, new)
+            new_jobs.insert(conn, new)
             lines.insert(conn, batch_id, [lines.Line(n, job.id, f'"{n}"') for n, job in enumerate(new, 1)])
     return batch_id
 
 
 def _counts(database: Database, batch_id: str) -> Counts:
     with database.read() as conn:
-        found = batches.get(conn, PROJECT, batch_id)
+        found = batch_views.get(conn, PROJECT, batch_id)
     assert found is not None
     return found.counts
 
@@ -72,24 +87,24 @@ def _claimed(database: Database, n: int, worker: str = "wrk_1") -> list[tuple[st
 def _settle(database: Database, claims: list[tuple[str, str]], status: JobStatus) -> None:
     ending = Ending(status, result="{}")  # type: ignore[arg-type]
     with database.write() as conn:
-        jobs.settle(conn, [Settle(job_id, claim_id, ending) for job_id, claim_id in claims])
+        settling.settle(conn, [Settle(job_id, claim_id, ending) for job_id, claim_id in claims])
 
 
 def test_a_batch_is_of_one_until_its_lease_is_over(database: Database) -> None:
     batch_id = _batch(database, owner="wrk_1")
     with database.write() as conn:
-        assert not batches.any_free(conn)
-        assert batches.take(conn, "wrk_2", 60.0, 10) == []
-        assert batches.tended(conn, batch_id, "wrk_2") is None
-        assert batches.renew(conn, "wrk_1", -1.0) == {batch_id}
+        assert not tending.any_free(conn)
+        assert tending.take(conn, "wrk_2", 60.0, 10) == []
+        assert tending.tended(conn, batch_id, "wrk_2") is None
+        assert tending.renew(conn, "wrk_1", -1.0) == {batch_id}
     with database.write() as conn:
-        assert batches.any_free(conn)
-        assert batches.take(conn, "wrk_2", 60.0, 10) == [batch_id]
-        assert batches.renew(conn, "wrk_1", 60.0) == set()
+        assert tending.any_free(conn)
+        assert tending.take(conn, "wrk_2", 60.0, 10) == [batch_id]
+        assert tending.renew(conn, "wrk_1", 60.0) == set()
         assert not batches.begin(conn, batch_id, "wrk_1", total=1, model=None), "it is no longer its"
         assert not batches.fail(conn, batch_id, "wrk_1", [])
-        batches.release(conn, "wrk_2")
-        assert batches.take(conn, "wrk_3", 60.0, 10) == [batch_id]
+        tending.release(conn, "wrk_2")
+        assert tending.take(conn, "wrk_3", 60.0, 10) == [batch_id]
 
 
 def test_a_page_is_stored_only_from_where_the_cursor_stands(database: Database) -> None:
@@ -109,7 +124,7 @@ def test_a_page_is_stored_only_from_where_the_cursor_stands(database: Database) 
         assert batches.finish(conn, batch_id, "wrk_1", done, output_file_id="file-a", error_file_id=None)
         assert not batches.cancel(conn, PROJECT, batch_id)
         assert not batches.finish(conn, batch_id, "wrk_1", done, output_file_id=None, error_file_id=None)
-        found = batches.get(conn, PROJECT, batch_id)
+        found = batch_views.get(conn, PROJECT, batch_id)
     assert found is not None
     assert (found.status, found.output_file_id, found.error_file_id) == (BatchStatus.COMPLETED, "file-a", None)
 
@@ -133,13 +148,13 @@ def test_every_way_to_an_end_is_counted_once(database: Database) -> None:
         conn.execute(job_table.update().where(job_table.c.id == waiting[1]).values(deadline_at=later(-1.0)))
         assert jobs.expire(conn) == 1
         conn.execute(job_table.update().where(job_table.c.id == claims[7][0]).values(on_interruption="fail", losses=3))
-        jobs.take_back(conn, "wrk_1")
+        orphans.take_back(conn, "wrk_1")
     assert _counts(database, batch_id).ended in {9, 10}  # the one taken back had no open call: it waits again
     with database.write() as conn:
-        assert jobs.end_lines(conn, batch_id, JobStatus.EXPIRED, 5) == 5
-        while jobs.end_lines(conn, batch_id, JobStatus.CANCELLED, 4):
+        assert open_lines.end(conn, batch_id, JobStatus.EXPIRED, 5) == 5
+        while open_lines.end(conn, batch_id, JobStatus.CANCELLED, 4):
             pass
-        assert not jobs.any_open(conn, batch_id)
+        assert not open_lines.any_left(conn, batch_id)
         counted = tallies.of(conn, [batch_id])[batch_id]
         assert counted.ended == 20
         assert tallies.recount(conn, batch_id) == counted
@@ -187,7 +202,7 @@ def test_a_file_that_breaks_its_reader_is_given_up_when_the_window_is_over(
         keeper._again(batch_id, 0.0)
         keeper._turn(batch_id, keeper._cared[batch_id])
         with database.read() as conn:
-            found = batches.get(conn, PROJECT, batch_id)
+            found = batch_views.get(conn, PROJECT, batch_id)
         assert found is not None
         return found
 
@@ -209,7 +224,7 @@ def test_one_batch_that_breaks_does_not_hold_up_the_others(sqlite_url: str, monk
     with closing(Database(sqlite_url)) as database:
         bad, good = _batch(database, owner="x"), _batch(database, owner="x")
         with database.write() as conn:
-            batches.release(conn, "x")
+            tending.release(conn, "x")
         tended: list[str] = []
         broken = threading.Event()
 
@@ -231,7 +246,7 @@ def test_one_batch_that_breaks_does_not_hold_up_the_others(sqlite_url: str, monk
             keeper.stop()
         assert set(tended) == {good}
         with database.read() as conn:
-            assert batches.any_free(conn), "another worker may go on at once"
+            assert tending.any_free(conn), "another worker may go on at once"
 
 
 def test_writers_of_one_batch_count_at_once(database: Database) -> None:
@@ -254,10 +269,10 @@ def test_no_line_of_a_stopping_batch_is_claimed_or_called(database: Database) ->
     stopping, going = _batch(database, lines_of=5), _batch(database, lines_of=5)
     claims = _claimed(database, 2)
     with database.write() as conn:
-        assert len(jobs.still_ours(conn, claims)) == 2
+        assert len(settling.still_ours(conn, claims)) == 2
         assert batches.cancel(conn, PROJECT, stopping)
         of_it = set(conn.execute(sa.select(job_table.c.id).where(job_table.c.batch_id == stopping)).scalars())
-        assert jobs.still_ours(conn, claims) == {job_id for job_id, _ in claims} - of_it
+        assert settling.still_ours(conn, claims) == {job_id for job_id, _ in claims} - of_it
     more = {job_id for job_id, _ in _claimed(database, 100)}
     with database.read() as conn:
         assert more
@@ -270,7 +285,7 @@ def test_running_lines_are_asked_to_stop(database: Database) -> None:
     batch_id = _batch(database, lines_of=3)
     claims = _claimed(database, 2)
     with database.write() as conn:
-        assert jobs.stop_lines(conn, batch_id) == 2
+        assert open_lines.stop(conn, batch_id) == 2
         assert sorted(jobs.cancelling(conn, "wrk_1")) == sorted(job_id for job_id, _ in claims)
 
 
@@ -350,7 +365,7 @@ def test_files_that_a_batch_is_writing_are_kept_and_written_anew_where_they_are_
     assert (anew.output_file_id, anew.written_line, anew.written) == (None, 0, Written())
     list(write(desk, anew))
     with database.read() as conn:
-        done = batches.get(conn, PROJECT, batch_id)
+        done = batch_views.get(conn, PROJECT, batch_id)
         assert done is not None
         assert (done.status, done.counts.failed, done.output_file_id) == (BatchStatus.COMPLETED, 3, None)
         assert done.error_file_id not in {None, drafted.error_file_id}
@@ -369,14 +384,14 @@ def test_lines_of_old_batches_are_forgotten_and_the_batch_stays(database: Databa
         assert batches.prune(conn, -1.0) == 3
         assert batches.prune(conn, -1.0) == 0
         assert lines.ended(conn, PROJECT, batch_id, 0, 10, 1_000) == []
-        assert batches.get(conn, PROJECT, batch_id) is not None
+        assert batch_views.get(conn, PROJECT, batch_id) is not None
 
 
 def test_answers_are_kept_while_their_batch_is_open(database: Database) -> None:
     batch_id = _batch(database, lines_of=3)
     _settle(database, _claimed(database, 2), JobStatus.COMPLETED)
     with database.write() as conn:
-        jobs.insert(conn, [NewJob(clock.new_id("job"), PROJECT, "completion", Lane.BATCH, ("default",), {})])
+        new_jobs.insert(conn, [NewJob(clock.new_id("job"), PROJECT, "completion", Lane.BATCH, ("default",), {})])
         conn.execute(job_table.update().where(job_table.c.batch_id.is_(None)).values(status="cancelled"))
         conn.execute(job_table.update().where(job_table.c.status != "queued").values(ended_at=later(-2 * 86_400.0)))
     for status, purged in (("in_progress", 1), ("finalizing", 0), ("cancelling", 0), ("completed", 2)):
@@ -392,7 +407,7 @@ def test_a_batch_is_forgotten_from_the_first_step_on(database: Database, monkeyp
         conn.execute(batch_table.update().values(status="completed"))
         for n in (2, 2, 1, 0):
             assert batches.prune(conn, -1.0) == n
-            assert [one.forgotten for one in batches.family(conn, PROJECT, batch_id)] == [True]
+            assert [one.forgotten for one in batch_views.family(conn, PROJECT, batch_id)] == [True]
         assert conn.execute(batch_line.select()).first() is None
 
 
@@ -408,7 +423,8 @@ def test_a_retry_that_is_just_being_made_keeps_the_lines_of_its_family(database:
 
     thread = threading.Thread(target=prune)
     with database.write() as conn:
-        assert not batches.family(conn, PROJECT, batch_id, lock=True)[0].forgotten
+        batches.lock_family(conn, batch_id)
+        assert not batch_views.family(conn, PROJECT, batch_id)[0].forgotten
         thread.start()
         thread.join(0.3)
         new = NewBatch(clock.new_id("batch"), PROJECT, None, "/v1/chat/completions", "file-1", "24h", 86_400)
@@ -473,8 +489,8 @@ def test_statements_on_lines_do_not_scan_the_jobs(postgres_url: str) -> None:
                     plans.append("\n".join(row[0] for row in cursor.fetchall()))
                 return statement, parameters
 
-            jobs.any_open(conn, batch_id)
-            jobs.end_lines(conn, batch_id, JobStatus.CANCELLED, 100)
+            open_lines.any_left(conn, batch_id)
+            open_lines.end(conn, batch_id, JobStatus.CANCELLED, 100)
         assert len(plans) >= 2
         for plan in plans[:2]:
             assert "ix_job_batch_open" in plan, plan

@@ -29,10 +29,10 @@ from worker.engine.entry import Entry
 from worker.engine.writer import OverBudget, store
 from worker.services.cancel import cancel
 from worker.services.submit import JobRequest, submit
-from worker.store import attempts, claims, jobs, keys
+from worker.store import attempts, claims, keys, new_jobs, orphans
 from worker.store.database import Database
-from worker.store.jobs import Settle
 from worker.store.keys import ApiKey
+from worker.store.settling import Settle
 
 K, S = FailureKind, AttemptState
 # $1 a million tokens in, $10 a million out: an answer of 100 and 50 tokens costs $0.0006.
@@ -190,7 +190,7 @@ def test_a_call_that_died_with_its_worker_still_counts(
         with database.write() as conn:
             (job,) = claims.claim(conn, [job_id], worker_id="wrk_dead", claim_id=clock.new_id("clm"))
             attempts.begin(conn, [call(job, estimate())])
-            jobs.take_back(conn, "wrk_dead")
+            orphans.take_back(conn, "wrk_dead")
         with station.worker():
             (ended,) = station.ended([job_id])
         assert ended.error["kind"] == "budget"
@@ -308,7 +308,7 @@ def made(database: Database, n: int, key: ApiKey | None) -> list[str]:
         for _ in range(n)
     ]
     with database.write() as conn:
-        jobs.insert(conn, new)
+        new_jobs.insert(conn, new)
     return [job.id for job in new]
 
 
@@ -380,7 +380,7 @@ def test_a_claim_that_was_lost_holds_nothing(database: Database) -> None:
     key = new_key(database, 100)
     (job,) = claimed(database, made(database, 1, key))
     with database.write() as conn:
-        jobs.take_back(conn, "wrk_1")
+        orphans.take_back(conn, "wrk_1")
     assert stored(database, begins(job, call(job, 60))) == [False]
     assert books(database, key) == (0, 0)
 
@@ -394,7 +394,7 @@ def test_calls_of_a_dead_worker_are_charged_what_was_held_until_their_answer_com
     rows = [call(first, 60), call(second, 30)]
     stored(database, begins(first, rows[0]), begins(second, rows[1]), begins(bounded, call(bounded, 7)))
     with database.write() as conn:
-        jobs.take_back(conn, "wrk_1")
+        orphans.take_back(conn, "wrk_1")
     assert books(database, key) == (90, 0)
     assert books(database, free) == (0, 0), "it has no budget; the hold was the job's own"
     late = replace(rows[0], state=S.ANSWERED, cost_nano=10, usage=Usage(1, 1))
@@ -466,7 +466,7 @@ def test_the_books_balance_whatever_happens(database: Database, budget: int, ste
                 stored(database, *last)
             case "die":  # its calls may still be closed: then it was not dead
                 with database.write() as conn:
-                    jobs.take_back(conn, worker)
+                    orphans.take_back(conn, worker)
         with database.read() as conn:
             rows = [one.row for found in attempts.of_jobs(conn, everything).values() for one in found]
         still = sum(row.held_nano or 0 for row in rows if row.state is S.SENT)
@@ -484,7 +484,7 @@ def test_a_close_and_a_burial_at_once_charge_once(postgres_url: str, first: str)
         closing_entry = closes(job, replace(row, state=S.ANSWERED, cost_nano=10))
         moves: dict[str, Callable[[sa.Connection], object]] = {
             "close": lambda conn: store(conn, [closing_entry]),
-            "take_back": lambda conn: jobs.take_back(conn, "wrk_1"),
+            "take_back": lambda conn: orphans.take_back(conn, "wrk_1"),
         }
         second = moves.pop("take_back" if first == "close" else "close")
 

@@ -27,10 +27,10 @@ from worker.domain.state import AttemptState, JobStatus
 from worker.engine import engine
 from worker.engine.writer import Entry, store
 from worker.services.cancel import cancel
-from worker.store import attempts, claims, jobs, views
+from worker.store import attempts, claims, jobs, new_jobs, settling, views
 from worker.store.attempts import Attempt
 from worker.store.database import Database
-from worker.store.jobs import Settle
+from worker.store.settling import Settle
 
 RACES: Final = 1_000
 PROJECT: Final = "proj_a"
@@ -141,7 +141,7 @@ def _running(database: Database, n: int) -> tuple[list[Claimed], dict[str, Attem
         for _ in range(n)
     ]
     with database.write() as conn:
-        jobs.insert(conn, new)
+        new_jobs.insert(conn, new)
         held = claims.claim(conn, [job.id for job in new], worker_id="wrk_1", claim_id=clock.new_id("clm"))
         rows = {
             job.id: AttemptRow(clock.new_id("att"), job.id, job.claim_id, 1, AttemptState.SENT, "a/m", "a", "m")
@@ -175,7 +175,7 @@ def test_a_cancel_waits_for_a_job_that_is_just_given_back_and_ends_it(postgres_u
                 told.append(jobs.cancel(conn, PROJECT, job.id))
 
         with database.write() as conn:
-            jobs.settle(conn, [Settle(job.id, job.claim_id, Return(60.0))])
+            settling.settle(conn, [Settle(job.id, job.claim_id, Return(60.0))])
             thread = threading.Thread(target=people)
             thread.start()
             wait_until(lambda: _waiting(database), "the cancel to wait for the row")

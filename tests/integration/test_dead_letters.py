@@ -15,9 +15,9 @@ from worker import clock
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Ending, NewJob
 from worker.domain.state import AttemptState, JobStatus
-from worker.store import attempts, claims, deaths, jobs, views, workers
+from worker.store import attempts, claims, deaths, jobs, new_jobs, orphans, settling, views, workers
 from worker.store.database import Database
-from worker.store.jobs import Settle
+from worker.store.settling import Settle
 
 PROJECT = "proj_a"
 HI = {"input": {"prompt": "hi"}}
@@ -26,7 +26,7 @@ HI = {"input": {"prompt": "hi"}}
 def stored(database: Database, n: int, lane: Lane = Lane.BATCH) -> list[str]:
     new = [NewJob(clock.new_id("job"), PROJECT, "completion", lane, ("a/m",), {}) for _ in range(n)]
     with database.write() as conn:
-        jobs.insert(conn, new)
+        new_jobs.insert(conn, new)
     return [job.id for job in new]
 
 
@@ -53,7 +53,7 @@ def kill(database: Database, claim: Any = None, *, calling: str | None = None) -
                     model="m",
                 )
                 attempts.begin(conn, [row])
-        jobs.take_back(conn, worker_id)
+        orphans.take_back(conn, worker_id)
     return [job.id for job in held]
 
 
@@ -128,7 +128,7 @@ def broken(site: Web, kind: FailureKind) -> str:
     with site.deps.database.write() as conn:
         (job,) = claims.claim(conn, [job_id], worker_id="wrk_x", claim_id=clock.new_id("clm"))
         end = Ending(JobStatus.FAILED, error=Failure(kind, "it broke"))
-        jobs.settle(conn, [Settle(job.id, job.claim_id, end)])
+        settling.settle(conn, [Settle(job.id, job.claim_id, end)])
     return job_id
 
 

@@ -19,7 +19,7 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import JobView, NewJob
 from worker.domain.state import AttemptState, JobStatus
 from worker.services import sweep
-from worker.store import claims, jobs, views
+from worker.store import claims, new_jobs, views
 from worker.store.database import Database
 
 EARLY_S = 0.05  # how much sooner than said an end may be seen: clocks of two kinds are compared
@@ -83,7 +83,7 @@ def test_every_passed_deadline_is_seen_to_in_one_sweep_and_no_other_job_is(
             for _ in range(n)
         ]
         with database.write() as conn:
-            jobs.insert(conn, made)
+            new_jobs.insert(conn, made)
         return [job.id for job in made]
 
     late, later, never, claimed = stored(35, 0.001), stored(5, 60.0), stored(5, None), stored(5, 0.001)

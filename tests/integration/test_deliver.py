@@ -32,7 +32,7 @@ from worker.domain.delivery import BATCH_EVENTS, JOB_EVENTS, DeliveryState
 from worker.domain.failure import Lane
 from worker.domain.state import JobStatus
 from worker.services import deliver
-from worker.store import batches, delivery_views, outbox, webhook_endpoints
+from worker.store import batches, delivery_views, outbox, tending, webhook_endpoints
 from worker.store.delivery_views import Filter
 
 
@@ -200,7 +200,7 @@ def test_a_batch_is_told_of_and_its_lines_are_not(station: Station, receiver: Sc
     batch_id, database = clock.new_id("batch"), station.deps.database
     with database.write() as conn:
         batches.insert(conn, NewBatch(batch_id, station.project_id, None, "/v1/chat/completions", "file-1", "24h", 60))
-        batches.take(conn, "wrk_1", 60.0, 10)
+        tending.take(conn, "wrk_1", 60.0, 10)
         assert batches.begin(conn, batch_id, "wrk_1", total=1, model="default")
     station.submit(1, lane=Lane.BATCH)
     with database.write() as conn:

@@ -33,7 +33,7 @@ from worker.services.call import Letter
 from worker.services.cancel import cancel
 from worker.services.course import Course
 from worker.services.submit import JobRequest, submit
-from worker.store import attempts, claims, jobs, keys, views
+from worker.store import attempts, claims, jobs, keys, new_jobs, orphans, views
 from worker.store.database import Database
 
 S = AttemptState
@@ -456,7 +456,7 @@ def test_a_claim_lost_with_two_calls_open_changes_nothing_of_the_newer_fate(
         job_id = station.one()
         provider.wait_for(2)
         with station.deps.database.write() as conn:
-            back = jobs.take_back(conn, worker.id)  # as a sweep that takes this worker for dead
+            back = orphans.take_back(conn, worker.id)  # as a sweep that takes this worker for dead
             assert back.queued == 1
             jobs.cancel(conn, station.project_id, job_id)
         assert station.course(job_id) == ["first:lost:interrupted", "second:lost:interrupted"]
@@ -476,7 +476,7 @@ def test_a_worker_that_died_with_two_calls_open_has_died_once(database: Database
             job = _claimed(conn, job_id)
             assert job.losses == death - 1
             attempts.begin(conn, [_sent(job, 2 * death - 1, "a"), _sent(job, 2 * death, "b")])
-            back = jobs.take_back(conn, "wrk_1")
+            back = orphans.take_back(conn, "wrk_1")
         assert (back.queued, back.failed) == ((0, 1) if death == STARTS_MAX else (1, 0))
     with database.read() as conn:
         rows = attempts.of_jobs(conn, [job_id])[job_id]
@@ -497,7 +497,7 @@ def _claimed(conn: sa.Connection, job_id: str) -> Claimed:
 def _stored(database: Database) -> list[str]:
     new = NewJob(clock.new_id("job"), "proj_a", "completion", Lane.INTERACTIVE, ("default",), {"prompt": "x"})
     with database.write() as conn:
-        jobs.insert(conn, [new])
+        new_jobs.insert(conn, [new])
     return [new.id]
 
 

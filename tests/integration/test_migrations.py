@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from worker.domain.failure import Lane
-from worker.store import claims, jobs, keys, migrate, views
+from worker.store import claims, keys, migrate, orphans, views
 from worker.store.database import Database
 from worker.store.schema import metadata
 
@@ -68,7 +68,7 @@ def test_an_old_database_comes_along_with_its_rows_and_takes_those_of_the_old_re
                 ("job_1", None, None),
                 ("job_2", None, None),
             }
-            jobs.take_back(conn, "wrk_1")
+            orphans.take_back(conn, "wrk_1")
             view = views.get(conn, "proj_a", "job_1")
         assert view is not None
         assert (view.attempts, view.max_cost_nano) == (1, None)

@@ -19,8 +19,8 @@ from worker.domain.failure import Lane
 from worker.domain.job import Return
 from worker.services.hints import NoHints
 from worker.services.submit import IdempotencyKey, JobRequest, submit
-from worker.store import claims, idempotency, jobs, projects, workers
-from worker.store.jobs import Settle
+from worker.store import claims, idempotency, jobs, projects, settling, workers
+from worker.store.settling import Settle
 from worker.store.tables import attempt, job
 
 ASK = JobRequest("completion", ("default",), {"prompt": "p"})
@@ -83,7 +83,7 @@ def test_a_workers_wrong_clock_decides_nothing(station: Station, monkeypatch: py
     with database.write() as conn:
         workers.register(conn, worker_id="wrk", host="h", pid=1, lanes=["batch"], release="1")
         (held,) = claims.claim(conn, [parked], worker_id="wrk", claim_id="clm")
-        jobs.settle(conn, [Settle(parked, held.claim_id, Return(600.0))])
+        settling.settle(conn, [Settle(parked, held.claim_id, Return(600.0))])
         assert idempotency.remember(conn, "proj", "jobs", "k", "f", [])
     right = clock.now
     monkeypatch.setattr(clock, "now", lambda: right() + timedelta(hours=hours))

@@ -9,9 +9,9 @@ from worker.services import sweep
 from worker.store import outbox, projects, retired_endpoints, webhook_endpoints
 from worker.store.database import Database
 from worker.store.moment import later
-from worker.store.tables import lease, subscription
+from worker.store.tables import lease
 from worker.store.webhook_endpoints import NewEndpoint
-from worker.store.webhook_tables import delivery, webhook_endpoint
+from worker.store.webhook_tables import delivery, subscription, webhook_endpoint
 
 E = webhook_endpoint.c
 

@@ -254,11 +254,11 @@ def test_projects_share_a_lane_fairly(database_url: str, provider: ScriptedProvi
 
 def test_an_unknown_model_in_a_stored_job_is_a_visible_end(station: Station) -> None:
     from worker.domain.job import NewJob
-    from worker.store import jobs
+    from worker.store import new_jobs
 
     row = NewJob("job_gone", station.project_id, "completion", Lane.INTERACTIVE, ("nobody/x",), {"prompt": "hi"})
     with station.deps.database.write() as conn:
-        jobs.insert(conn, [row])
+        new_jobs.insert(conn, [row])
     (job,) = station.ended(["job_gone"])
     assert job.status is JobStatus.FAILED
     assert job.error["kind"] == FailureKind.NO_TARGET

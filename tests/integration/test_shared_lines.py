@@ -25,12 +25,12 @@ from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
 from worker.services.batches import shared as shared_lines
 from worker.services.batches import take_in
-from worker.store import batches, claims, jobs, lines, shared, tallies, views
+from worker.store import batches, claims, jobs, lines, new_jobs, open_lines, settling, shared, tallies, tending, views
 from worker.store.batch_tables import batch as batch_table
 from worker.store.batch_tables import batch_line
 from worker.store.database import Database
-from worker.store.jobs import Settle
 from worker.store.moment import later
+from worker.store.settling import Settle
 from worker.store.tables import attempt, job, job_result
 
 DEDUPE: Final = {"dedupe": True}
@@ -416,12 +416,12 @@ def _awaiting(database: Database, twins: int) -> tuple[str, str]:
     batch_id, leader = clock.new_id("batch"), clock.new_id("job")
     with database.write() as conn:
         batches.insert(conn, NewBatch(batch_id, "proj_a", None, CHAT, "file-1", "24h", 86_400, dedupe=True, priority=1))
-        batches.take(conn, "wrk_1", 60.0, 1)
+        tending.take(conn, "wrk_1", 60.0, 1)
         assert batches.begin(conn, batch_id, "wrk_1", total=twins + 1, model=None)
         n = twins + 1
         assert batches.took(conn, batch_id, "wrk_1", after=0, line=n, n=n, twins=twins)
         one = NewJob(leader, "proj_a", "completion", Lane.BATCH, ("default",), {}, batch_id=batch_id)
-        jobs.insert(conn, [one])
+        new_jobs.insert(conn, [one])
         rows = [lines.Line(1, leader, '"1"', digest="d" * 40)]
         twin = lines.Line(0, "", "", shared="awaited", source_id=leader)
         rows += [replace(twin, number=k, job_id=clock.new_id("job"), custom_id=f'"{k}"') for k in range(2, n + 1)]
@@ -433,14 +433,14 @@ def _end(database: Database, status: JobStatus) -> None:
     with database.write() as conn:
         (claim,) = claims.claim_block(conn, Lane.BATCH, 5, worker_id="w", claim_id="c")
         ending = Ending(status, result='{"text":"ok"}')  # type: ignore[arg-type]
-        jobs.settle(conn, [Settle(claim.id, "c", ending, calls=1, cost_nano=7)])
+        settling.settle(conn, [Settle(claim.id, "c", ending, calls=1, cost_nano=7)])
 
 
 def test_twins_are_born_once_whoever_believes_to_own_the_batch(database: Database) -> None:
     batch_id, leader = _awaiting(database, 50)
     with database.write() as conn:
         assert shared.ended_leaders(conn, batch_id, 10) == [], "nothing is shared before it is there"
-        assert jobs.any_open(conn, batch_id)
+        assert open_lines.any_left(conn, batch_id)
     _end(database, JobStatus.COMPLETED)
     shared_by: list[int] = []
 

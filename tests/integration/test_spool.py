@@ -30,7 +30,7 @@ from worker.engine.spool import TAKEN_S, Full, Spool
 from worker.engine.writer import Closing, Spooled, Writer, store
 from worker.store import attempts
 from worker.store.database import Database, Unavailable
-from worker.store.jobs import Settle
+from worker.store.settling import Settle
 
 
 @pytest.fixture

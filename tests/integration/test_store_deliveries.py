@@ -15,7 +15,18 @@ from worker.domain.delivery import DEFAULT_EVENTS, DeliveryState, Due, NewDelive
 from worker.domain.failure import Lane
 from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
-from worker.store import claims, deliveries, delivery_views, jobs, outbox, projects, webhook_endpoints, workers
+from worker.store import (
+    claims,
+    deliveries,
+    delivery_views,
+    jobs,
+    new_jobs,
+    outbox,
+    projects,
+    settling,
+    webhook_endpoints,
+    workers,
+)
 from worker.store.database import Database
 from worker.store.delivery_views import Filter
 from worker.store.moment import later
@@ -80,7 +91,7 @@ def job(database: Database, project: str, notify: int = 0, **more: object) -> st
     job_id = clock.new_id("job")
     with database.write() as conn:
         new = NewJob(job_id, project, "completion", Lane.BATCH, ("default",), {"prompt": "x"}, notify=notify, **more)  # type: ignore[arg-type]
-        jobs.insert(conn, [new])
+        new_jobs.insert(conn, [new])
     return job_id
 
 
@@ -88,7 +99,7 @@ def finish(database: Database, job_id: str) -> None:
     with database.write() as conn:
         (held,) = claims.claim(conn, [job_id], worker_id="wrk_1", claim_id=clock.new_id("clm"))
         end = Ending(JobStatus.COMPLETED, result='{"text":"fine"}')
-        assert jobs.settle(conn, [jobs.Settle(job_id, held.claim_id, end)]) == {job_id}
+        assert settling.settle(conn, [settling.Settle(job_id, held.claim_id, end)]) == {job_id}
 
 
 def notes(database: Database) -> list[tuple[str, str]]:

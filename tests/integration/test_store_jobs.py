@@ -16,10 +16,23 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import FORMAT, AttemptRow, Claimed, Ending, NewJob, Return
 from worker.domain.money import Usage
 from worker.domain.state import FINAL, MOVES, AttemptState, JobStatus
-from worker.store import attempts, claims, idempotency, jobs, keys, leases, projects, views, workers
+from worker.store import (
+    attempts,
+    claims,
+    idempotency,
+    jobs,
+    keys,
+    leases,
+    new_jobs,
+    orphans,
+    projects,
+    settling,
+    views,
+    workers,
+)
 from worker.store.database import Database
-from worker.store.jobs import Settle
 from worker.store.moment import later
+from worker.store.settling import Settle
 from worker.store.tables import job as job_table
 from worker.store.tables import worker as worker_table
 
@@ -35,7 +48,7 @@ def new_job(project_id: str = PROJECT, **more: object) -> NewJob:
 def stored(database: Database, n: int = 1, **more: object) -> list[str]:
     new = [new_job(**more) for _ in range(n)]
     with database.write() as conn:
-        jobs.insert(conn, new)
+        new_jobs.insert(conn, new)
     return [job.id for job in new]
 
 
@@ -46,7 +59,7 @@ def claimed(database: Database, ids: list[str], worker_id: str = "wrk_1") -> lis
 
 def settled(database: Database, job: Claimed, to: Ending | Return, **more: object) -> bool:
     with database.write() as conn:
-        return job.id in jobs.settle(conn, [Settle(job.id, job.claim_id, to, **more)])  # type: ignore[arg-type]
+        return job.id in settling.settle(conn, [Settle(job.id, job.claim_id, to, **more)])  # type: ignore[arg-type]
 
 
 def status(database: Database, job_id: str, project_id: str = PROJECT) -> JobStatus:
@@ -145,7 +158,7 @@ def test_cancel_ends_a_queued_job_and_asks_a_running_one(database: Database) -> 
         assert jobs.cancel(conn, PROJECT, running) is S.CANCELLING
         assert jobs.cancel(conn, PROJECT, running) is S.CANCELLING
         assert jobs.cancelling(conn, "wrk_1") == [running]
-        assert jobs.still_ours(conn, [(running, job.claim_id)]) == set()
+        assert settling.still_ours(conn, [(running, job.claim_id)]) == set()
     assert settled(database, job, Ending(S.COMPLETED, result='{"text":"too late"}'))
     with database.read() as conn:
         view = views.get(conn, PROJECT, running)
@@ -248,7 +261,7 @@ def test_a_dead_workers_claims_go_back_and_its_open_calls_are_lost(database: Dat
     with database.write() as conn:
         attempts.begin(conn, [sent(held[calling]), sent(held[forbidden])])
         jobs.cancel(conn, PROJECT, stopping)
-        back = jobs.take_back(conn, "wrk_1")
+        back = orphans.take_back(conn, "wrk_1")
     assert (back.queued, back.cancelled, back.failed) == (2, 1, 1)
     assert [status(database, i) for i in ids] == [S.QUEUED, S.QUEUED, S.CANCELLED, S.FAILED]
     with database.read() as conn:
@@ -268,7 +281,7 @@ def test_a_dead_workers_closed_call_of_unknown_cost_leaves_the_sum_incomplete(da
         with database.write() as conn:
             attempts.begin(conn, [row])
             attempts.close(conn, [replace(row, state=AttemptState.FAILED, kind=kind)])
-            jobs.take_back(conn, "wrk_1")
+            orphans.take_back(conn, "wrk_1")
             view = views.get(conn, PROJECT, job_id)
         assert view is not None
         assert (view.attempts, view.cost_complete) == (1, complete)

@@ -42,11 +42,11 @@ from worker.services.cancel import cancel
 from worker.services.retry import RETRIED, NotRetriable, retry
 from worker.services.submit import IdempotencyKey, JobRequest, KeyReused, submit
 from worker.services.sweep import sweep
-from worker.store import attempts, claims, deaths, idempotency, jobs, keys, parked, projects, views, workers
+from worker.store import attempts, claims, deaths, idempotency, keys, parked, projects, settling, views, workers
 from worker.store.database import Database
-from worker.store.jobs import Settle
 from worker.store.moment import Moment, instant
 from worker.store.schema import metadata
+from worker.store.settling import Settle
 from worker.store.tables import api_key, job
 from worker.store.tables import idempotency as remembered
 
@@ -334,7 +334,7 @@ class StoreMachine(RuleBasedStateMachine):
         course = self._pick(self._courses(self._unconfirmed), n)
         held = [j for j in self.jobs.values() if (j.claim, j.worker) == (course.claim, course.worker)]
         with self.database.write() as conn:
-            assert jobs.disown(conn, course.worker, [course.claim]) == len(held)
+            assert settling.disown(conn, course.worker, [course.claim]) == len(held)
         for j in held:
             if j.status is S.CANCELLING:
                 j.move(S.CANCELLED, self.now)

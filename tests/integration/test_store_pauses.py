@@ -12,10 +12,10 @@ from worker.domain.failure import Lane
 from worker.domain.job import SUSPECT_FROM, NewJob, Return
 from worker.domain.pause import Cause, Pause, PauseKind, Scope, mark_of
 from worker.domain.state import JobStatus
-from worker.store import claims, jobs, parked, pauses, views
+from worker.store import claims, new_jobs, orphans, parked, pauses, settling, views
 from worker.store.database import Database
-from worker.store.jobs import Settle
 from worker.store.moment import db_now, later
+from worker.store.settling import Settle
 from worker.store.tables import job as job_table
 from worker.store.tables import pause as pause_table
 
@@ -46,10 +46,10 @@ def stored(database: Database, n: int, lane: Lane = Lane.BATCH, mark: str | None
     """Jobs; with a mark they are claimed and parked."""
     new = [NewJob(clock.new_id("job"), PROJECT, "completion", lane, ("default",), {"n": i}) for i in range(n)]
     with database.write() as conn:
-        jobs.insert(conn, new)
+        new_jobs.insert(conn, new)
         if mark is not None:
             for job in claims.claim(conn, [one.id for one in new], worker_id="wrk_0", claim_id="clm_0"):
-                jobs.settle(conn, [Settle(job.id, "clm_0", Return(86_400.0, mark))])
+                settling.settle(conn, [Settle(job.id, "clm_0", Return(86_400.0, mark))])
     return [one.id for one in new]
 
 
@@ -243,7 +243,7 @@ def test_a_job_of_a_dead_worker_is_parked_no_more(database: Database) -> None:
     stored(database, 1, mark=mark)
     with database.write() as conn:
         assert parked.claim_one(conn, [mark], tuple(Lane), worker_id="wrk_1", claim_id="clm_1") is not None
-        jobs.take_back(conn, "wrk_1")
+        orphans.take_back(conn, "wrk_1")
         assert parked.marks(conn) == []
     assert len(claimed(database)) == 1
 

@@ -23,10 +23,25 @@ from worker.domain.job import AttemptRow, Ending, NewJob
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine import writer
 from worker.engine.writer import Entry
-from worker.store import attempts, claims, idempotency, jobs, keys, leases, lines, urgent, usage, views, workers
+from worker.store import (
+    attempts,
+    claims,
+    idempotency,
+    jobs,
+    keys,
+    leases,
+    lines,
+    new_jobs,
+    orphans,
+    settling,
+    urgent,
+    usage,
+    views,
+    workers,
+)
 from worker.store.database import Database
-from worker.store.jobs import Settle
 from worker.store.moment import instant
+from worker.store.settling import Settle
 from worker.store.tables import job
 from worker.store.views import Filter
 
@@ -156,7 +171,7 @@ CALLS: Final[dict[str, tuple[Call, int]]] = {
     "cancel": (lambda c, o: jobs.cancel(c, "proj_00", o.queued[0]), WASTE),
     "cancelling": (lambda c, o: jobs.cancelling(c, "wrk_1"), ROWS // 100),
     "dead_holders": (lambda c, o: workers.dead_holders(c), ROWS // 100),
-    "take_back": (lambda c, o: jobs.take_back(c, "wrk_nobody"), WASTE),
+    "take_back": (lambda c, o: orphans.take_back(c, "wrk_nobody"), WASTE),
     "expire": (lambda c, o: jobs.expire(c), WASTE),
     "purge": (lambda c, o: jobs.purge(c, 30 * 86400.0), WASTE),
     "purge_some": (lambda c, o: jobs.purge(c, 24 * 86400.0), WASTE),
@@ -256,7 +271,7 @@ def test_a_backlog_that_the_statistics_do_not_know_of_is_not_read_through(postgr
     with closing(Database(postgres_url, connections=1)) as database:
         new = [NewJob(_job(n), "proj", "completion", Lane.BATCH, ("m",), {}) for n in range(20_000)]
         with database.write() as conn:
-            jobs.insert(conn, new)
+            new_jobs.insert(conn, new)
         with database.write() as conn:
             held = claims.claim_block(conn, Lane.BATCH, 100, worker_id="w", claim_id="c")
             some = Open([one.id for one in new[10_000:10_100]], [(one.id, "c") for one in held])
@@ -265,7 +280,7 @@ def test_a_backlog_that_the_statistics_do_not_know_of_is_not_read_through(postgr
             "claim_block": lambda c: claims.claim_block(c, Lane.BATCH, 200, worker_id="w", claim_id="d"),
             "claim_by_ids": lambda c: claims.claim(c, some.queued, worker_id="w", claim_id="d"),
             "claim_suspect": lambda c: claims.claim_suspect(c, list(Lane), worker_id="w", claim_id="d"),
-            "mark": lambda c: jobs.still_ours(c, some.running),
+            "mark": lambda c: settling.still_ours(c, some.running),
             "settle": lambda c: writer.store(c, some.end()),
         }
         for name, call in calls.items():
@@ -305,7 +320,7 @@ def test_heartbeats_leases_books_and_calls_are_updated_in_place(postgres_url: st
             with database.write() as conn:
                 workers.beat(conn, f"wrk_{n % 10}", {"in_flight": {"batch": n}})
                 leases.take(conn, "sweep", f"wrk_{n % 10}", -1.0)
-                jobs.insert(conn, [new])
+                new_jobs.insert(conn, [new])
             with database.write() as conn:
                 claims.claim(conn, [new.id], worker_id="wrk_1", claim_id=row.claim_id)
                 assert writer.store(conn, [Entry(new.id, row.claim_id, begin=[row], budget_key=key.id)]) == [True]

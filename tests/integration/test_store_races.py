@@ -34,21 +34,27 @@ from worker.store import (
     budgets,
     claims,
     deaths,
+    endings,
     idempotency,
     jobs,
     keys,
     leases,
+    new_jobs,
     notices,
+    open_lines,
+    orphans,
     parked,
     pauses,
     projects,
+    settling,
     usage,
     views,
     workers,
 )
 from worker.store.database import Database, Unavailable
-from worker.store.jobs import Settle, TakenBack
 from worker.store.moment import later
+from worker.store.orphans import TakenBack
+from worker.store.settling import Settle
 from worker.store.tables import api_key, job, worker
 from worker.store.tables import pause as paused
 
@@ -119,7 +125,7 @@ def claimable(conn: sa.Connection, g: Ground) -> bool:
 
 
 def complete(conn: sa.Connection, g: Ground) -> set[str]:
-    return jobs.settle(conn, [Settle(g.job_id, g.claim.claim_id, DONE, calls=1, rows=1)])
+    return settling.settle(conn, [Settle(g.job_id, g.claim.claim_id, DONE, calls=1, rows=1)])
 
 
 def pass_over(conn: sa.Connection, g: Ground) -> list[bool | Exception]:
@@ -130,7 +136,7 @@ def pass_over(conn: sa.Connection, g: Ground) -> list[bool | Exception]:
 
 
 def park(conn: sa.Connection, g: Ground) -> set[str]:
-    return jobs.settle(conn, [Settle(g.job_id, g.claim.claim_id, Return(600.0))])
+    return settling.settle(conn, [Settle(g.job_id, g.claim.claim_id, Return(600.0))])
 
 
 def cancel(conn: sa.Connection, g: Ground) -> JobStatus | None:
@@ -138,16 +144,16 @@ def cancel(conn: sa.Connection, g: Ground) -> JobStatus | None:
 
 
 def take_back(conn: sa.Connection, g: Ground) -> TakenBack:
-    return jobs.take_back(conn, WORKER)
+    return orphans.take_back(conn, WORKER)
 
 
 def disown(conn: sa.Connection, g: Ground) -> int:
-    return jobs.disown(conn, WORKER, ["clm_1"])
+    return settling.disown(conn, WORKER, ["clm_1"])
 
 
 def take_over(conn: sa.Connection, g: Ground) -> list[bool | Exception]:
     """The worker is dead, and another has the job and asks again."""
-    jobs.take_back(conn, WORKER)
+    orphans.take_back(conn, WORKER)
     (again,) = claims.claim(conn, [g.job_id], worker_id="wrk_2", claim_id="clm_2")
     row = AttemptRow(clock.new_id("att"), g.job_id, again.claim_id, 2, AttemptState.SENT, "a/m", "a", "m")
     return writer.store(conn, [Entry(g.job_id, again.claim_id, begin=[row])])
@@ -167,7 +173,7 @@ def purge(conn: sa.Connection, g: Ground) -> int:
 
 
 def still_ours(conn: sa.Connection, g: Ground) -> set[str]:
-    return jobs.still_ours(conn, [(g.job_id, g.claim.claim_id)])
+    return settling.still_ours(conn, [(g.job_id, g.claim.claim_id)])
 
 
 def mark(conn: sa.Connection, g: Ground) -> list[bool | Exception]:
@@ -278,7 +284,7 @@ def queued(database: Database, **more: Any) -> Ground:
     g = Ground(database, clock.new_id("job"))
     fields: dict[str, Any] = {"kind": "completion", "lane": Lane.BATCH, "models": ("default",), "input": {}, **more}
     with database.write() as conn:
-        jobs.insert(conn, [NewJob(g.job_id, PROJECT, **fields)])
+        new_jobs.insert(conn, [NewJob(g.job_id, PROJECT, **fields)])
     return g
 
 
@@ -335,7 +341,7 @@ def waiting(database: Database) -> Ground:
     """A job that is parked for a spent account."""
     g = running(database)
     with database.write() as conn:
-        jobs.settle(conn, [Settle(g.job_id, g.claim.claim_id, Return(600.0, SPENT.id))])
+        settling.settle(conn, [Settle(g.job_id, g.claim.claim_id, Return(600.0, SPENT.id))])
     return g
 
 
@@ -596,16 +602,9 @@ _MOVES: Final = {
         "claim_suspect": claim_suspect,
         "claimable": claimable,
     },
-    jobs: {
-        "adopt": answer,
-        "disown": disown,
-        "settle": complete,
-        "still_ours": still_ours,
-        "cancel": cancel,
-        "take_back": take_back,
-        "expire": expire,
-        "purge": purge,
-    },
+    settling: {"adopt": answer, "disown": disown, "settle": complete, "still_ours": still_ours},
+    jobs: {"cancel": cancel, "expire": expire, "purge": purge},
+    orphans: {"take_back": take_back},
     workers: {"beat": beat, "bury": bury},
     parked: {"wake": wake, "claim_one": claim_one},
     pauses: {
@@ -623,17 +622,19 @@ _MOVES: Final = {
     projects: {"ensure": make_project},
     budgets: {"book": hold, "charge_lost": charge_lost},
     attempts: {"close": answer, "begin": mark, "recorded": answer},
-    **{module: {} for module in (backlog, deaths, notices, usage, views)},
+    **{module: {} for module in (backlog, deaths, endings, new_jobs, notices, open_lines, usage, views)},
 }
 # Functions of the store that race with nobody, and why.
 _ALONE: Final = {
-    **dict.fromkeys((jobs.insert, jobs.insert_inputs, jobs.refuse), "rows that nobody knows of yet"),
-    **dict.fromkeys((jobs.cancelling, jobs.any_open), "only reads"),
+    **dict.fromkeys((new_jobs.insert, new_jobs.insert_inputs, jobs.refuse), "rows that nobody knows of yet"),
+    endings.add: "of jobs that the same transaction has ended",
+    jobs.end_queued: "what expire and open_lines.end have in common",
+    **dict.fromkeys((jobs.cancelling, open_lines.any_left), "only reads"),
     **dict.fromkeys(
-        (jobs.end_lines, jobs.stop_lines, jobs.park_lines, jobs.unpark_lines),
+        (open_lines.end, open_lines.stop, open_lines.park, open_lines.unpark),
         "of the one who tends the batch; they pass by what others hold, and race in test_batches and test_batch_runs",
     ),
-    jobs.recount: "made where the job's row is locked: by take_back, and by an adoption that has moved it",
+    orphans.recount: "made where the job's row is locked: by take_back, and by an adoption that has moved it",
     deaths.add: "rows of its own, made by take_back once it holds the jobs",
     deaths.of_jobs: "only reads",
     notices.send: "changes nothing, a hint",
@@ -682,11 +683,12 @@ def test_every_move_of_the_store_has_a_race_or_a_reason() -> None:
     raced = {race.second for race in RACES}
     found = {info.name for info in pkgutil.iter_modules(worker.store.__path__)}
     known = {module.__name__.rpartition(".")[2] for module in _MOVES}
-    without = {"database", "intake", "migrate", "moment", "pulse", "rows", "text"}
+    without = {"blocks", "database", "intake", "migrate", "moment", "pulse", "rows", "text"}
     without |= {"columns", "schema", "tables", "batch_tables", "webhook_tables"}
     # Their moves have owners and cursors of their own, and race in tests of their own: test_batches, test_batch_runs,
     # test_store_deliveries, test_deliver, test_predict.
-    without |= {"batches", "files", "lines", "tallies", "uploads", "deliveries", "delivery_views", "outbox"}
+    without |= {"batches", "batch_views", "tending", "files", "lines", "tallies", "uploads"}
+    without |= {"deliveries", "delivery_views", "outbox"}
     without |= {"shared", "urgent", "retired_endpoints"}  # test_shared_lines, test_batch_window, test_retired_endpoints
     without |= {"webhook_endpoints", "predictions", "outcomes", "scores"} & found
     assert found - known == without, "a new module of the store"

@@ -29,7 +29,7 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Claimed, NewJob
 from worker.domain.money import NANO, Usage
 from worker.domain.state import AttemptState
-from worker.store import attempts, claims, jobs, keys, projects, usage
+from worker.store import attempts, claims, keys, new_jobs, projects, usage
 from worker.store.database import Database
 from worker.store.tables import attempt as attempt_table
 from worker.store.usage import GROUPS, Group, Line, Sums
@@ -59,7 +59,7 @@ def project(database: Database, name: str = projects.DEFAULT) -> str:
 def claimed(database: Database, project_id: str) -> Claimed:
     job = NewJob(clock.new_id("job"), project_id, "completion", Lane.BATCH, ("m",), {})
     with database.write() as conn:
-        jobs.insert(conn, [job])
+        new_jobs.insert(conn, [job])
         return claims.claim(conn, [job.id], worker_id="wrk", claim_id=clock.new_id("clm"))[0]
 
 

@@ -18,15 +18,15 @@ from worker.domain.job import AttemptRow, Claimed, Ending, JobView, NewJob
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine.entry import Entry
 from worker.engine.writer import GROUP_CHARS, Closing, Writer, store
-from worker.store import attempts, claims, jobs, views
+from worker.store import attempts, claims, jobs, new_jobs, orphans, views
 from worker.store.database import Database
-from worker.store.jobs import Settle
+from worker.store.settling import Settle
 
 
 def claimed(database: Database, n: int) -> list[Claimed]:
     new = [NewJob(clock.new_id("job"), "proj_a", "completion", Lane.BATCH, ("m",), {}) for _ in range(n)]
     with database.write() as conn:
-        jobs.insert(conn, new)
+        new_jobs.insert(conn, new)
         return claims.claim(conn, [job.id for job in new], worker_id="wrk", claim_id=clock.new_id("clm"))
 
 
@@ -165,7 +165,7 @@ def late(database: Database, *, cost: int | None = None) -> tuple[Claimed, Entry
     sent = row(job)
     with database.write() as conn:
         attempts.begin(conn, [sent])
-        jobs.take_back(conn, "wrk")
+        orphans.take_back(conn, "wrk")
     answered = AttemptRow(**{**_fields(sent), "state": AttemptState.ANSWERED, "cost_nano": cost})
     return job, done(job, '{"text":"late"}', close=[answered])
 
@@ -224,7 +224,7 @@ def test_of_two_late_answers_in_one_transaction_one_is_the_result(database: Data
     with database.write() as conn:
         second_call = replace(row(newer), number=2)
         attempts.begin(conn, [second_call])
-        jobs.take_back(conn, "wrk_2")
+        orphans.take_back(conn, "wrk_2")
     answered = replace(second_call, state=AttemptState.ANSWERED)
     second = done(newer, '{"text":"second"}', close=[answered])
     assert write(database, first, second) == [True, False]

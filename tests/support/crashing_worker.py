@@ -21,7 +21,7 @@ from worker.services.hints import NoHints
 from worker.services.submit import IdempotencyKey, JobRequest, submit
 from worker.services.worker import Worker
 from worker.settings import load
-from worker.store import claims, idempotency, jobs, projects
+from worker.store import claims, idempotency, new_jobs, projects
 
 DEAD: Final = 137
 Act = Callable[..., Any]
@@ -102,8 +102,8 @@ def _set(owner: Any, name: str, wrapped: Callable[..., Any], *more: Any) -> Call
 
 # In the order in which a job meets them. `Writer._store` returns once its transaction is committed.
 POINTS: Final[dict[str, Callable[[Fuse], None]]] = {
-    "submit.before_rows": _set(jobs, "insert", _before),
-    "submit.before_commit": _set(jobs, "insert", _after),
+    "submit.before_rows": _set(new_jobs, "insert", _before),
+    "submit.before_commit": _set(new_jobs, "insert", _after),
     "submit.between_key_and_rows": _set(idempotency, "remember", _after),
     "submit.after_commit_before_hint": lambda _fuse: None,  # the hints burn it
     "claim.before_commit": _set(claims, "claim", _after),

@@ -16,15 +16,25 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from worker.domain.consensus import Consensus
 from worker.domain.failure import FailureKind, Lane
-from worker.settings import Endpoint, ProviderConfig, RouteConfig, SettingsError, environment_table, load, read
+from worker.settings import (
+    Endpoint,
+    ProviderConfig,
+    RouteConfig,
+    SettingsError,
+    environment_table,
+    load,
+    read,
+    redacted,
+)
 from worker.settings.address import base_url, database_url, is_loopback, masked, redis_url
 from worker.settings.file import PanelConfig, parsed
-from worker.settings.variables import Settings, bounds, declared, user_data_dir
+from worker.settings.table import bounds, by_field
+from worker.settings.variables import Settings, user_data_dir
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "completar.example.toml"
 LONG = "a-key-of-more-than-twenty-characters"
-NUMBERS = [field for field in declared() if bounds(field) is not None]
+NUMBERS = [field for field in by_field() if bounds(field) is not None]
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +131,7 @@ def test_all_faults_come_at_once_each_with_its_variable() -> None:
 @given(st.sampled_from(NUMBERS), st.integers(-(10**12), 10**12))
 def test_a_number_is_taken_within_its_bounds_and_no_further(field: str, number: int) -> None:
     low, high = bounds(field) or (0, 0)
-    name = declared()[field].name
+    name = by_field()[field].name
     _, found = read({name: str(number)})
     wrong = [fault for fault in found if fault.where == name and " number (" in fault.message]
     assert bool(wrong) is not (low <= number <= high)
@@ -131,7 +141,7 @@ def test_a_number_is_taken_within_its_bounds_and_no_further(field: str, number: 
 @pytest.mark.parametrize("field", NUMBERS)
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", "12 ducks"])
 def test_no_number_is_no_number(field: str, value: str) -> None:
-    name = declared()[field].name
+    name = by_field()[field].name
     assert name in faults({name: value})
 
 
@@ -198,7 +208,7 @@ def test_no_secret_is_ever_shown(secret: str) -> None:
     assert secret in settings.database
     assert settings.keys["GROQ_API_KEY"].get_secret_value() == secret
     assert secret not in repr(settings)
-    assert secret not in json.dumps(settings.redacted())
+    assert secret not in json.dumps(redacted(settings))
     with pytest.raises(SettingsError) as raised:  # every one of them wrong, in the way of a slip while copying
         load(
             {name: f'"{value}' for name, value in environ.items()}
@@ -209,9 +219,7 @@ def test_no_secret_is_ever_shown(secret: str) -> None:
 
 
 def test_the_result_can_be_shown() -> None:
-    shown = load(
-        {"DATABASE_URL": "postgres://u:p@h/db", "COMPLETAR_API_KEY": LONG, "OPENAI_API_KEY": "sk-1"}
-    ).redacted()
+    shown = redacted(load({"DATABASE_URL": "postgres://u:p@h/db", "COMPLETAR_API_KEY": LONG, "OPENAI_API_KEY": "sk-1"}))
     assert shown["DATABASE_URL"] == "postgresql+psycopg://u:***@h/db"
     assert (shown["COMPLETAR_API_KEY"], shown["OPENAI_API_KEY"], shown["GROQ_API_KEY"]) == ("***", "***", None)
     assert (shown["PORT"], shown["LANES"], shown["REDIS_URL"]) == (8000, "interactive,batch", None)

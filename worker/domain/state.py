@@ -14,8 +14,8 @@
 `cancelled`    stopped on request  `expired`  its deadline passed
 
 A final state never changes. Every move adds one to `version`, the number in the ETag, the events and the webhooks.
-Only `store/jobs.py`, `claims.py` and `parked.py` make moves, one function each, each a guarded UPDATE; `shared.py`
-inserts jobs that have ended already.
+Only `claims`, `parked`, `settling`, `orphans`, `open_lines` and `jobs` of the store make moves, one function each, each
+a guarded UPDATE; `new_jobs` inserts jobs, and `shared` such as have ended already.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class JobStatus(StrEnum):
 _S = JobStatus
 
 FINAL: Final = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.EXPIRED})
+HELD: Final = (_S.IN_PROGRESS, _S.CANCELLING)  # by a claim
 
 MOVES: Final[Mapping[JobStatus, frozenset[JobStatus]]] = MappingProxyType(
     {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from worker import clock, events
-from worker.store import jobs
+from worker.store import settling
 
 LOOK_S: Final = 10.0  # a commit that was under way in a frozen server may come after our next statement
 
@@ -24,7 +24,7 @@ class Doubts:
         """Give back what such claims hold; for LOOK_S after the database is back."""
         if not self._since_s:
             return
-        freed = jobs.disown(conn, worker_id, list(self._since_s))
+        freed = settling.disown(conn, worker_id, list(self._since_s))
         if freed:
             events.emit("claim.disowned", level="warning", jobs=freed)
         now_s = clock.monotonic_s()

@@ -31,7 +31,7 @@ from worker.engine.loop import awaited, loud, new_loop
 from worker.engine.spool import Spool
 from worker.engine.writer import Closing, Spooled, Writer
 from worker.store.database import Database, Unavailable
-from worker.store.jobs import Settle
+from worker.store.settling import Settle
 
 BURST: Final = 10  # started before the loop gets a turn for other things
 AWAY_S: Final = 1.0  # between claims while the database is away

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from worker.domain.job import AttemptRow, Ending
 from worker.domain.state import AttemptState
-from worker.store.jobs import Settle
+from worker.store.settling import Settle
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from worker.domain.job import AttemptRow, Ending, Return, Served
 from worker.domain.money import Usage
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine.entry import Entry
-from worker.store.jobs import Settle
+from worker.store.settling import Settle
 
 MAX_BYTES: Final = 512 * 1024 * 1024
 FILE_BYTES: Final = 8 * 1024 * 1024  # about as much is in memory twice while it is written

@@ -28,7 +28,7 @@ from worker.domain.job import AttemptRow
 from worker.domain.state import AttemptState
 from worker.engine.entry import Entry
 from worker.engine.spool import Spool
-from worker.store import attempts, budgets, jobs
+from worker.store import attempts, budgets, orphans, settling
 from worker.store.database import Database, Unavailable
 
 GROUP_MAX = 600  # the driver waits for the interpreter after each statement: many share those waits
@@ -285,11 +285,11 @@ def store(conn: sa.Connection, entries: Sequence[Entry], *, again: bool = False)
     held: set[str] = set()
     settles = [entry.settle for entry in entries if entry.settle is not None]
     if settles:
-        held |= jobs.settle(conn, settles)
+        held |= settling.settle(conn, settles)
     marks = [(entry.job_id, entry.claim_id) for entry in entries if entry.settle is None and entry.begin]
     if marks:
-        held |= jobs.still_ours(conn, marks)
-    adopted = [move.job_id for move in settles if move.job_id not in held and jobs.adopt(conn, move)]
+        held |= settling.still_ours(conn, marks)
+    adopted = [move.job_id for move in settles if move.job_id not in held and settling.adopt(conn, move)]
     held.update(adopted)
     if again:
         entries, on_record = _unrecorded(conn, entries)
@@ -357,7 +357,7 @@ def _recounted(conn: sa.Connection, job_id: str) -> None:
     """The sums of a job that an answer thought lost has ended: the call's cost is known after all."""
     calls = attempts.of_jobs(conn, [job_id])[job_id]
     known = all(call.row.cost_nano is not None or not maybe_billed(call.row) for call in calls)
-    jobs.recount(conn, job_id, cost_complete=known)
+    orphans.recount(conn, job_id, cost_complete=known)
 
 
 def _booked(

@@ -32,7 +32,7 @@ from worker.providers.transport import Reply, Transport
 from worker.services.pricing import priced
 from worker.services.schema import fits
 from worker.store.attempts import Attempt
-from worker.store.jobs import Settle
+from worker.store.settling import Settle
 from worker.store.text import dumps, loads
 
 DUE_S: Final = 0.001  # a deadline this near has passed

@@ -52,7 +52,7 @@ from worker.services.course import (
     settled,
 )
 from worker.services.race import race
-from worker.store.jobs import Settle
+from worker.store.settling import Settle
 
 
 async def run(bench: Bench, held: Held, control: Control) -> None:

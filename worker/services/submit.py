@@ -19,7 +19,7 @@ from worker.domain.panel import read_panel
 from worker.services import listeners, pictures
 from worker.services.listeners import vault_of
 from worker.services.outcomes import learned
-from worker.store import idempotency, jobs
+from worker.store import idempotency, new_jobs
 from worker.store.database import Connection
 from worker.webhooks.vault import Vault
 
@@ -113,7 +113,7 @@ def submit(
             ):
                 raise TooLate  # noqa: TRY301 - it rolls the transaction back
             _listen(conn, vault, project_id, requests, new)
-            jobs.insert(conn, new)
+            new_jobs.insert(conn, new)
     except TooLate:  # the same key in parallel: the other one made the job
         known = earlier(deps, project_id, idempotent) if idempotent is not None else None
         assert known is not None

@@ -16,6 +16,7 @@ from worker.store import (
     idempotency,
     jobs,
     leases,
+    orphans,
     pauses,
     retired_endpoints,
     uploads,
@@ -89,7 +90,7 @@ def bury(database: Database, lease_s: float | None) -> None:
         dead = workers.dead_holders(conn)
     for worker_id in dead:
         with database.write() as conn:
-            back = jobs.take_back(conn, worker_id)
+            back = orphans.take_back(conn, worker_id)
         events.emit(
             "worker.buried",
             level="warning",

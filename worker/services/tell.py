@@ -9,7 +9,7 @@ from worker import clock, events
 from worker.domain.batch import BatchView
 from worker.domain.delivery import DeliveryState, Endpoint, NewDelivery, NewEvent, Note
 from worker.domain.job import JobView
-from worker.store import batches, outbox, views, webhook_endpoints
+from worker.store import batch_views, outbox, views, webhook_endpoints
 from worker.store.database import Database
 from worker.webhooks.payload import FULL_BYTES, batch_data, envelope, job_data, with_output
 
@@ -29,7 +29,7 @@ def tell(database: Database) -> int:
         for project_id, ids in _by_project(notes).items():
             things |= views.many(conn, project_id, ids)
         for note in notes:
-            if note.object == "batch" and (batch := batches.get(conn, note.project_id, note.object_id)) is not None:
+            if note.object == "batch" and (batch := batch_views.get(conn, note.project_id, note.object_id)) is not None:
                 things[batch.id] = batch
         listening = webhook_endpoints.standing(conn, list(_by_project(notes)))
         asked = outbox.subscribers(conn, [note.object_id for note in notes])

@@ -6,6 +6,7 @@ catalog lays this over its presets.
 
 from __future__ import annotations
 
+from worker.settings.declared import Flavour
 from worker.settings.fault import Fault, SettingsError, closest, did_you_mean
 from worker.settings.file import (
     SANDBOX,
@@ -19,7 +20,8 @@ from worker.settings.file import (
     RouteConfig,
 )
 from worker.settings.reading import load, read
-from worker.settings.variables import Endpoint, Flavour, Row, Settings, environment_table
+from worker.settings.table import Row, environment_table, redacted
+from worker.settings.variables import Endpoint, Settings
 
 __all__ = [
     "SANDBOX",
@@ -42,4 +44,5 @@ __all__ = [
     "environment_table",
     "load",
     "read",
+    "redacted",
 ]

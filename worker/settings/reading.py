@@ -10,24 +10,12 @@ from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from worker.settings import address
+from worker.settings.declared import ENDPOINT_FLAVOUR, ENDPOINT_URL, HUGGING_FACE_VARIABLES, KEY_VARIABLES, Flavour
 from worker.settings.fault import Fault, SettingsError, closest, did_you_mean, explained
 from worker.settings.file import File, ProviderConfig, parsed
 from worker.settings.retired import model_warning, successor_url, url_warning
-from worker.settings.variables import (
-    ENDPOINT_FLAVOUR,
-    ENDPOINT_URL,
-    HUGGING_FACE_VARIABLES,
-    KEY_VARIABLES,
-    Endpoint,
-    Flavour,
-    Settings,
-    bounds,
-    declared,
-    environment_table,
-    extent,
-    no_blanks,
-    user_data_dir,
-)
+from worker.settings.table import bounds, by_field, environment_table, extent
+from worker.settings.variables import Endpoint, Settings, no_blanks, user_data_dir
 
 DEFAULT_FILE: Final = Path("completar.toml")
 _PREFIX: Final = "COMPLETAR_"
@@ -77,7 +65,7 @@ def _unknown(given: Mapping[str, str]) -> list[Fault]:
 
 
 def _values(given: Mapping[str, str], faults: list[Fault]) -> dict[str, Any]:
-    variables = declared()
+    variables = by_field()
     values: dict[str, Any] = {
         field: given[variable.name] for field, variable in variables.items() if variable.name in given
     }

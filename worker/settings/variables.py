@@ -1,79 +1,28 @@
 """Every environment variable of Completar's own, declared once: name, type, default, bounds and what it means.
 
-The README's table, `.env.example` and the messages about wrong values are all made from these declarations.
+The README's table, `.env.example` and the messages about wrong values are all made from these declarations by `table`.
+Those of providers, which are no fields of Settings, stand in `declared`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from worker.domain.answer import Json
 from worker.domain.failure import Lane
 from worker.settings import address
 from worker.settings.address import Network
+from worker.settings.declared import Flavour, Variable
 from worker.settings.file import PanelConfig, ProviderConfig, RouteConfig
 
 SandboxMode = Literal["auto", "on", "off"]
 HintsMode = Literal["auto", "redis", "sql"]
-_MASK: Final = "***"
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
-# What runs behind an endpoint: an engine, or the default handler with one of its tasks.
-Flavour = Literal["openai", "vllm", "sglang", "llamacpp", "tgi", "tei", "default", "text2text"]
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """What a field's declaration does not say by itself. `shown` stands for a default that depends on the machine."""
-
-    name: str
-    meaning: str
-    unit: str = ""
-    shown: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table of variables; an empty default means: not set."""
-
-    name: str
-    default: str
-    meaning: str
-
-
-# Variables of providers. A preset or the file says which provider a key belongs to; the others are laid over the
-# `huggingface` provider, because deployments have them already.
-KEY_VARIABLES: Final = (
-    Variable("GROQ_API_KEY", "Key of Groq; with it the provider `groq` exists."),
-    Variable("KIMI_API_KEY", "Key of Moonshot AI; with it the provider `kimi` exists."),
-    Variable("MOONSHOT_API_KEY", "Other name of KIMI_API_KEY; a second key where both are set and differ."),
-    Variable("OPENAI_API_KEY", "Key of OpenAI; with it the provider `openai` exists."),
-    Variable("ANTHROPIC_API_KEY", "Key of Anthropic; with it the provider `anthropic` exists."),
-    Variable("GEMINI_API_KEY", "Key of the Gemini API; with it the provider `gemini` exists."),
-    Variable("HUGGINGFACE_API_KEY", "Token of Hugging Face; with it the provider `huggingface` exists."),
-)
-HUGGING_FACE_VARIABLES: Final = {
-    "default_model": Variable("HUGGINGFACE_MODEL_ID", "Model that `huggingface` stands for."),
-    "base_url": Variable("HUGGINGFACE_API_URL", "Address of Hugging Face, or of an endpoint of your own."),
-    "label": Variable("HF_LLAVE_5_NOMBRE", "Name that people see for `huggingface`."),
-}
-# Of the command line alone: no process that serves reads it.
-WEBHOOK_SECRET: Final = Variable(
-    "COMPLETAR_WEBHOOK_SECRET", "Secret with which `webhooks listen` and `webhooks verify` check what arrives."
-)
-ENDPOINT_URL: Final = Variable(
-    "HUGGINGFACE_ENDPOINT_URL", "Address of an Inference Endpoint of your own: `huggingface` stands for it then."
-)
-ENDPOINT_FLAVOUR: Final = Variable(
-    "HUGGINGFACE_ENDPOINT_FLAVOUR", f"What runs behind HUGGINGFACE_ENDPOINT_URL: {', '.join(get_args(Flavour))}."
-)
 
 
 def user_data_dir(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
@@ -342,69 +291,3 @@ class Settings(BaseModel):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{(self.data_dir / 'completar.sqlite3').as_posix()}"
-
-    def redacted(self) -> dict[str, Json]:
-        """Variable -> the value in force, fit for a screen: no password, no key; None: not set."""
-        shown = {variable.name: _shown(getattr(self, field)) for field, variable in declared().items()}
-        for name, url in (("DATABASE_URL", self.database_url), ("REDIS_URL", self.redis_url)):
-            shown[name] = None if url is None else address.masked(url.get_secret_value())
-        return shown | dict.fromkeys((v.name for v in KEY_VARIABLES), None) | dict.fromkeys(self.keys, _MASK)
-
-
-def declared() -> dict[str, Variable]:
-    """Field of Settings -> its variable."""
-    found = {}
-    for field, info in Settings.model_fields.items():
-        variable = next((item for item in info.metadata if isinstance(item, Variable)), None)
-        if variable is not None:
-            found[field] = variable
-    return found
-
-
-def bounds(field: str) -> tuple[float, float] | None:
-    """The least and the greatest value a number may have; None: the field is no number."""
-    metadata = Settings.model_fields[field].metadata
-    low: Any = next((item.ge for item in metadata if isinstance(item, Ge)), None)
-    high: Any = next((item.le for item in metadata if isinstance(item, Le)), None)
-    return None if low is None or high is None else (low, high)
-
-
-def environment_table() -> list[Row]:
-    """Every variable in the order people meet them: the process, then the providers."""
-    of_providers = (*KEY_VARIABLES, *HUGGING_FACE_VARIABLES.values(), ENDPOINT_URL, ENDPOINT_FLAVOUR)
-    return [*_rows(), *(Row(variable.name, "", variable.meaning) for variable in (WEBHOOK_SECRET, *of_providers))]
-
-
-def _rows() -> Iterator[Row]:
-    for field, variable in declared().items():
-        default = Settings.model_fields[field].default
-        text = variable.shown if variable.shown is not None else _plain(default)
-        bound = extent(field)
-        meaning = f"{variable.meaning.rstrip('.')} {bound}." if bound else variable.meaning
-        yield Row(variable.name, text, meaning)
-
-
-def extent(field: str) -> str:
-    """`(0 to 3,600 seconds)`, or nothing for what is no number."""
-    span = bounds(field)
-    if span is None:
-        return ""
-    return f"({span[0]:,} to {span[1]:,} {declared()[field].unit}".rstrip() + ")"
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, tuple):
-        return ",".join(str(item) for item in value)
-    if isinstance(value, frozenset):
-        return ",".join(lane for lane in Lane if lane in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _shown(value: Any) -> Json:
-    if isinstance(value, SecretStr):
-        return _MASK
-    if isinstance(value, frozenset | tuple):
-        return _plain(value)
-    return str(value) if isinstance(value, Path) else value

@@ -6,87 +6,23 @@ else believes that the batch is theirs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from worker.domain.answer import Json
-from worker.domain.batch import FINAL, OPEN, BatchStatus, BatchView, Counts, NewBatch, age_s
-from worker.domain.money import NO_USAGE, Usage
-from worker.store import tallies
+from worker.domain.batch import FINAL, OPEN, BatchStatus, NewBatch
 from worker.store.batch_tables import batch, batch_ended, batch_line, batch_tally
-from worker.store.moment import db_now, later, seconds_until
-from worker.store.tables import subscription
+from worker.store.moment import db_now, later
+from worker.store.tending import Written
 from worker.store.text import dumps
+from worker.store.webhook_tables import subscription
 
 _S = BatchStatus
-_OPEN: Final[sa.ColumnElement[bool]] = sa.literal_column(
-    "batch.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"
-)
 _AT_ONCE: Final = 2_000
 _GOING: Final = -1  # taken, of a batch whose lines are being forgotten; 0: they all are
 MAX_COST: Final = "max_cost"
-
-
-@dataclass(frozen=True, slots=True)
-class Tended:
-    """An open batch as whoever tends it sees it. `remaining_s` to the end of its window, which is `window_s` long,
-    `cancelling_s` since it was asked to stop (None: nobody did), both by the database's clock.
-
-    taken_line, taken  up to which line of the file lines are jobs, and how many those are
-    written_line       up to which line the files are written
-    paused, parked     whether somebody paused it, and whether lines are out of reach because of that
-    dedupe, cache_age_s  whether lines that ask the same make one call, and how old a stored answer may be
-    awaited            lines that wait for the end of another one; they are among those taken
-    """
-
-    id: str
-    project_id: str
-    key_id: str | None
-    endpoint: str
-    input_file_id: str
-    status: BatchStatus
-    expires_at: datetime
-    remaining_s: float
-    window_s: float
-    cancelling_s: float | None
-    total: int
-    taken_line: int
-    taken: int
-    written_line: int
-    output_file_id: str | None
-    error_file_id: str | None
-    output_expires_s: int | None
-    written: Written
-    priority: int = 0
-    max_cost_nano: int | None = None
-    paused: bool = False
-    parked: bool = False
-    stopped_for: str | None = None
-    origin_id: str | None = None
-    dedupe: bool = False
-    cache_age_s: int | None = None
-    awaited: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What the two files hold so far, and what their lines came to."""
-
-    output_parts: int = 0
-    output_bytes: int = 0
-    error_parts: int = 0
-    error_bytes: int = 0
-    completed: int = 0
-    failed: int = 0
-    expired: int = 0
-    usage: Usage = NO_USAGE
-    cost_nano: int = 0
-    unpriced: int = 0
 
 
 # -- by people ---------------------------------------------------------------------------------------------------
@@ -118,18 +54,6 @@ def insert(conn: sa.Connection, new: NewBatch) -> None:
             **dict.fromkeys(("error_bytes", "completed", "failed", "expired"), 0),
         )
     )
-
-
-def get(conn: sa.Connection, project_id: str, batch_id: str) -> BatchView | None:
-    row = conn.execute(sa.select(batch).where(batch.c.id == batch_id, batch.c.project_id == project_id)).first()
-    return _views(conn, [row])[0] if row is not None else None
-
-
-def listed(conn: sa.Connection, project_id: str, *, after: str | None, limit: int) -> tuple[list[BatchView], bool]:
-    """One page, newest first, and whether there is another."""
-    where = [batch.c.project_id == project_id, *([batch.c.id < after] if after is not None else [])]
-    rows = conn.execute(sa.select(batch).where(*where).order_by(batch.c.id.desc()).limit(limit + 1)).all()
-    return _views(conn, rows[:limit]), len(rows) > limit
 
 
 def cancel(conn: sa.Connection, project_id: str, batch_id: str) -> bool:
@@ -164,103 +88,9 @@ def _pausable(project_id: str, batch_id: str) -> tuple[sa.ColumnElement[bool], .
     return batch.c.id == batch_id, batch.c.project_id == project_id, batch.c.status.in_(states)
 
 
-def family(conn: sa.Connection, project_id: str, origin_id: str, *, lock: bool = False) -> list[BatchView]:
-    """A batch and all retries that go back to it, oldest first; `lock`: until the transaction ends nobody adds one."""
-    if lock:
-        _lock(conn, origin_id)
-    mine = sa.or_(batch.c.id == origin_id, batch.c.origin_id == origin_id)
-    rows = conn.execute(sa.select(batch).where(mine, batch.c.project_id == project_id).order_by(batch.c.id)).all()
-    return _views(conn, rows)
-
-
-def _lock(conn: sa.Connection, origin_id: str) -> None:
-    """Its family stays as it is until the transaction ends."""
+def lock_family(conn: sa.Connection, origin_id: str) -> None:
+    """Until the transaction ends nobody adds a retry to this batch's family, or begins to forget its lines."""
     conn.execute(batch.update().where(batch.c.id == origin_id).values(origin_id=batch.c.origin_id))
-
-
-# -- whose it is -------------------------------------------------------------------------------------------------
-
-
-def take(conn: sa.Connection, owner: str, lease_s: float, most: int) -> list[str]:
-    """Open batches that nobody tends; they are `owner`'s now."""
-    free = sa.or_(batch.c.owner.is_(None), batch.c.leased_until < db_now())
-    chosen = sa.select(batch.c.id).where(_OPEN, free).order_by(batch.c.id).limit(most)
-    if conn.dialect.name != "sqlite":
-        chosen = chosen.with_for_update(skip_locked=True)
-    ids = list(conn.execute(chosen).scalars())
-    if ids:
-        conn.execute(batch.update().where(batch.c.id.in_(ids)).values(owner=owner, leased_until=later(lease_s)))
-    return ids
-
-
-def any_free(conn: sa.Connection) -> bool:
-    """Whether `take` would find one."""
-    free = sa.or_(batch.c.owner.is_(None), batch.c.leased_until < db_now())
-    return conn.execute(sa.select(batch.c.id).where(_OPEN, free).limit(1)).first() is not None
-
-
-def renew(conn: sa.Connection, owner: str, lease_s: float) -> set[str]:
-    """The open batches that still are `owner`'s, for another `lease_s`."""
-    mine = batch.update().where(_OPEN, batch.c.owner == owner).values(leased_until=later(lease_s))
-    return set(conn.execute(mine.returning(batch.c.id)).scalars())
-
-
-def release(conn: sa.Connection, owner: str) -> None:
-    """Somebody else may go on at once."""
-    conn.execute(batch.update().where(_OPEN, batch.c.owner == owner).values(owner=None, leased_until=None))
-
-
-def tended(conn: sa.Connection, batch_id: str, owner: str) -> Tended | None:
-    """None: it is no longer open, or no longer this owner's."""
-    row = conn.execute(
-        sa.select(
-            batch,
-            seconds_until(batch.c.expires_at).label("remaining_s"),
-            seconds_until(batch.c.cancelling_at).label("cancelling_in_s"),
-        ).where(batch.c.id == batch_id, batch.c.owner == owner, _OPEN)
-    ).first()
-    if row is None:
-        return None
-    return Tended(
-        id=row.id,
-        project_id=row.project_id,
-        key_id=row.key_id,
-        endpoint=row.endpoint,
-        input_file_id=row.input_file_id,
-        status=_S(row.status),
-        expires_at=row.expires_at,
-        remaining_s=row.remaining_s,
-        window_s=(row.expires_at - row.created_at).total_seconds(),
-        cancelling_s=None if row.cancelling_in_s is None else -row.cancelling_in_s,
-        total=row.total,
-        taken_line=row.taken_line,
-        taken=row.taken,
-        written_line=row.written_line,
-        output_file_id=row.output_file_id,
-        error_file_id=row.error_file_id,
-        output_expires_s=row.output_expires_s,
-        written=Written(
-            row.output_parts,
-            row.output_bytes,
-            row.error_parts,
-            row.error_bytes,
-            row.completed,
-            row.failed,
-            row.expired,
-            _usage(row),
-            row.cost_nano,
-            row.unpriced,
-        ),
-        priority=row.priority,
-        max_cost_nano=row.max_cost_nano,
-        paused=row.paused_at is not None,
-        parked=row.parked,
-        stopped_for=row.stopped_for,
-        origin_id=row.origin_id,
-        dedupe=row.dedupe,
-        cache_age_s=None if row.cache_age is None else age_s(row.cache_age),
-        awaited=row.awaited,
-    )
 
 
 # -- by whoever tends it -----------------------------------------------------------------------------------------
@@ -414,7 +244,7 @@ def prune(conn: sa.Connection, older_than_s: float) -> int:
         return 0
     batch_id = found.id
     if found.taken != _GOING:
-        _lock(conn, found.origin_id)  # a retry that is made meanwhile is waited for, and then seen
+        lock_family(conn, found.origin_id)  # a retry that is made meanwhile is waited for, and then seen
         marked = batch.update().where(batch.c.id == batch_id, *old).values(taken=_GOING)
         if conn.execute(marked).rowcount == 0:
             return 0
@@ -427,60 +257,3 @@ def prune(conn: sa.Connection, older_than_s: float) -> int:
         conn.execute(subscription.delete().where(subscription.c.object_id == batch_id))
         conn.execute(batch.update().where(batch.c.id == batch_id).values(taken=0))
     return gone
-
-
-# -- as people see it --------------------------------------------------------------------------------------------
-
-
-def _views(conn: sa.Connection, rows: Sequence[Any]) -> list[BatchView]:
-    running = [row.id for row in rows if row.status in OPEN and row.total]
-    counted = tallies.of(conn, running) if running else {}
-    return [_view(row, counted.get(row.id, Counts())) for row in rows]
-
-
-def _view(row: Any, counted: Counts) -> BatchView:
-    final = row.status in FINAL
-    written = Counts(row.total, row.completed, row.failed, 0, row.cost_nano, row.unpriced)
-    counts = written if final else replace(counted, total=row.total)
-    return BatchView(
-        id=row.id,
-        project_id=row.project_id,
-        key_id=row.key_id,
-        endpoint=row.endpoint,
-        input_file_id=row.input_file_id,
-        window=row.window,
-        metadata=None if row.metadata is None else json.loads(row.metadata),
-        status=_S(row.status),
-        model=row.model,
-        errors=None if row.errors is None else json.loads(row.errors),
-        output_file_id=row.output_file_id if final else None,
-        error_file_id=row.error_file_id if final else None,
-        output_expires_s=row.output_expires_s,
-        counts=counts,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        in_progress_at=row.in_progress_at,
-        finalizing_at=row.finalizing_at,
-        completed_at=row.completed_at,
-        failed_at=row.failed_at,
-        expired_at=row.expired_at,
-        cancelling_at=row.cancelling_at,
-        cancelled_at=row.cancelled_at,
-        usage=_usage(row) if final else NO_USAGE,
-        priority=row.priority,
-        max_cost_nano=row.max_cost_nano,
-        paused_at=None if final else row.paused_at,
-        stopped_for=row.stopped_for,
-        retry_of=row.retry_of,
-        origin_id=row.origin_id,
-        taken_line=row.taken_line,
-        forgotten=row.taken_line > 0 and row.taken <= 0,
-        dedupe=row.dedupe,
-        cache_age=row.cache_age,
-        twins=row.twins,
-        cached=row.cached,
-    )
-
-
-def _usage(row: Any) -> Usage:
-    return Usage(row.input_tokens, row.output_tokens, row.cached_tokens, row.reasoning_tokens)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from worker.domain.file import FileView
-from worker.store.batch_tables import batch, file, file_part
+from worker.store.batch_tables import OPEN_BATCH, batch, file, file_part
 from worker.store.moment import db_now, later
 
 ARRIVING: Final = "arriving"
@@ -121,11 +121,8 @@ def prune(conn: sa.Connection) -> int:
         .where(file.c.expires_at.is_not(None), file.c.expires_at < db_now(), file.c.status == READY)
         .values(status=DELETED)
     )
-    open_: sa.ColumnElement[bool] = sa.literal_column(
-        "batch.status IN ('validating', 'in_progress', 'finalizing', 'cancelling')"
-    )
     files_of = (batch.c.input_file_id, batch.c.output_file_id, batch.c.error_file_id)
-    needed = sa.union_all(*(sa.select(one).where(open_, one.is_not(None)) for one in files_of))
+    needed = sa.union_all(*(sa.select(one).where(sa.text(OPEN_BATCH), one.is_not(None)) for one in files_of))
     leaving = sa.or_(
         file.c.status == sa.literal_column("'deleted'"),
         sa.and_(file.c.status == sa.literal_column("'arriving'"), file.c.created_at < later(-ABANDONED_S)),

@@ -15,8 +15,7 @@ import sqlalchemy as sa
 from worker.domain.delivery import NewDelivery, NewEvent, Note
 from worker.store.moment import db_now
 from worker.store.rows import Rows
-from worker.store.tables import subscription
-from worker.store.webhook_tables import delivery, event, outbox
+from worker.store.webhook_tables import delivery, event, outbox, subscription
 
 _IDS = Rows(id=sa.Text)
 

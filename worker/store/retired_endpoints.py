@@ -12,8 +12,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from worker.store.moment import db_now, later
-from worker.store.tables import subscription
-from worker.store.webhook_tables import delivery, webhook_endpoint
+from worker.store.webhook_tables import delivery, subscription, webhook_endpoint
 
 RETIRED_S: Final = 600.0  # longer than any transaction lasts
 YOUNG_S: Final = 600.0  # made a moment ago: its first subscription may not be committed

@@ -308,11 +308,3 @@ idempotency: Final = sa.Table(
     sa.Column("created_at", Moment, nullable=False),
     sa.Index("ix_idempotency_created_at", "created_at"),
 )
-
-subscription: Final = sa.Table(  # who asked to hear of one job or batch
-    "subscription",
-    metadata,
-    id_column("object_id", primary_key=True),
-    id_column("endpoint_id", primary_key=True),
-    sa.Index("ix_subscription_endpoint_id", "endpoint_id"),
-)

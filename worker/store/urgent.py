@@ -8,12 +8,13 @@ import sqlalchemy as sa
 
 from worker.domain.failure import Lane
 from worker.domain.ramp import URGENT
+from worker.store.blocks import locked_block
 from worker.store.moment import db_now
+from worker.store.open_lines import OPEN_LINE
 from worker.store.tables import job
 
-# Written out, so that the planner sees the conditions of the indexes.
+# Written out, so that the planner sees the condition of the index.
 _QUEUED = job.c.status == sa.literal_column("'queued'")
-_OPEN = job.c.status.in_([sa.literal_column(f"'{status}'") for status in ("queued", "in_progress", "cancelling")])
 
 
 def count(conn: sa.Connection, project_id: str, batch_id: str, most: int) -> int:
@@ -41,14 +42,11 @@ def hurry(conn: sa.Connection, batch_id: str, most: int) -> int:
     waiting = (_QUEUED, job.c.priority < URGENT)
     chosen = (
         sa.select(job.c.id)
-        .where(job.c.batch_id == batch_id, _OPEN, *waiting, job.c.run_at <= _now(conn))
+        .where(job.c.batch_id == batch_id, OPEN_LINE, *waiting, job.c.run_at <= _now(conn))
         .order_by(job.c.id)
         .limit(most)
     )
-    if conn.dialect.name != "sqlite":
-        chosen = chosen.with_for_update(skip_locked=True)
-    once = chosen.cte("chosen")
-    moved = job.update().where(job.c.id.in_(sa.select(once.c.id)), *waiting).values(priority=URGENT)
+    moved = job.update().where(job.c.id.in_(locked_block(conn, chosen)), *waiting).values(priority=URGENT)
     return len(conn.execute(moved.returning(job.c.id)).all())
 
 

@@ -1,4 +1,4 @@
-"""Webhooks: who is told, what is to be told, and what became of it. Who asked to hear of one job stands in `tables`."""
+"""Webhooks: who is told, what is to be told, and what became of it."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ webhook_secret: Final = sa.Table(  # the project's own, for addresses given with
     sa.Column("secret", sa.Text, nullable=False),  # encrypted
     sa.Column("old_secret", sa.Text),
     sa.Column("old_secret_until_at", Moment),
+)
+
+subscription: Final = sa.Table(  # who asked to hear of one job or batch
+    "subscription",
+    metadata,
+    id_column("object_id", primary_key=True),
+    id_column("endpoint_id", primary_key=True),
+    sa.Index("ix_subscription_endpoint_id", "endpoint_id"),
 )
 
 outbox: Final = (

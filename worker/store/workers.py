@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from worker.domain.state import JobStatus
+from worker.domain.state import HELD
 from worker.store.moment import db_now, later
 from worker.store.tables import job, worker
 from worker.store.text import dumps
@@ -58,12 +58,7 @@ def bury(conn: sa.Connection, lease_s: float) -> int:
 
 def dead_holders(conn: sa.Connection) -> list[str]:
     """Dead workers that still hold claims: also those whose burial was itself cut short."""
-    holding = (
-        sa.select(job.c.worker_id)
-        .where(job.c.status.in_([JobStatus.IN_PROGRESS.value, JobStatus.CANCELLING.value]))
-        .distinct()
-        .subquery()
-    )
+    holding = sa.select(job.c.worker_id).where(job.c.status.in_([s.value for s in HELD])).distinct().subquery()
     return list(
         conn.execute(
             sa.select(holding.c.worker_id)

@@ -13,7 +13,7 @@ from worker.domain.file import BATCH
 from worker.services import listeners
 from worker.services.listeners import vault_of
 from worker.services.submit import IdempotencyKey, KeyReused, Unkeyed
-from worker.store import batches, files, idempotency
+from worker.store import batch_views, batches, files, idempotency
 from worker.store.database import Connection
 
 
@@ -96,7 +96,8 @@ def create(
             if idempotent is not None and not _remember(conn, project_id, idempotent, new.id):
                 raise _TooLate  # noqa: TRY301 - it rolls the transaction back
             if new.origin_id is not None:
-                for one in batches.family(conn, project_id, new.origin_id, lock=True):
+                batches.lock_family(conn, new.origin_id)
+                for one in batch_views.family(conn, project_id, new.origin_id):
                     if one.forgotten:
                         raise NotRetriable(f"the lines of batch {one.id} are no longer kept")
                     if one.status not in FINAL:
@@ -104,7 +105,7 @@ def create(
             batches.insert(conn, new)
             if request.webhook is not None:
                 listeners.subscribe(conn, vault_of(deps), project_id, [(new.id, request.webhook)])
-            made = batches.get(conn, project_id, new.id)
+            made = batch_views.get(conn, project_id, new.id)
     except _TooLate:  # the same key in parallel: the other one made the batch
         first = earlier(deps, project_id, idempotent) if idempotent is not None else None
         assert first is not None
@@ -117,7 +118,7 @@ def cancel(deps: Deps, project_id: str, batch_id: str) -> BatchView | None:
     """The batch after the request, or None where it is unknown. A final one, and one that is stopping, stay."""
     with deps.database.write() as conn:
         batches.cancel(conn, project_id, batch_id)
-        return batches.get(conn, project_id, batch_id)
+        return batch_views.get(conn, project_id, batch_id)
 
 
 class _TooLate(Exception):
@@ -144,7 +145,7 @@ def earlier(deps: Deps, project_id: str, idempotent: IdempotencyKey | Unkeyed) -
         if known.fingerprint != idempotent.fingerprint:
             key = idempotent.key[:40]
             raise KeyReused(f"Idempotency-Key {key!r} was used with another request in the last 24 hours")
-        made = batches.get(conn, project_id, known.made[0])
+        made = batch_views.get(conn, project_id, known.made[0])
     return None if made is None else Created(made, replayed=True)
 
 
@@ -153,5 +154,5 @@ def _repeated(deps: Deps, project_id: str, sent: Unkeyed) -> Created | None:
         return None
     with deps.database.write() as conn:
         batch_id = idempotency.take(conn, project_id, sent.route, sent.fingerprint, sent.attempt)
-        made = None if batch_id is None else batches.get(conn, project_id, batch_id)
+        made = None if batch_id is None else batch_views.get(conn, project_id, batch_id)
     return None if made is None else Created(made, replayed=True)

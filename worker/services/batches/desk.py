@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from worker.deps import Deps
-from worker.store import batches
-from worker.store.batches import Tended
+from worker.store import tending
+from worker.store.tending import Tended
 
 # A step yields seconds to rest until its next turn; 0: it has more to do. Between two turns nothing is held.
 Turns = Iterator[float]
@@ -28,7 +28,7 @@ class Desk:
     def look(self, batch_id: str) -> Tended:
         """Raises Lost."""
         with self.deps.database.read() as conn:
-            found = batches.tended(conn, batch_id, self.owner)
+            found = tending.tended(conn, batch_id, self.owner)
         if found is None:
             raise Lost
         return found

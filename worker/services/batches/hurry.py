@@ -9,7 +9,7 @@ from worker.domain.ramp import urgent
 from worker.services.batches.desk import Desk
 from worker.store import tallies
 from worker.store import urgent as store
-from worker.store.batches import Tended
+from worker.store.tending import Tended
 
 LOOK_S: Final = 2.0
 AT_ONCE: Final = 2_000

@@ -15,7 +15,7 @@ from worker import clock, events
 from worker.deps import Deps
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.tend import tend
-from worker.store import batches
+from worker.store import tending
 from worker.store.database import Unavailable
 
 LOOK_S: Final = 0.3  # between two looks for batches that nobody tends
@@ -55,7 +55,7 @@ class Keeper:
         self._thread.join(STOP_S)
         try:
             with self._deps.database.write() as conn:
-                batches.release(conn, self._desk.owner)
+                tending.release(conn, self._desk.owner)
         except Unavailable:  # the lease will be over soon enough
             pass
 
@@ -94,10 +94,10 @@ class Keeper:
         if room <= 0:
             return
         with self._deps.database.read() as conn:
-            if not batches.any_free(conn):
+            if not tending.any_free(conn):
                 return
         with self._deps.database.write() as conn:
-            taken = batches.take(conn, self._desk.owner, self._lease_s, room)
+            taken = tending.take(conn, self._desk.owner, self._lease_s, room)
         for batch_id in taken:
             if batch_id not in self._cared:
                 self._cared[batch_id] = _Care(tend(self._desk, batch_id), now_s)
@@ -105,7 +105,7 @@ class Keeper:
     def _renew(self, now_s: float) -> None:
         self._next_renewal_s = now_s + self._lease_s / 3
         with self._deps.database.write() as conn:
-            ours = batches.renew(conn, self._desk.owner, self._lease_s)
+            ours = tending.renew(conn, self._desk.owner, self._lease_s)
         self._cared = {batch_id: care for batch_id, care in self._cared.items() if batch_id in ours}
 
     def _turn(self, batch_id: str, care: _Care) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from worker.services.batches.desk import Desk
 from worker.store import lines as stored
 from worker.store import tallies, views
-from worker.store.batches import Tended
+from worker.store.tending import Tended
 
 _AT_ONCE: Final = 1_000
 

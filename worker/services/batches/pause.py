@@ -9,8 +9,8 @@ from worker.domain.batch import BatchStatus, BatchView
 from worker.domain.failure import Lane
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.submit import hint
-from worker.store import batches, jobs
-from worker.store.batches import Tended
+from worker.store import batch_views, batches, open_lines
+from worker.store.tending import Tended
 
 AT_ONCE: Final = 2_000
 LOOK_S: Final = 1.0  # for lines that have come back into the queue, and for the end of the pause
@@ -20,8 +20,8 @@ def pause(deps: Deps, project_id: str, batch_id: str) -> BatchView | None:
     """The batch after the request, or None where it is unknown. The first lines rest at once, the others soon."""
     with deps.database.write() as conn:
         if batches.pause(conn, project_id, batch_id):
-            jobs.park_lines(conn, batch_id, AT_ONCE)
-        return batches.get(conn, project_id, batch_id)
+            open_lines.park(conn, batch_id, AT_ONCE)
+        return batch_views.get(conn, project_id, batch_id)
 
 
 def resume(deps: Deps, project_id: str, batch_id: str) -> BatchView | None:
@@ -29,8 +29,8 @@ def resume(deps: Deps, project_id: str, batch_id: str) -> BatchView | None:
     with deps.database.write() as conn:
         resumed = batches.resume(conn, project_id, batch_id)
         if resumed:
-            jobs.unpark_lines(conn, batch_id, AT_ONCE)
-        found = batches.get(conn, project_id, batch_id)
+            open_lines.unpark(conn, batch_id, AT_ONCE)
+        found = batch_views.get(conn, project_id, batch_id)
     if resumed:
         hint(deps, [], {Lane.BATCH})
     return found
@@ -39,7 +39,7 @@ def resume(deps: Deps, project_id: str, batch_id: str) -> BatchView | None:
 def rest(desk: Desk, batch: Tended) -> Turns:
     """While it is paused, or has lines that still are out of reach. Raises Lost."""
     while batch.remaining_s > 0 and (batch.paused or batch.parked):
-        move = jobs.park_lines if batch.paused else jobs.unpark_lines
+        move = open_lines.park if batch.paused else open_lines.unpark
         with desk.deps.database.write() as conn:
             moved = move(conn, batch.id, AT_ONCE)
             if moved < AT_ONCE and not batch.paused:

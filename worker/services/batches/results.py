@@ -18,7 +18,7 @@ from worker.domain.batch import FINAL, BatchView
 from worker.domain.batch_cursor import Cursor
 from worker.domain.job import JobView
 from worker.services.batches.outcome import Setting, name_of, outcome
-from worker.store import batches, files, tallies, views
+from worker.store import batch_views, files, tallies, views
 from worker.store import lines as stored
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -50,7 +50,7 @@ class Page:
 def page(deps: Deps, project_id: str, batch_id: str, cursor: Cursor, limit: int) -> Page | None:
     """None: there is no such batch. Raises Forgotten."""
     with deps.database.read() as conn:
-        batch = batches.get(conn, project_id, batch_id)  # before its lines: if it is final, none is missing
+        batch = batch_views.get(conn, project_id, batch_id)  # before its lines: if it is final, none is missing
         if batch is None:
             return None
         if batch.forgotten:

@@ -10,7 +10,7 @@ from worker.domain.batch import FINAL, BatchStatus, BatchView
 from worker.services.batches.create import BatchRequest, Created, NotRetriable, create, earlier
 from worker.services.batches.source import answered
 from worker.services.submit import IdempotencyKey, Unkeyed
-from worker.store import batches, files
+from worker.store import batch_views, files
 
 
 def retry(
@@ -34,7 +34,7 @@ def retry(
         raise NotRetriable(f"the file of batch {batch.id} was not taken; see its errors, and send it anew")
     origin_id = batch.origin_id or batch.id
     with deps.database.read() as conn:
-        family = batches.family(conn, batch.project_id, origin_id)
+        family = batch_views.family(conn, batch.project_id, origin_id)
         file = files.get(conn, batch.project_id, batch.input_file_id)
     if file is None or any(one.forgotten for one in family):
         raise NotRetriable(f"the requests of batch {batch.id} are no longer kept")

@@ -12,7 +12,7 @@ from worker.services.batches.digest import digest
 from worker.services.batches.lines import Line
 from worker.store import lines as stored
 from worker.store import shared
-from worker.store.batches import Tended
+from worker.store.tending import Tended
 
 AT_ONCE: Final = 500  # twins that get their ends in one transaction; each gets a copy of its leader's answer
 COPIED: Final = 4 * 1024 * 1024  # bytes of these

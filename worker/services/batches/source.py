@@ -9,9 +9,9 @@ from worker.deps import Deps
 from worker.domain.file import FileView
 from worker.services import files as content_of
 from worker.services.batches.raw import Raw, cut
-from worker.store import batches
+from worker.store import batch_views
 from worker.store import lines as stored
-from worker.store.batches import Tended
+from worker.store.tending import Tended
 
 _AT_ONCE: Final = 20_000
 
@@ -52,7 +52,7 @@ def answered(deps: Deps, project_id: str, origin_id: str, *, but: str | None = N
     """The lines of a file that a batch of the family has an answer to; `but`: without what this one did."""
     done = Marks()
     with deps.database.read() as conn:
-        ids = [batch.id for batch in batches.family(conn, project_id, origin_id) if batch.id != but]
+        ids = [batch.id for batch in batch_views.family(conn, project_id, origin_id) if batch.id != but]
     for batch_id in ids:
         after: int | None = 0
         while after is not None:

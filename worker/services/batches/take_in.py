@@ -25,9 +25,9 @@ from worker.services.batches.shared import placed
 from worker.services.batches.source import lines_of
 from worker.services.pricing import Unpriced
 from worker.services.submit import JobRequest, weighed
-from worker.store import batches, files, jobs, shared, tallies
+from worker.store import batches, files, jobs, new_jobs, shared, tallies
 from worker.store import lines as stored
-from worker.store.batches import Tended
+from worker.store.tending import Tended
 
 FIRST: Final = 200  # so that work begins at once
 PAGE: Final = 500  # larger ones hardly cost less, and SQLite lets nobody else write meanwhile
@@ -150,12 +150,12 @@ def _store(desk: Desk, at: Tended, page: Sequence[_Placed]) -> Tended:
         if hears:
             listeners.subscribe(conn, listeners.vault_of(desk.deps), at.project_id, hears)
         if own:
-            jobs.insert(conn, [job for _, job in own])
+            new_jobs.insert(conn, [job for _, job in own])
         for line, job in own:
             if line.unread is not None:
                 jobs.refuse(conn, job.id, line.unread)
         if sharing:
-            jobs.insert_inputs(conn, sharing)
+            new_jobs.insert_inputs(conn, sharing)
         stored.insert(conn, at.id, [place for _, place in page])
         if served and not shared.serve(conn, at.id, served):
             raise Lost

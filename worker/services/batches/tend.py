@@ -11,7 +11,7 @@ from worker.services.batches.validate import validate
 from worker.services.batches.watch import stop, watch
 from worker.services.batches.write import write
 from worker.store import batches
-from worker.store.batches import Tended
+from worker.store.tending import Tended
 
 
 def tend(desk: Desk, batch_id: str) -> Turns:

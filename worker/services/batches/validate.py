@@ -19,8 +19,8 @@ from worker.services.batches.raw import Raw
 from worker.services.batches.source import lines_of
 from worker.services.pricing import Unpriced
 from worker.store import batches, files
-from worker.store.batches import Tended
 from worker.store.database import Unavailable
+from worker.store.tending import Tended
 
 ERRORS_MAX: Final = 100  # told of one file; the last entry says how many there were
 TURN_S: Final = 0.1

@@ -9,8 +9,8 @@ from worker.domain.state import JobStatus
 from worker.services.batches.desk import Desk, Lost, Turns
 from worker.services.batches.hurry import Hurry
 from worker.services.batches.shared import all_shared
-from worker.store import batches, jobs, tallies
-from worker.store.batches import Tended
+from worker.store import batches, open_lines, tallies
+from worker.store.tending import Tended
 
 AT_ONCE: Final = 2_000
 FASTEST_S: Final = 0.05  # a small batch ends soon after its last line does ...
@@ -48,12 +48,12 @@ def stop(desk: Desk, batch: Tended) -> Turns:
     asked = False
     while True:
         with desk.deps.database.write() as conn:
-            ended = jobs.end_lines(conn, batch.id, to, AT_ONCE)
+            ended = open_lines.end(conn, batch.id, to, AT_ONCE)
         if ended == AT_ONCE:
             yield 0.0
             continue
         with desk.deps.database.read() as conn:
-            over = not jobs.any_open(conn, batch.id)
+            over = not open_lines.any_left(conn, batch.id)
         if over:
             yield from all_shared(desk, batch)
             return
@@ -65,7 +65,7 @@ def stop(desk: Desk, batch: Tended) -> Turns:
         if late and not asked:
             asked = True
             with desk.deps.database.write() as conn:
-                jobs.stop_lines(conn, batch.id)
+                open_lines.stop(conn, batch.id)
 
 
 def _ended(desk: Desk, batch: Tended) -> bool:
@@ -76,7 +76,7 @@ def _ended(desk: Desk, batch: Tended) -> bool:
         counted = tallies.of(conn, [batch.id]).get(batch.id)
         if counted is not None and counted.ended >= batch.taken:
             return True
-        if batch.awaited or jobs.any_open(conn, batch.id):
+        if batch.awaited or open_lines.any_left(conn, batch.id):
             return False
     with desk.deps.database.write() as conn:
-        return jobs.any_open(conn, batch.id) is False and tallies.recount(conn, batch.id).ended >= batch.taken
+        return open_lines.any_left(conn, batch.id) is False and tallies.recount(conn, batch.id).ended >= batch.taken

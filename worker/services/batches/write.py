@@ -21,7 +21,7 @@ from worker.services.batches.source import lines_of
 from worker.services.files import compressed, new_id
 from worker.store import batches, files
 from worker.store import lines as stored
-from worker.store.batches import Tended, Written
+from worker.store.tending import Tended, Written
 
 LOOKED_AT: Final = 1_000
 PAGE_BYTES: Final = 4 * 1024 * 1024
