@@ -153,6 +153,36 @@ def test_a_call_of_unknown_cost_uses_up_what_was_held_for_it(
         assert station.course(wide.id) == ["first:failed:timeout", "second:answered"]
 
 
+BROKEN: Final = {
+    "a cut body": script.reply(body='{"choices": [{"message": {"content": "a long and paid ans'),
+    "no json": script.reply(body="<html>"),
+    "a reset after the request": script.reset(),
+    "a connection that closes without a reply": script.drop(),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN.values(), ids=BROKEN)
+def test_an_answer_that_broke_on_its_way_may_have_been_billed(
+    station: Station, provider: ScriptedProvider, how: script.Script
+) -> None:
+    provider.always(lambda r: how if r.path.startswith("/first") else script.error(400, "no"))
+    key = budgeted(station, NANO)
+    job = ran(station, key=key)
+    broken = [one.row for one in station.attempts(job.id) if one.row.target == "first/m"]
+    assert {row.kind for row in broken} <= {K.SERVER_ERROR, K.CONNECTION, K.BAD_OUTPUT}
+    assert (job.cost_nano, job.cost_complete) == (None, False)
+    assert books(station.deps.database, key) == (len(broken) * estimate(), 0)
+
+
+def test_a_call_that_never_left_costs_nothing_and_that_is_known(station: Station, provider: ScriptedProvider) -> None:
+    provider.stop()
+    key = budgeted(station, NANO)
+    job = ran(station, key=key, max_attempts=1)
+    assert station.course(job.id) == ["first:failed:connection"]
+    assert (job.cost_nano, job.cost_complete) == (0, True)
+    assert books(station.deps.database, key) == (0, 0)
+
+
 def test_a_target_of_unknown_price_is_passed_over_with_the_reason(
     database_url: str, provider: ScriptedProvider, tmp_path: Path
 ) -> None:

@@ -178,7 +178,8 @@ CALL: Final = st.fixed_dictionaries(
         "model": st.sampled_from(["small", "big"]),
         "key_name": st.sampled_from([None, "KEY_1", "KEY_2"]),
         "state": st.sampled_from([S.ANSWERED, S.FAILED, S.LOST, S.CANCELLED, S.SUPERSEDED]),
-        "kind": st.sampled_from([K.TIMEOUT, K.AUTH, K.SCHEMA_MISMATCH, K.CANCELLED]),
+        "kind": st.sampled_from([K.TIMEOUT, K.AUTH, K.SCHEMA_MISMATCH, K.CANCELLED, K.CONNECTION, K.SERVER_ERROR]),
+        "http_status": st.sampled_from([None, 199, 200, 204, 299, 300, 503]),
         "usage": st.builds(Usage, *[st.none() | st.integers(0, 9)] * 4),
         "cost_nano": st.none() | st.integers(0, 9),
         # `to` itself is outside.
