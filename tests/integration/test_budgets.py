@@ -155,6 +155,23 @@ def test_a_call_of_unknown_cost_uses_up_what_was_held_for_it(
         assert station.course(wide.id) == ["first:failed:timeout", "second:answered"]
 
 
+def test_tokens_that_were_not_told_are_not_free(station: Station, provider: ScriptedProvider) -> None:
+    said = [{"message": {"role": "assistant", "content": "long"}, "finish_reason": "stop"}]
+    provider.always(script.reply(json_body={"choices": said, "usage": {"prompt_tokens": 10}}))
+    key = budgeted(station, NANO)
+    job = ran(station, key=key)
+    assert (job.status, job.usage) == (JobStatus.COMPLETED, Usage(10))
+    assert (job.cost_nano, job.cost_complete) == (None, False)
+    assert books(station.deps.database, key) == (estimate(), 0)
+
+
+def test_an_embedding_has_no_tokens_to_be_told_of(station: Station, provider: ScriptedProvider) -> None:
+    vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
+    provider.always(script.reply(json_body={"data": [vector], "usage": {"prompt_tokens": 10, "total_tokens": 10}}))
+    (job,) = station.ended(station.submit(kind="embedding"))
+    assert (job.status, job.cost_nano, job.cost_complete) == (JobStatus.COMPLETED, 10 * IN_NANO, True)
+
+
 BROKEN: Final = {
     "a cut body": script.reply(body='{"choices": [{"message": {"content": "a long and paid ans'),
     "no json": script.reply(body="<html>"),

@@ -276,7 +276,10 @@ def closed(course: Course, target: Target, row: AttemptRow, outcome: Outcome, re
     usage = outcome.usage
     failure = outcome if isinstance(outcome, Failure) else None
     unsent = failure is not None and failure.unsent
-    cost = 0 if unsent else _priced(course.bench, target, usage, outcome.model)
+    # Of an embedding no tokens come out, and most providers do not say so.
+    silent = course.kind == "embedding" and usage.output_tokens is None
+    billed = replace(usage, output_tokens=0) if silent else usage
+    cost = 0 if unsent else _priced(course.bench, target, billed, outcome.model)
     status = reply.status if reply is not None else None
     if failure is not None and failure.http_status is not None:
         status = failure.http_status
