@@ -138,8 +138,11 @@ def test_unknown_is_none_and_counted_but_what_nobody_bills_is_nothing(database: 
     calls(database, mine, {"model": "refused", "state": S.FAILED, "kind": K.OVERLOADED})
     calls(database, mine, {"model": "dark"}, {"model": "dark", "state": S.FAILED, "kind": K.TIMEOUT})
     calls(database, mine, {"model": "half", "cost_nano": 5}, {"model": "half", "state": S.LOST, "kind": K.INTERRUPTED})
+    for status in (200, 500):
+        calls(database, mine, {"model": f"{status}", "state": S.FAILED, "kind": K.SERVER_ERROR, "http_status": status})
     found = {model: (one.cost_nano, one.unknown_cost) for (model,), one in sums(database, mine, "model").items()}
-    assert found == {"free": (0, 0), "refused": (0, 0), "dark": (None, 2), "half": (5, 1)}
+    told = {"free": (0, 0), "refused": (0, 0), "dark": (None, 2), "half": (5, 1), "200": (None, 1), "500": (0, 0)}
+    assert found == told
     assert sums(database, mine, "model")["dark",].usage == Usage()
 
 
