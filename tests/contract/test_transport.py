@@ -277,7 +277,7 @@ def test_closing_ends_the_calls_in_flight(run, provider):
         await asyncio.to_thread(provider.wait_open, 0)
         return outcome
 
-    is_failure(run(work), FailureKind.CONNECTION)
+    assert not is_failure(run(work), FailureKind.CONNECTION).unsent
 
 
 # No reply
@@ -285,7 +285,7 @@ def test_closing_ends_the_calls_in_flight(run, provider):
 
 def test_nobody_listens(run, provider):
     provider.stop()
-    is_failure(one(run, provider.url), FailureKind.CONNECTION, "127.0.0.1")
+    assert is_failure(one(run, provider.url), FailureKind.CONNECTION, "127.0.0.1").unsent
 
 
 def test_the_provider_comes_back(run, provider):
@@ -302,7 +302,8 @@ def test_the_provider_comes_back(run, provider):
 
 
 def test_a_name_that_does_not_exist(run):
-    is_failure(one(run, "http://nobody.invalid/v1"), FailureKind.CONNECTION, "nobody.invalid", "resolved")
+    failure = is_failure(one(run, "http://nobody.invalid/v1"), FailureKind.CONNECTION, "nobody.invalid", "resolved")
+    assert failure.unsent
 
 
 def test_no_tls_where_it_was_expected(run):
@@ -315,7 +316,7 @@ def test_no_tls_where_it_was_expected(run):
         async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
             return await send(transport, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
 
-    is_failure(run(work), FailureKind.CONNECTION, "no TLS with 127.0.0.1")
+    assert is_failure(run(work), FailureKind.CONNECTION, "no TLS with 127.0.0.1").unsent
 
 
 @pytest.mark.parametrize("how", [drop(), reset(), raw(b"HTTP/1.1 200 OK\r\ncontent-le")])
@@ -323,12 +324,13 @@ def test_a_reply_that_never_began(run, provider, how):
     provider.queue(how)
     failure = is_failure(one(run, provider.url), FailureKind.CONNECTION)
     assert failure.http_status is None
+    assert not failure.unsent, "it may have been billed"
 
 
 @pytest.mark.parametrize("noise", [b"SSH-2.0-OpenSSH_9\r\n", b"\x00\x01\x02\x03" * 50, b"HTTP/1.1 abc OK\r\n\r\n"])
 def test_a_reply_that_is_no_http(run, provider, noise):
     provider.queue(raw(noise))
-    is_failure(one(run, provider.url), FailureKind.CONNECTION)
+    assert not is_failure(one(run, provider.url), FailureKind.CONNECTION).unsent
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http:///v1", "http://user:word@127.0.0.1:9/"])

@@ -75,6 +75,7 @@ JOB = JobView(
     retry_of=None,
     priority=0,
     on_interruption="retry",
+    max_attempts=None,
     max_cost_nano=None,
     purged=False,
 )

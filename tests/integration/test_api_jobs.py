@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -429,6 +430,25 @@ def test_a_failed_job_is_run_again_as_a_new_one(site: Web, provider: ScriptedPro
     first, second = (json.loads(request.body) for request in provider.requests)
     assert first == second
     assert site.get(failed["urls"]["self"]).json == failed
+
+
+def test_a_job_run_again_keeps_its_bounds(site: Web, provider: ScriptedProvider) -> None:
+    provider.always(script.error(500, "broken"))
+    bounds = {"max_attempts": 1, "deadline_s": 60, "on_interruption": "fail"}
+    with site.working():
+        failed = site.post("/v1/jobs", {**HI, **bounds}, WAIT).json
+        made = len(provider.requests)
+        again = site.post(f"{failed['urls']['self']}/retry", headers=WAIT).json
+    assert (made, len(provider.requests)) == (1, 2)
+    for one in (failed, again):
+        lasts = datetime.fromisoformat(one["deadline"]) - datetime.fromisoformat(one["created_at"])
+        assert abs(lasts.total_seconds() - 60) < 0.01
+    with site.deps.database.read() as conn:
+        first, second = (
+            conn.execute(sa.select(job_table).where(job_table.c.id == one["id"])).one() for one in (failed, again)
+        )
+    assert second.max_attempts == first.max_attempts == 1
+    assert second.on_interruption == first.on_interruption == "fail"
 
 
 def test_running_again_is_done_once_for_a_key(site: Web) -> None:

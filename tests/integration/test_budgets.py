@@ -24,9 +24,11 @@ from worker.domain.budget import charged
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import AttemptRow, Claimed, Ending, JobView, NewJob, Return
 from worker.domain.money import NANO, Usage, nano_of
+from worker.domain.question import AnswerSpec
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine.entry import Entry
 from worker.engine.writer import OverBudget, store
+from worker.services.ask import Asked, panel_of
 from worker.services.cancel import cancel
 from worker.services.submit import JobRequest, submit
 from worker.store import attempts, claims, keys, new_jobs, orphans
@@ -151,6 +153,89 @@ def test_a_call_of_unknown_cost_uses_up_what_was_held_for_it(
         assert station.course(tight.id) == ["first:failed:timeout"]
         assert (tight.cost_nano, tight.cost_complete) == (None, False), "what was held is no cost"
         assert station.course(wide.id) == ["first:failed:timeout", "second:answered"]
+
+
+def test_tokens_that_were_not_told_are_not_free(station: Station, provider: ScriptedProvider) -> None:
+    said = [{"message": {"role": "assistant", "content": "long"}, "finish_reason": "stop"}]
+    provider.always(script.reply(json_body={"choices": said, "usage": {"prompt_tokens": 10}}))
+    key = budgeted(station, NANO)
+    job = ran(station, key=key)
+    assert (job.status, job.usage) == (JobStatus.COMPLETED, Usage(10))
+    assert (job.cost_nano, job.cost_complete) == (None, False)
+    assert books(station.deps.database, key) == (estimate(), 0)
+
+
+def test_an_embedding_has_no_tokens_to_be_told_of(station: Station, provider: ScriptedProvider) -> None:
+    vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
+    provider.always(script.reply(json_body={"data": [vector], "usage": {"prompt_tokens": 10, "total_tokens": 10}}))
+    (job,) = station.ended(station.submit(kind="embedding"))
+    assert (job.status, job.cost_nano, job.cost_complete) == (JobStatus.COMPLETED, 10 * IN_NANO, True)
+
+
+BROKEN: Final = {
+    "a cut body": script.reply(body='{"choices": [{"message": {"content": "a long and paid ans'),
+    "no json": script.reply(body="<html>"),
+    "a reset after the request": script.reset(),
+    "a connection that closes without a reply": script.drop(),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN.values(), ids=BROKEN)
+def test_an_answer_that_broke_on_its_way_may_have_been_billed(
+    station: Station, provider: ScriptedProvider, how: script.Script
+) -> None:
+    provider.always(lambda r: how if r.path.startswith("/first") else script.error(400, "no"))
+    key = budgeted(station, NANO)
+    job = ran(station, key=key)
+    broken = [one.row for one in station.attempts(job.id) if one.row.target == "first/m"]
+    assert {row.kind for row in broken} <= {K.SERVER_ERROR, K.CONNECTION, K.BAD_OUTPUT}
+    assert (job.cost_nano, job.cost_complete) == (None, False)
+    assert books(station.deps.database, key) == (len(broken) * estimate(), 0)
+
+
+def test_a_call_that_never_left_costs_nothing_and_that_is_known(station: Station, provider: ScriptedProvider) -> None:
+    provider.stop()
+    key = budgeted(station, NANO)
+    job = ran(station, key=key, max_attempts=1)
+    assert station.course(job.id) == ["first:failed:connection"]
+    assert (job.cost_nano, job.cost_complete) == (0, True)
+    assert books(station.deps.database, key) == (0, 0)
+
+
+def test_a_fault_of_ours_leaves_no_call_open_and_no_money_held(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    key = budgeted(station, NANO)
+    with monkeypatch.context() as patch:
+        patch.setattr("worker.services.call.judge", broken)
+        job = ran(station, key=key)
+    assert (job.status, job.error["kind"]) == (JobStatus.FAILED, "internal")
+    (call,) = [one.row for one in station.attempts(job.id)]
+    assert (call.state, call.kind) == (S.LOST, K.INTERNAL)
+    assert (job.attempts, job.cost_nano, job.cost_complete) == (1, None, False)
+    assert books(station.deps.database, key) == (estimate(), 0), "nobody knows what it cost: the hold is charged"
+
+
+def test_a_panel_that_a_fault_of_ours_ends_holds_no_money_either(
+    station: Station, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    key = budgeted(station, NANO)
+    panel = panel_of({}, Asked("Will it rain?", AnswerSpec("boolean"), model="first/m", samples=3))
+    request = JobRequest("prediction", panel.models, panel.stored())
+    with monkeypatch.context() as patch:
+        patch.setattr("worker.services.call.judge", broken)
+        (job_id,) = submit(station.deps, station.project_id, [request], key_id=key.id).ids
+        (job,) = station.ended([job_id])
+    wait_until(lambda: books(station.deps.database, key)[1] == 0, "nothing is held")
+    calls = [one.row for one in station.attempts(job.id)]
+    assert {row.state for row in calls} <= {S.LOST, S.CANCELLED, S.ANSWERED, S.FAILED}
+    assert books(station.deps.database, key) == (sum(map(charged, calls)), 0)
 
 
 def test_a_target_of_unknown_price_is_passed_over_with_the_reason(

@@ -402,6 +402,23 @@ def test_a_budget_counts_the_calls_that_are_open_beside_each_other(make_one: Mak
     assert job.cost_nano == 2 * COST
 
 
+def test_members_that_stood_in_one_line_pass_no_budget_together(make_one: Make, provider: ScriptedProvider) -> None:
+    hold, first = held(says(True))
+    provider.always(by_name({"a": in_turn(first, says(True))}))
+    station = make_one("[providers.a.limits]\nconcurrency = 1")
+    (before,) = station.submit(models=PANEL[:1])
+    provider.wait_for(1)
+    once = {**ALL, "quorum": 1}
+    samples = asked(panel=None, model=PANEL[0], samples=4, consensus=once, parameters={"max_tokens": 50})
+    job_id = put(station, samples, max_cost_nano=1_000_000)  # one call may cost 655,000, and costs 600,000
+    wait_until(lambda: station.job(job_id).status is JobStatus.IN_PROGRESS, "all of them in the line")
+    hold.release()
+    job = station.ended([before, job_id])[1]
+    made = [one.row for one in station.attempts(job_id) if one.row.held_nano is not None]
+    assert (len(made), job.cost_nano) == (1, COST)
+    assert sum(vote["kind"] == "budget" for vote in job.result["votes"]) == 3
+
+
 # -- the judge ----------------------------------------------------------------------------------------------------
 
 

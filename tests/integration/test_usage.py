@@ -138,8 +138,11 @@ def test_unknown_is_none_and_counted_but_what_nobody_bills_is_nothing(database: 
     calls(database, mine, {"model": "refused", "state": S.FAILED, "kind": K.OVERLOADED})
     calls(database, mine, {"model": "dark"}, {"model": "dark", "state": S.FAILED, "kind": K.TIMEOUT})
     calls(database, mine, {"model": "half", "cost_nano": 5}, {"model": "half", "state": S.LOST, "kind": K.INTERRUPTED})
+    for status in (200, 500):
+        calls(database, mine, {"model": f"{status}", "state": S.FAILED, "kind": K.SERVER_ERROR, "http_status": status})
     found = {model: (one.cost_nano, one.unknown_cost) for (model,), one in sums(database, mine, "model").items()}
-    assert found == {"free": (0, 0), "refused": (0, 0), "dark": (None, 2), "half": (5, 1)}
+    told = {"free": (0, 0), "refused": (0, 0), "dark": (None, 2), "half": (5, 1), "200": (None, 1), "500": (0, 0)}
+    assert found == told
     assert sums(database, mine, "model")["dark",].usage == Usage()
 
 
@@ -178,7 +181,8 @@ CALL: Final = st.fixed_dictionaries(
         "model": st.sampled_from(["small", "big"]),
         "key_name": st.sampled_from([None, "KEY_1", "KEY_2"]),
         "state": st.sampled_from([S.ANSWERED, S.FAILED, S.LOST, S.CANCELLED, S.SUPERSEDED]),
-        "kind": st.sampled_from([K.TIMEOUT, K.AUTH, K.SCHEMA_MISMATCH, K.CANCELLED]),
+        "kind": st.sampled_from([K.TIMEOUT, K.AUTH, K.SCHEMA_MISMATCH, K.CANCELLED, K.CONNECTION, K.SERVER_ERROR]),
+        "http_status": st.sampled_from([None, 199, 200, 204, 299, 300, 503]),
         "usage": st.builds(Usage, *[st.none() | st.integers(0, 9)] * 4),
         "cost_nano": st.none() | st.integers(0, 9),
         # `to` itself is outside.

@@ -181,6 +181,7 @@ def test_cost_is_exact_and_unknown_stays_unknown() -> None:
     assert cost_nano(Usage(1_000_000, 1_000_000, 400_000), price) == 90_000_000 + 30_000_000 + 600_000_000
     assert cost_nano(Usage(5, 5), None) is None
     assert cost_nano(Usage(None, 5), price) is None
+    assert cost_nano(Usage(5, None), price) is None
     assert cost_nano(Usage(0, 0), price) == 0
 
 

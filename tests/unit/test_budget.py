@@ -67,7 +67,8 @@ def test_a_call_may_come_to_its_size_and_its_ceiling(
         (S.FAILED, K.SERVER_ERROR, Usage(1), None, 100),
         (S.FAILED, K.SERVER_ERROR, Usage(), None, 0),
         (S.FAILED, K.AUTH, Usage(), None, 0),
-        (S.FAILED, K.CONNECTION, Usage(), None, 0),
+        (S.FAILED, K.CONNECTION, Usage(), None, 100),
+        (S.FAILED, K.CONNECTION, Usage(), 0, 0),  # nothing had left
     ],
 )
 def test_an_unknown_cost_takes_what_was_held_unless_nothing_was_billed(
@@ -76,6 +77,12 @@ def test_an_unknown_cost_takes_what_was_held_unless_nothing_was_billed(
     row = replace(ROW, state=state, kind=kind, usage=usage, cost_nano=cost)
     assert charged(row) == takes
     assert maybe_billed(row) == (takes == 100 or cost is not None)
+
+
+@pytest.mark.parametrize(("status", "billed"), [(None, False), (199, False), (200, True), (299, True), (300, False)])
+def test_a_good_status_may_be_billed_whatever_came_with_it(status: int | None, billed: bool) -> None:
+    row = replace(ROW, state=S.FAILED, kind=K.SERVER_ERROR, http_status=status)
+    assert maybe_billed(row) is billed
 
 
 def test_a_purse_refuses_what_could_pass_the_bound_and_nothing_else() -> None:

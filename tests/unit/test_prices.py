@@ -19,7 +19,7 @@ MILLION = 1_000_000
         ("https://api.groq.com/openai/v1", "openai/gpt-oss-20b", Usage(MILLION, MILLION), 0.375),
         ("https://api.groq.com/openai/v1", "openai/gpt-oss-20b", Usage(MILLION, 0, MILLION), 0.0375),
         ("https://api.openai.com/v1", "gpt-4o-mini", Usage(MILLION, MILLION), 0.75),
-        ("https://api.openai.com/v1", "text-embedding-3-small", Usage(MILLION), 0.02),
+        ("https://api.openai.com/v1", "text-embedding-3-small", Usage(MILLION, 0), 0.02),
         ("https://api.moonshot.ai/v1", "kimi-k2.6", Usage(MILLION, MILLION), 4.95),
         ("https://api.anthropic.com/v1", "claude-haiku-4-5", Usage(MILLION, MILLION), 6.0),
         ("https://generativelanguage.googleapis.com/v1beta", "gemini-3.5-flash-lite", Usage(MILLION, MILLION), 2.8),
@@ -43,7 +43,8 @@ def test_what_the_table_does_not_know_is_unknown_and_not_free(base_url: str, mod
 
 
 def test_unreported_tokens_have_no_price() -> None:
-    assert published_nano("https://api.openai.com/v1", "gpt-4o-mini", Usage(None, 5), AT) is None
+    for usage in (Usage(None, 5), Usage(5, None)):
+        assert published_nano("https://api.openai.com/v1", "gpt-4o-mini", usage, AT) is None
 
 
 def test_more_cached_tokens_than_tokens_is_no_reason_to_fail() -> None:

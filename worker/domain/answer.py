@@ -59,6 +59,7 @@ class Failure:
     message    for people, at most MESSAGE_CUT characters, never a key or a prompt
     wait_s     what the provider asked us to wait, in seconds; None: it named none
     wait_from  where that was read: a header's name, or `body`
+    unsent     nothing of the request had left: it cost nothing
     """
 
     kind: FailureKind
@@ -70,6 +71,7 @@ class Failure:
     usage: Usage = NO_USAGE
     model: str | None = None
     request_id: str | None = None
+    unsent: bool = False
 
 
 Outcome = Answer | Failure

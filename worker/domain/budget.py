@@ -20,9 +20,11 @@ from worker.domain.walk import Closed
 
 OUTPUT_TOKENS: Final = 1_024  # held for an answer to which the caller set no ceiling
 
-# The bytes had left and no answer of use came: the provider may have billed it.
+# The bytes had left and no answer of use came: the provider may have billed it. One that never left is on record with
+# a cost of nothing.
 MAYBE_BILLED: Final = frozenset(
     {
+        FailureKind.CONNECTION,
         FailureKind.TIMEOUT,
         FailureKind.DEADLINE,
         FailureKind.TRUNCATED,
@@ -31,6 +33,7 @@ MAYBE_BILLED: Final = frozenset(
         FailureKind.SCHEMA_MISMATCH,
     }
 )
+GOOD: Final = (200, 299)
 
 
 # -- one call ----------------------------------------------------------------------------------------------------
@@ -45,13 +48,18 @@ def most_tokens(kind: JobKind, request: Mapping[str, Json], size: int) -> Usage:
     return Usage(estimate_tokens(size), output)
 
 
+def is_good(http_status: int | None) -> bool:
+    """Whether a provider says with it that it answered, whatever became of the answer on its way."""
+    return http_status is not None and GOOD[0] <= http_status <= GOOD[1]
+
+
 def maybe_billed(row: AttemptRow) -> bool:
     """Whether the provider may have billed a call. One that it refused, or that never left, it has not."""
     match row.state:
         case AttemptState.SKIPPED:
             return False
         case AttemptState.FAILED:
-            return row.usage != NO_USAGE or row.kind in MAYBE_BILLED
+            return row.usage != NO_USAGE or row.kind in MAYBE_BILLED or is_good(row.http_status)
         case AttemptState.CANCELLED:
             return row.kind is not None  # None: stopped before the request left
         case _:

@@ -193,6 +193,7 @@ class JobView:
     retry_of: str | None
     priority: int
     on_interruption: OnInterruption
+    max_attempts: int | None
     max_cost_nano: int | None
     purged: bool
     waiting_for: Waiting | None = None

@@ -52,13 +52,13 @@ class Price:
 
 def cost_nano(usage: Usage, price: Price | None) -> int | None:
     """Nano-dollars of a call, or None where the price or the tokens are unknown."""
-    if price is None or usage.input_tokens is None:
+    if price is None or usage.input_tokens is None or usage.output_tokens is None:
         return None
     cached = 0 if usage.cached_tokens is None or price.cached_input is None else usage.cached_tokens
     dollars = price.input * (usage.input_tokens - cached)
     if cached and price.cached_input is not None:
         dollars += price.cached_input * cached
-    dollars += price.output * (usage.output_tokens if usage.output_tokens is not None else 0)
+    dollars += price.output * usage.output_tokens
     return int(dollars * NANO / _PER)
 
 

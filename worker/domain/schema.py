@@ -9,6 +9,9 @@ from typing import Any, Final
 
 import jsonschema_rs
 
+from worker.domain.schema_load import TooMuchWork, loads
+
+MOST_WORK: Final = 10_000_000  # evaluations for one value: a second. The validator lets nothing else run meanwhile.
 MESSAGE_CUT: Final = 300
 _POINTERS: Final = ("$ref", "$dynamicRef", "$recursiveRef", "$schema")
 _DIALECTS: Final = ("http://json-schema.org/draft-", "https://json-schema.org/draft/")
@@ -20,19 +23,31 @@ class BadSchema(ValueError):
 
 def check(schema: Mapping[str, Any]) -> None:
     """Raise BadSchema for a schema that is none, or that points outside itself (a `$ref` would be fetched)."""
-    for word, ref in _refs(schema, 0):
+    refs = _refs(schema, 0)
+    for word, ref in refs:
         # A dialect that the validator does not know would be fetched, like any other reference.
         if not ref.startswith(_DIALECTS if word == "$schema" else "#"):
             raise BadSchema(f"output_schema may only refer to itself: {word} {ref[:80]!r} points elsewhere")
+    if any(word != "$schema" for word, _ in refs) and any(_renamed(part) for part in schema.values()):
+        raise BadSchema("output_schema may have an $id at its top only: a reference would be read from there")
     try:
         _validator(json.dumps(schema))
+    except TooMuchWork as exc:
+        raise BadSchema(f"output_schema {exc}") from None
     except (ValueError, jsonschema_rs.ValidationError) as exc:
         raise BadSchema(f"output_schema is not a valid JSON Schema: {str(exc)[:MESSAGE_CUT]}") from exc
 
 
 def mismatch(schema: Mapping[str, Any], value: Any) -> str | None:
     """Why a value does not fit; None: it fits."""
-    error = next(iter(_validator(json.dumps(schema)).iter_errors(value)), None)
+    try:
+        validator, most = _validator(json.dumps(schema))
+    except TooMuchWork as exc:  # it was stored by an older release
+        return f"the schema {exc}"[:MESSAGE_CUT]
+    size, depth = _extent(value)
+    if size * most[min(depth, len(most) - 1)] > MOST_WORK:
+        return f"{size} values in {depth} levels are more than can be held against this schema"
+    error = next(iter(validator.iter_errors(value)), None)
     if error is None:
         return None
     where = "/".join(str(part) for part in error.instance_path) or "the answer"
@@ -40,8 +55,26 @@ def mismatch(schema: Mapping[str, Any], value: Any) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _validator(schema: str) -> Any:
-    return jsonschema_rs.validator_for(json.loads(schema), retriever=_refuse)
+def _validator(schema: str) -> tuple[Any, tuple[int, ...]]:
+    """With how many schemas may meet at one place of a value, by its depth. Raises TooMuchWork."""
+    read = json.loads(schema)
+    most = loads(read)  # first: to build the validator of a long chain of references takes long, too
+    return jsonschema_rs.validator_for(read, retriever=_refuse), most
+
+
+def _extent(value: Any) -> tuple[int, int]:
+    """How many values there are in it, itself counted, and in how many levels below it."""
+    size, depth, level = 1, 0, [value]
+    while True:
+        level = [
+            part
+            for one in level
+            if isinstance(one, dict | list)
+            for part in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return size, depth
+        size, depth = size + len(level), depth + 1
 
 
 def _refuse(uri: str) -> Any:
@@ -57,3 +90,12 @@ def _refs(value: Any, depth: int) -> list[tuple[str, str]]:
     if isinstance(value, list):
         return [ref for part in value for ref in _refs(part, depth + 1)]
     return []
+
+
+def _renamed(value: Any) -> bool:
+    """Whether a reference in it may mean something else than from the top."""
+    if isinstance(value, dict):
+        name = value.get("$id")
+        own = isinstance(name, str) and not name.startswith("#")
+        return own or any(_renamed(part) for part in value.values())
+    return isinstance(value, list) and any(_renamed(part) for part in value)

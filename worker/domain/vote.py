@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from worker.domain import schema as schemas
 from worker.domain.answer import Json
+from worker.domain.fence import unfenced
 from worker.domain.numeral import GREATEST, NoNumber, read_number, read_share, tidy
 from worker.domain.question import MAX_RATIONALE, AnswerSpec, Language, folded, unaccented
 
@@ -64,8 +65,7 @@ def read_vote(spec: AnswerSpec, text: str | None, parsed: Json | None = None, la
     said = _THOUGHTS.sub("", text or "").strip()
     if said.startswith("<think>"):
         return Unusable("the answer ends within its thoughts")
-    if fence := _FENCE.fullmatch(said):
-        said = fence[1].strip()
+    said = unfenced(said)
     if not said:
         return Unusable("the answer is empty")
     try:
@@ -92,7 +92,6 @@ def read_vote(spec: AnswerSpec, text: str | None, parsed: Json | None = None, la
 
 # Some templates swallow the opening tag. What begins as JSON may speak of a tag in its texts.
 _THOUGHTS: Final = re.compile(r"\A(?!\s*[{\[`\"]).*?</think>", re.DOTALL)
-_FENCE: Final = re.compile(r"```\w*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 _BRACE: Final = re.compile(r'\{(?=\s*["}])')
 
 

@@ -292,7 +292,8 @@ class Engine:
         failure = Failure(FailureKind.INTERNAL, f"a fault of the worker ({type(exc).__name__}); its log tells more")
         move = Settle(job.id, job.claim_id, Ending(JobStatus.FAILED, error=failure), cost_complete=False)
         try:
-            await self.writer.write(Entry(job.id, job.claim_id, settle=move), urgent=self.urgent(job.lane))
+            entry = Entry(job.id, job.claim_id, settle=move, budget_key=job.budget_key)
+            await self.writer.write(entry, urgent=self.urgent(job.lane))
         except Spooled:
             events.emit("job.spooled", level="warning", job_id=job.id)
         except Exception as also:  # noqa: BLE001 - said; the next start of a worker finds the claim

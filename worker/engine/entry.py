@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from worker.domain.failure import FailureKind
 from worker.domain.job import AttemptRow, Ending
 from worker.domain.state import AttemptState
 from worker.store.settling import Settle
@@ -28,6 +29,12 @@ class Entry:
     def is_mark(self) -> bool:
         """Whether a call waits for it: such a write is of no use later."""
         return any(row.state is AttemptState.SENT for row in self.begin)
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether it ends the job by a fault of our own: who ran it may not have said what became of its calls."""
+        end = self.settle.to if self.settle is not None else None
+        return isinstance(end, Ending) and end.error is not None and end.error.kind is FailureKind.INTERNAL
 
     @property
     def size(self) -> int:

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from worker import clock, events
 from worker.domain.answer import Failure
-from worker.domain.budget import maybe_billed, settled
+from worker.domain.budget import Settled, maybe_billed, settled
 from worker.domain.job import AttemptRow
 from worker.domain.state import AttemptState
 from worker.engine.entry import Entry
@@ -309,7 +309,8 @@ def store(conn: sa.Connection, entries: Sequence[Entry], *, again: bool = False)
             closed += [(entry.budget_key, row) for row in over]
     before = attempts.recorded(conn, [row for _, row in closed]) if closed else {}
     attempts.close(conn, close)
-    refused = _booked(conn, before, closed, calls) if closed or calls else {}
+    lost = _forgotten(conn, [entry for entry in entries if entry.job_id in held])
+    refused = _booked(conn, before, closed, calls, lost) if closed or calls or lost else {}
     attempts.begin(conn, [row for row in begin if row.id not in refused])
     for job_id in adopted:
         _recounted(conn, job_id)
@@ -353,6 +354,17 @@ def _unrecorded(conn: sa.Connection, entries: Sequence[Entry]) -> tuple[list[Ent
     return fresh, made
 
 
+def _forgotten(conn: sa.Connection, entries: Sequence[Entry]) -> list[tuple[str, int]]:
+    """Close what jobs leave open that end by a fault of ours. What was held for it, by the key that pays."""
+    lost: list[tuple[str, int]] = []
+    for entry in entries:
+        if entry.is_fault:
+            held_nano = orphans.forget(conn, entry.job_id, entry.claim_id)
+            if entry.budget_key is not None:
+                lost.append((entry.budget_key, held_nano))
+    return lost
+
+
 def _recounted(conn: sa.Connection, job_id: str) -> None:
     """The sums of a job that an answer thought lost has ended: the call's cost is known after all."""
     calls = attempts.of_jobs(conn, [job_id])[job_id]
@@ -365,9 +377,14 @@ def _booked(
     before: Mapping[str, tuple[AttemptState, int]],
     closed: Sequence[tuple[str, AttemptRow]],
     calls: Sequence[tuple[str, AttemptRow]],
+    lost: Sequence[tuple[str, int]],
 ) -> dict[str, Failure]:
-    """Charge the keys for calls that are over and hold for those to be made. Of these the refused ones, by id."""
+    """Charge the keys for calls that are over (of lost ones, the hold) and hold for those to be made.
+
+    Of these the refused ones, by id.
+    """
     paid = [(key_id, settled(*before[row.id], row)) for key_id, row in closed if row.id in before]
+    paid += [(key_id, Settled(held, held)) for key_id, held in lost]
     wanted = [(key_id, row.held_nano or 0) for key_id, row in calls]
     found = budgets.book(conn, paid, wanted)
     return {row.id: why for (_, row), why in zip(calls, found, strict=True) if why is not None}

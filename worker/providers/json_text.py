@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+from worker.domain.fence import unfenced
+
 MAX_DEPTH: Final = 100  # of values that are kept; deeper ones break whoever walks them later
 _THOUGHTS: Final = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
-_FENCE: Final = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
 
 def read_json(body: bytes) -> Any:
@@ -46,8 +47,7 @@ def answer_json(text: str) -> Any:
     """
     if thoughts := _THOUGHTS.match(text):
         text = text[thoughts.end() :]
-    fence = _FENCE.fullmatch(text)
-    return read_strict_json(fence[1] if fence else text.strip())
+    return read_strict_json(unfenced(text.strip()))
 
 
 def kept(value: Any, depth: int = MAX_DEPTH) -> Any:

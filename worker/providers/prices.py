@@ -19,12 +19,12 @@ _REMEMBERED: Final = 4096
 
 def published_nano(base_url: str, model: str, usage: Usage, at: datetime) -> int | None:
     """Nano-dollars of a call to `base_url` for `model`, by the prices in force `at` (aware UTC); None: not known."""
-    if usage.input_tokens is None or not _listed(base_url, model):
+    if usage.input_tokens is None or usage.output_tokens is None or not _listed(base_url, model):
         return None
     tokens = genai_prices.Usage(
         input_tokens=usage.input_tokens,
         cache_read_tokens=usage.cached_tokens or 0,
-        output_tokens=usage.output_tokens or 0,
+        output_tokens=usage.output_tokens,
     )
     try:
         found = genai_prices.calc_price(tokens, model, provider_api_url=base_url, genai_request_timestamp=at)

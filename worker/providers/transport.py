@@ -108,7 +108,8 @@ class Transport:
             complete = True
             return Reply(response.status, _fields(response), body, heard_s, monotonic_s() - begun)
         except aiohttp.ConnectionTimeoutError:
-            return Failure(FailureKind.TIMEOUT, f"no connection to {request.url.host} within {connect_s:g} s (connect)")
+            told = f"no connection to {request.url.host} within {connect_s:g} s (connect)"
+            return Failure(FailureKind.TIMEOUT, told, unsent=True)
         except TimeoutError:
             status = response.status if response is not None else None
             if status is None and first_byte_s < total_s:
@@ -117,7 +118,7 @@ class Transport:
         except (aiohttp.ClientError, OSError, _TooLargeError) as fault:
             return _unanswered(request, fault) if response is None else _broken_off(response.status, fault)
         except ValueError as fault:  # a line break in a key, credentials in the URL: nothing was sent
-            return Failure(FailureKind.INTERNAL, one_line(f"the request cannot be sent: {fault}"))
+            return Failure(FailureKind.INTERNAL, one_line(f"the request cannot be sent: {fault}"), unsent=True)
         finally:
             if response is not None and not complete:
                 response.close()
@@ -180,7 +181,7 @@ def _unanswered(request: httpx.Request, fault: Exception) -> Failure:
     """No reply began: nobody there, or somebody who does not speak HTTP."""
     host = request.url.host
     if isinstance(fault, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
-        return Failure(FailureKind.INTERNAL, "the address of the provider is no HTTP URL")
+        return Failure(FailureKind.INTERNAL, "the address of the provider is no HTTP URL", unsent=True)
     if _is_undecodable(fault):
         return Failure(FailureKind.BAD_OUTPUT, _UNDECODABLE)
     if isinstance(fault, aiohttp.ClientConnectorDNSError):
@@ -197,7 +198,8 @@ def _unanswered(request: httpx.Request, fault: Exception) -> Failure:
         told = f"{host} closed the connection without a reply"
     else:
         told = f"the connection to {host} broke before a reply: {fault}"
-    return Failure(FailureKind.CONNECTION, one_line(told))
+    # Only what aiohttp's connector raises is sure to come before the first byte.
+    return Failure(FailureKind.CONNECTION, one_line(told), unsent=isinstance(fault, aiohttp.ClientConnectorError))
 
 
 def _broken_off(status: int, fault: Exception) -> Failure:

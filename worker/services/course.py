@@ -274,8 +274,12 @@ def with_repair(course: Course) -> Mapping[str, Any]:
 def closed(course: Course, target: Target, row: AttemptRow, outcome: Outcome, reply: Reply | None) -> AttemptRow:
     """The row as it is stored after the call, and the sums with it."""
     usage = outcome.usage
-    cost = _priced(course.bench, target, usage, outcome.model)
     failure = outcome if isinstance(outcome, Failure) else None
+    unsent = failure is not None and failure.unsent
+    # Of an embedding no tokens come out, and most providers do not say so.
+    silent = course.kind == "embedding" and usage.output_tokens is None
+    billed = replace(usage, output_tokens=0) if silent else usage
+    cost = 0 if unsent else _priced(course.bench, target, billed, outcome.model)
     status = reply.status if reply is not None else None
     if failure is not None and failure.http_status is not None:
         status = failure.http_status

@@ -42,6 +42,8 @@ def retry(
         output_schema=stored["output_schema"],
         metadata=job.metadata,
         priority=min(job.priority, URGENT - 1),
+        deadline_s=None if job.deadline_at is None else (job.deadline_at - job.created_at).total_seconds(),
+        max_attempts=job.max_attempts,
         on_interruption=job.on_interruption,
         retry_of=job.id,
         max_cost_nano=job.max_cost_nano,

@@ -129,21 +129,29 @@ async def _ask(course: Course, letter: Letter) -> Ending | Return | None:
     """One call, or two of which the first good answer wins. None: what follows is the walk's to say."""
     if not course.bench.engine.fresh():
         return Return()
-    if course.purse is not None and letter.estimate_nano is not None:
-        refusal = course.purse.refusal(letter.ask.target.name, letter.estimate_nano)
-        if refusal is not None:
-            return Ending(JobStatus.FAILED, error=refusal)
+    if (broke := _over_budget(course, letter)) is not None:
+        return broke
     target, key = letter.ask.target, letter.ask.key
     ticket = joined(course, letter)
     try:
-        if not ticket.admitted and not (
-            await _let_in(course, ticket) and closed_door(course, target, key, waited=True) is None
-        ):
-            course.walk.again(letter.ask)  # it closed while we waited, or the wait was too long
-            return None
+        if not ticket.admitted:
+            if not await _let_in(course, ticket) or closed_door(course, target, key, waited=True) is not None:
+                course.walk.again(letter.ask)  # it closed while we waited, or the wait was too long
+                return None
+            # Others of its panel stood in the same line. From here to the hold for the call nothing is awaited.
+            if (broke := _over_budget(course, letter)) is not None:
+                return broke
         return await _call(course, letter, ticket)
     finally:
         course.bench.gate.quit(ticket)
+
+
+def _over_budget(course: Course, letter: Letter) -> Ending | None:
+    """How the job ends when the call could cost more than is left of its `max_cost`."""
+    if course.purse is None or letter.estimate_nano is None:
+        return None
+    refusal = course.purse.refusal(letter.ask.target.name, letter.estimate_nano)
+    return None if refusal is None else Ending(JobStatus.FAILED, error=refusal)
 
 
 async def _let_in(course: Course, ticket: Ticket) -> bool:

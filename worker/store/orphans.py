@@ -50,18 +50,8 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
         return TakenBack(0, 0, 0)
     params = _IDS.params(conn.dialect.name, [(row.id,) for row in held])
     chosen = sa.select(_IDS.table(conn.dialect.name).c.id)
-    open_calls = conn.execute(
-        attempt.update()
-        .where(attempt.c.job_id.in_(chosen), attempt.c.state == AttemptState.SENT.value)
-        .values(
-            state=AttemptState.LOST.value,
-            kind=FailureKind.INTERRUPTED.value,
-            ended_at=db_now(),
-            reason="the worker died with this call open; whether it was billed is unknown",
-        )
-        .returning(attempt.c.job_id, attempt.c.held_nano, attempt.c.target),
-        params,
-    ).all()
+    why = "the worker died with this call open; whether it was billed is unknown"
+    open_calls = conn.execute(_lose(attempt.c.job_id.in_(chosen), FailureKind.INTERRUPTED, why), params).all()
     lost = {row.job_id: row.target for row in open_calls}
     called = conn.execute(sa.select(attempt.c.job_id).distinct().where(attempt.c.job_id.in_(chosen)), params).scalars()
     for job_id in called.all():  # calls closed within the dead claim are on record but not yet in the sums
@@ -75,6 +65,26 @@ def take_back(conn: sa.Connection, worker_id: str) -> TakenBack:
     budgets.charge_lost(conn, [(row.job_id, row.held_nano) for row in open_calls if row.held_nano is not None])
     cancelled = sum(1 for row in moved if row.status == _S.CANCELLED.value)
     return TakenBack(len(moved) - cancelled, cancelled, failed)
+
+
+def forget(conn: sa.Connection, job_id: str, claim_id: str) -> int:
+    """Of a claim that a fault of ours has ended: its open calls become `lost`, for nobody is left who could say what
+    became of them, and the job's sums are made anew. What was held for them, in nano-dollars.
+    """
+    mine = sa.and_(attempt.c.job_id == job_id, attempt.c.claim_id == claim_id)
+    why = "a fault of the worker ended the job with this call open; whether it was billed is unknown"
+    lost = conn.execute(_lose(mine, FailureKind.INTERNAL, why)).all()
+    recount(conn, job_id)
+    return sum(row.held_nano for row in lost if row.held_nano is not None)
+
+
+def _lose(which: sa.ColumnElement[bool], kind: FailureKind, why: str) -> Any:
+    return (
+        attempt.update()
+        .where(which, attempt.c.state == AttemptState.SENT.value)
+        .values(state=AttemptState.LOST.value, kind=kind.value, ended_at=db_now(), reason=why)
+        .returning(attempt.c.job_id, attempt.c.held_nano, attempt.c.target)
+    )
 
 
 @cache

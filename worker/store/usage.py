@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 import sqlalchemy as sa
 
-from worker.domain.budget import MAYBE_BILLED
+from worker.domain.budget import GOOD, MAYBE_BILLED
 from worker.domain.money import NO_USAGE, Usage, added
 from worker.domain.state import AttemptState
 from worker.store.moment import later, utc_day
@@ -39,6 +39,7 @@ unknown_cost: Final = sa.and_(
     sa.or_(
         _state != AttemptState.FAILED.value,
         attempt.c.kind.in_([kind.value for kind in MAYBE_BILLED]),
+        attempt.c.http_status.between(*GOOD),
         *(attempt.c[name].is_not(None) for name in _TOKENS),
     ),
 )

@@ -148,6 +148,7 @@ def view(row: Any) -> JobView:
         retry_of=row.retry_of,
         priority=row.priority,
         on_interruption=row.on_interruption,
+        max_attempts=row.max_attempts,
         max_cost_nano=row.max_cost_nano,
         purged=row.purged_at is not None,
         waiting_for=_waiting(row),
