@@ -247,22 +247,25 @@ def _silent(conn: sa.Connection, endpoint_ids: set[str]) -> list[str]:
 # -- by the sweep ----------------------------------------------------------------------------------------------------
 
 
-def take_back(conn: sa.Connection, worker_id: str | None = None) -> int:
-    """Free what dead workers were sending, or this one. Whether the receiver has it is unknown: it is sent again under
-    its id.
-    """
+def take_back(conn: sa.Connection) -> int:
+    """Free what dead workers were sending. Whether the receiver has it is unknown: it is sent again under its id."""
     dead = (
         sa.select(_D.worker_id)
         .outerjoin(worker, worker.c.id == _D.worker_id)
         .where(_D.state == _S.SENDING.value, sa.or_(worker.c.id.is_(None), worker.c.dead_at.is_not(None)))
         .distinct()
     )
-    whose = _D.worker_id.in_(dead) if worker_id is None else _D.worker_id == worker_id
     return conn.execute(
         delivery.update()
-        .where(_D.state == _S.SENDING.value, whose)
+        .where(_D.state == _S.SENDING.value, _D.worker_id.in_(dead))
         .values(state=_S.PENDING.value, claim_id=None, worker_id=None, due_at=db_now())
     ).rowcount
+
+
+def claimed(conn: sa.Connection, worker_id: str) -> list[tuple[str, str]]:
+    """(delivery id, claim id) of all that this worker is sending."""
+    query = sa.select(_D.id, _D.claim_id).where(_D.state == sa.literal_column("'sending'"), _D.worker_id == worker_id)
+    return [(row.id, row.claim_id) for row in conn.execute(query)]
 
 
 def give_back(conn: sa.Connection, claims: Sequence[tuple[str, str]], wait_s: float = 0.0) -> None:
