@@ -239,6 +239,47 @@ def test_nothing_goes_to_a_disabled_or_deleted_endpoint(database: Database, proj
     assert claim(database) == []
 
 
+@pytest.mark.parametrize("how", ["disabled", "deleted"])
+def test_what_comes_back_to_an_endpoint_that_was_silenced_meanwhile_is_skipped(
+    database: Database, project: str, how: str
+) -> None:
+    endpoint(database, project)
+    ids = told(database, project, 2)
+    (of_dead,) = claim(database, 1, worker_id="wrk_dead")
+    (of_ours,) = claim(database, 1)
+    with database.write() as conn:
+        if how == "disabled":
+            assert webhook_endpoints.disable(conn, "we_a", "gone")
+        else:
+            assert webhook_endpoints.delete(conn, project, "we_a")
+        assert deliveries.take_back(conn) == 1
+        deliveries.give_back(conn, [(of_ours.id, of_ours.claim_id)])
+    assert {of_dead.id, of_ours.id} == set(ids)
+    ids += told(database, project)  # by one that looked just before
+    assert claim(database) == []
+    assert [state(database, one) for one in ids] == ["skipped"] * 3
+    late(database, delivery, "created_at", 3600)
+    with database.write() as conn:
+        assert deliveries.purge(conn, 60) == 3
+
+
+def test_endpoints_that_take_nothing_just_now_hold_up_none_behind_them(database: Database, project: str) -> None:
+    for name in ("we_a", "we_b", "we_c", "we_d"):
+        endpoint(database, project, name, max_concurrency=1)
+        told(database, project, 2, name)
+
+    def look(after: str, room: int = 100) -> tuple[list[str], str]:
+        with database.write() as conn:
+            taken = deliveries.claim(conn, room, after=after, worker_id="wrk_1", claim_id="clm", most=2)
+        return [due.endpoint_id for due in taken.due], taken.after
+
+    assert look("", room=1) == (["we_a"], "we_a")
+    assert look("we_a") == (["we_b", "we_c"], "we_c")
+    assert look("") == ([], "we_b")
+    assert look("we_b") == (["we_d"], "we_d")
+    assert look("we_d") == ([], "")
+
+
 # -- the end of a try ------------------------------------------------------------------------------------------------
 
 

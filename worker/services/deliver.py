@@ -133,7 +133,7 @@ class Deliverer:
             task = asyncio.create_task(self._send(sender, letter))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
-        if letters:
+        if letters or self._after:
             return 0.0
         return HELD_BACK_S if held_back else LOOK_S  # a place that is freed wakes us
 
@@ -144,7 +144,6 @@ class Deliverer:
             if looks:
                 self._free_strays(conn, worker_id)
             taken = deliveries.claim(conn, room, after=self._after, worker_id=worker_id, claim_id=clock.new_id("clm"))
-            self._after = taken.due[-1].endpoint_id if taken.due else ""
             endpoints = webhook_endpoints.many(conn, list({due.endpoint_id for due in taken.due}))
             shared = {
                 endpoint.project_id: webhook_endpoints.project_secrets(conn, endpoint.project_id)
@@ -153,6 +152,7 @@ class Deliverer:
             }
         if looks:
             self._strays_looked_s = now_s
+        self._after = taken.after
         letters = []
         for due in taken.due:
             endpoint = endpoints[due.endpoint_id]

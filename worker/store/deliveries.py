@@ -15,6 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from worker.domain.delivery import DeliveryState, Due, Tried, Trigger
+from worker.store import webhook_endpoints
 from worker.store.moment import db_now, later, seconds_until
 from worker.store.rows import Rows
 from worker.store.tables import worker
@@ -34,14 +35,17 @@ _AGAIN: Final = [_S.EXHAUSTED.value, _S.REFUSED.value, _S.SKIPPED.value]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """`held_back`: an endpoint has more that is due, but not yet by its rate."""
+    """held_back  an endpoint has more that is due, but not yet by its rate
+    after      the endpoint after which the next claim is to look; "" where this one looked at the last
+    """
 
     due: list[Due]
     held_back: bool
+    after: str
 
 
 def claim(conn: sa.Connection, room: int, *, after: str, worker_id: str, claim_id: str, most: int = 100) -> Taken:
-    """Take up to `room` due deliveries of the endpoints whose id comes after `after`, a part for each.
+    """Take up to `room` due deliveries of the endpoints whose id comes after `after`, `most` of them, a part for each.
 
     Endpoints are found by one index probe each; their backlogs are never ranked together.
     """
@@ -51,7 +55,7 @@ def claim(conn: sa.Connection, room: int, *, after: str, worker_id: str, claim_i
     for n, endpoint_id in enumerate(endpoints):
         part = -(-(room - len(taken)) // (len(endpoints) - n))
         if part <= 0:
-            break
+            return Taken(taken, held_back, endpoints[n - 1])
         quota, by_rate = _quota(conn, endpoint_id, part)
         if quota > 0:
             found = _take(conn, endpoint_id, quota, worker_id, claim_id)
@@ -59,7 +63,7 @@ def claim(conn: sa.Connection, room: int, *, after: str, worker_id: str, claim_i
             if found:
                 _spend(conn, endpoint_id, len(found))
         held_back = held_back or by_rate
-    return Taken(taken, held_back)
+    return Taken(taken, held_back, endpoints[-1] if len(endpoints) == most else "")
 
 
 @cache
@@ -75,14 +79,23 @@ def _due_endpoints() -> sa.Select[Any]:
 
 
 def _quota(conn: sa.Connection, endpoint_id: str, part: int) -> tuple[int, bool]:
-    """How many of this endpoint may go now, and whether its rate is what bounds them. Locks its row."""
+    """How many of this endpoint may go now, and whether its rate is what bounds them. Locks its row.
+
+    What came back, or was told, just as the endpoint was disabled or deleted is skipped here.
+    """
     query = sa.select(
-        _E.max_rps, _E.max_concurrency, sa.func.coalesce(seconds_until(_E.due_at), 0.0).label("ahead_s")
-    ).where(_E.id == endpoint_id, _E.disabled_at.is_(None), _E.deleted_at.is_(None))
+        _E.max_rps,
+        _E.max_concurrency,
+        sa.func.coalesce(seconds_until(_E.due_at), 0.0).label("ahead_s"),
+        sa.or_(_E.disabled_at.is_not(None), _E.deleted_at.is_not(None)).label("silenced"),
+    ).where(_E.id == endpoint_id)
     if conn.dialect.name == "postgresql":
         query = query.with_for_update(skip_locked=True)
     row = conn.execute(query).first()
-    if row is None:  # disabled, deleted, or another worker is at it
+    if row is None:  # another worker is at it
+        return 0, False
+    if row.silenced:
+        webhook_endpoints.skip_pending(conn, endpoint_id)
         return 0, False
     sending = sa.select(sa.func.count()).where(_D.endpoint_id == endpoint_id, _D.state == _S.SENDING.value)
     places = row.max_concurrency - conn.execute(sending).scalar_one()
