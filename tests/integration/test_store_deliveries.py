@@ -15,6 +15,7 @@ from worker.domain.delivery import DEFAULT_EVENTS, DeliveryState, Due, NewDelive
 from worker.domain.failure import Lane
 from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
+from worker.services import sweep
 from worker.store import (
     claims,
     deliveries,
@@ -31,7 +32,7 @@ from worker.store.database import Database
 from worker.store.delivery_views import Filter
 from worker.store.moment import later
 from worker.store.webhook_endpoints import NewEndpoint
-from worker.store.webhook_tables import delivery, webhook_endpoint
+from worker.store.webhook_tables import delivery, delivery_attempt, event, webhook_endpoint
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -413,6 +414,30 @@ def test_old_deliveries_go_and_those_that_wait_stay(database: Database, project:
         assert deliveries.purge(conn, 7200) == 0
         assert deliveries.purge(conn, 60) == 1
     assert state(database, waiting) == "pending"
+
+
+def test_a_sweep_forgets_all_that_is_old_as_long_as_that_takes_no_time(
+    database: Database, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint(database, project)
+    told(database, project, 11)
+    settle(database, *[tried(due) for due in claim(database, 20)])
+    late(database, delivery, "created_at", 3600)
+    late(database, event, "created_at", 3600)
+
+    def left() -> tuple[int, ...]:
+        sweep.sweep(database, "wrk_1", lease_s=15.0, every_s=1.0, retention_s=60.0)
+        with database.read() as conn:
+            return tuple(
+                conn.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+                for table in (delivery, event, delivery_attempt)
+            )
+
+    monkeypatch.setattr(sweep, "FORGOTTEN_AT_ONCE", 2)
+    monkeypatch.setattr(sweep, "FORGET_S", 0.0)
+    assert left() == (9, 9, 9)
+    monkeypatch.setattr(sweep, "FORGET_S", 10.0)
+    assert left() == (0, 0, 0)
 
 
 # -- endpoints -------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from worker.domain.delivery import DeliveryState, Due, Tried, Trigger
 from worker.store import webhook_endpoints
-from worker.store.moment import db_now, later, seconds_until
+from worker.store.moment import begun, db_now, later, seconds_until
 from worker.store.rows import Rows
 from worker.store.tables import worker
 from worker.store.text import clean
@@ -292,16 +292,16 @@ def give_back(conn: sa.Connection, claims: Sequence[tuple[str, str]], wait_s: fl
 
 
 def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
-    """Forget deliveries that ended long ago, and events nobody waits for. Returns how many deliveries."""
-    old = sa.select(_D.id).where(_D.ended_at.is_not(None), _D.created_at < later(-older_than_s)).limit(most)
+    """Forget deliveries that ended long ago, and events nobody waits for. Returns how many of the more numerous."""
+    old = sa.select(_D.id).where(_D.ended_at.is_not(None), _D.created_at < begun(-older_than_s)).limit(most)
     ids = list(conn.execute(old).scalars())
     if ids:
         conn.execute(delivery_attempt.delete().where(delivery_attempt.c.delivery_id.in_(ids)))
         conn.execute(delivery.delete().where(_D.id.in_(ids)))
     waited_for = sa.exists().where(_D.event_id == event.c.id)
-    alone = sa.select(event.c.id).where(event.c.created_at < later(-older_than_s), sa.not_(waited_for)).limit(most)
-    conn.execute(event.delete().where(event.c.id.in_(alone)))
-    return len(ids)
+    alone = sa.select(event.c.id).where(event.c.created_at < begun(-older_than_s), sa.not_(waited_for)).limit(most)
+    forgotten = conn.execute(event.delete().where(event.c.id.in_(alone))).rowcount
+    return max(len(ids), forgotten)
 
 
 # -- by people -------------------------------------------------------------------------------------------------------
