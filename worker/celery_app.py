@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from celery import Celery, signals
 from kombu import Queue
@@ -21,7 +21,7 @@ from worker.services.flavour import discovered
 from worker.services.hints import NoHints
 from worker.services.last_exit import be_gone_in
 from worker.services.worker import Worker
-from worker.settings import Settings, load
+from worker.settings import Settings, SettingsError, load
 
 RUN_JOBS: Final = "completar.run_jobs"
 DRAIN: Final = "completar.drain"
@@ -29,6 +29,8 @@ DRAIN: Final = "completar.drain"
 # two that claim, two of webhooks, one each for heartbeat, cancels, sweep, spool, pauses, lanes, outbox and batches, and
 # one that listens where there is no broker, which keeps its own.
 CONNECTIONS: Final = 9
+UNFIT: Final = 78  # exit codes, of sysexits.h: the settings are wrong, and ...
+BROKEN: Final = 70  # ... something else is, as with an event loop that died
 PUBLISH_S: Final = 0.5  # the caller waits for its 202, not for the broker
 # One try: kombu would rest for 2 s and try again.
 _AT_ONCE: Final[dict[str, Any]] = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
@@ -123,9 +125,17 @@ class Process:
         self.worker: Worker | None = None
 
     def start(self, **_kw: Any) -> None:
+        """Ends the process where it cannot begin: Celery logs what its signals raise and goes on, so that a service
+        was there that looked well, took every hint and did nothing.
+        """
         events.configure(self._settings.log_level)
-        self.worker = Worker(build(discovered(self._settings), NoHints(), connections=CONNECTIONS, pings=False))
-        self.worker.start()
+        try:
+            self.worker = Worker(build(discovered(self._settings), NoHints(), connections=CONNECTIONS, pings=False))
+            self.worker.start()
+        except SettingsError as error:
+            _end(UNFIT, faults=[str(fault) for fault in error.faults])
+        except Exception as exc:  # noqa: BLE001 - whatever it is, there is no worker
+            _end(BROKEN, **events.fault(exc))
 
     def begin_drain(self, **_kw: Any) -> None:
         """SIGTERM, in Celery's signal handler: only set things going. Whatever hangs, the process ends in time."""
@@ -142,6 +152,11 @@ class Process:
     def _drain(self) -> None:
         assert self.worker is not None
         self.worker.stop()
+
+
+def _end(code: int, **why: Any) -> NoReturn:
+    events.emit("worker.not_started", level="error", exit_code=code, **why)
+    os._exit(code)  # threads may run already, and Celery would take an exception for one of a signal's
 
 
 def _make() -> tuple[Celery, Process]:

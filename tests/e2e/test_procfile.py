@@ -7,13 +7,16 @@ import runpy
 import signal
 import socket
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 from tests.support.processes import ROOT, Processes, procfile
 from tests.support.redis import Redis
 from tests.support.wait import free_port
+from worker import celery_app
 from worker.domain.failure import Lane
+from worker.settings import load
 
 
 def test_it_names_what_a_platform_looks_for() -> None:
@@ -43,6 +46,39 @@ def test_the_worker_starts_and_ends_when_told(processes: Processes, redis_server
     worker = processes.worker({"REDIS_URL": redis_server.url, "DATABASE_URL": postgres_url})
     assert worker.stop() == 0, worker.tail()
     assert "Traceback" not in worker.output
+
+
+def test_a_worker_that_cannot_start_ends_and_says_why(processes: Processes, tmp_path: Path) -> None:
+    config = tmp_path / "completar.toml"
+    config.write_text('[routes.default]\ntargets = ["nobody/m"]\n', encoding="utf-8")
+    env = {"COMPLETAR_CONFIG": str(config), "COMPLETAR_DATA_DIR": str(tmp_path / "data")}
+    worker = processes.from_procfile("worker", env)
+    assert worker.wait(20.0) == 78, worker.tail()
+    (line,) = [line for line in worker.output.splitlines() if "worker.not_started" in line]
+    assert "routes.default.targets" in line
+    assert "nobody" in line
+    assert "Traceback" not in worker.output
+    assert "ready." not in worker.output
+
+
+def test_whatever_else_a_worker_cannot_start_for_ends_it_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def end(code: int) -> None:
+        raise SystemExit(code)
+
+    def build(*_: object, **_more: object) -> None:
+        raise KeyError("a secret prompt")
+
+    monkeypatch.setattr("os._exit", end)
+    monkeypatch.setattr(celery_app, "build", build)
+    with pytest.raises(SystemExit) as ended:
+        celery_app.Process(load({})).start()
+    assert ended.value.code == 70
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "KeyError" in line
+    assert "build" in line
+    assert "secret" not in line
 
 
 @pytest.mark.redis

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,9 @@ from worker.domain.delivery import BATCH_EVENTS, JOB_EVENTS, DeliveryState
 from worker.domain.failure import Lane
 from worker.domain.state import JobStatus
 from worker.services import deliver
+from worker.services.letter import Letter
 from worker.store import batches, delivery_views, outbox, tending, webhook_endpoints
+from worker.store.database import Connection, Database, Unavailable
 from worker.store.delivery_views import Filter
 
 
@@ -241,6 +244,78 @@ def test_the_database_away_while_a_try_is_recorded_costs_nothing(
 def _notes(station: Station) -> int:
     with station.deps.database.read() as conn:
         return int(conn.execute(sa.text("SELECT count(*) FROM outbox")).scalar_one())
+
+
+def test_a_claim_that_was_committed_unheard_is_sent_all_the_same(
+    station: Station, receiver: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliver, "STRAYS_S", 0.5)
+    take = deliver.Deliverer._take
+    cut = 0
+
+    def cut_off(self: deliver.Deliverer, room: int) -> tuple[list[Letter], bool]:
+        nonlocal cut
+        taken = take(self, room)
+        if taken[0] and cut < 2:
+            cut += 1
+            raise Unavailable("the connection broke before the commit was confirmed")
+        return taken
+
+    monkeypatch.setattr(deliver.Deliverer, "_take", cut_off)
+    listen(station, receiver)
+    with station.worker():
+        station.run()
+        wait_until(lambda: states(station) == ["delivered"], "the delivery, its third claim", 15.0)
+    assert cut == 2
+    assert len(receiver.requests) == 1
+
+
+def test_what_takes_long_is_not_taken_for_a_stray(
+    station: Station, receiver: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliver, "STRAYS_S", 0.0)
+    held = receiver.hold(script.reply(204))
+    listen(station, receiver)
+    with station.worker():
+        station.run()
+        receiver.wait_for(1)
+        station.run(prompt="meanwhile")
+        receiver.wait_for(2)
+        wait_until(lambda: states(station) == ["delivered", "sending"], "the second, and further looks")
+        held.release()
+        wait_until(lambda: states(station) == ["delivered", "delivered"], "both deliveries on record")
+    assert len(receiver.requests) == 2
+
+
+def test_a_run_that_broke_while_the_database_was_away_leaves_nothing_behind(
+    station: Station, receiver: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliver, "AWAY_S", 0.1)
+    take, write = deliver.Deliverer._take, Database.write
+    away_until_s: list[float] = []
+
+    def break_once(self: deliver.Deliverer, room: int) -> tuple[list[Letter], bool]:
+        taken = take(self, room)
+        if taken[0] and not away_until_s:
+            away_until_s.append(time.monotonic() + 0.5)
+            raise ValueError
+        return taken
+
+    @contextmanager
+    def unless_away(self: Database, *, durable: bool = True) -> Iterator[Connection]:
+        if away_until_s and time.monotonic() < away_until_s[0]:
+            raise Unavailable("away")
+        with write(self, durable=durable) as conn:
+            yield conn
+
+    monkeypatch.setattr(deliver.Deliverer, "_take", break_once)
+    monkeypatch.setattr(Database, "write", unless_away)
+    listen(station, receiver)
+    with station.worker():
+        station.run()
+        wait_until(lambda: states(station) == ["delivered"], "the delivery", 15.0)
+    assert away_until_s
+    assert len(receiver.requests) == 1
 
 
 def test_with_nothing_to_deliver_nothing_is_looked_through(

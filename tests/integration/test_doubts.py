@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ import pytest
 from tests.support import scripted_provider as script
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.station import Station
+from worker.domain import pause as pausing
 from worker.domain.failure import Lane
+from worker.domain.pause import PauseKind
 from worker.domain.state import JobStatus
+from worker.services import pauses as services
 from worker.store.database import Database, Unavailable
 
 
@@ -45,3 +49,42 @@ def test_a_claim_that_was_committed_unheard_is_given_back(
         assert cut == 3
         assert {job.status for job in jobs} == {JobStatus.COMPLETED}
         assert len(provider.requests) == 5
+
+
+def test_a_probe_that_was_committed_unheard_is_given_back(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pausing, "FIRST_PROBE_S", MappingProxyType(dict.fromkeys(PauseKind, 0.5)))
+    write, claim_one = Database.write, services.parked.claim_one
+    claimed: list[str] = []
+    cut = False
+
+    def seen(*args: Any, **more: Any) -> Any:
+        found = claim_one(*args, **more)
+        if found is not None:
+            claimed.append(found.id)
+        return found
+
+    @contextmanager
+    def cut_off(self: Database, *, durable: bool = True) -> Iterator[Any]:
+        nonlocal cut
+        with write(self, durable=durable) as conn:
+            before = len(claimed)
+            yield conn
+        if len(claimed) > before and not cut:
+            cut = True
+            raise Unavailable("the connection broke before the commit was confirmed")
+
+    with (
+        ScriptedProvider() as provider,
+        closing(Station(database_url, provider, tmp_path, COMPLETAR_POLL_S="0.05")) as station,
+    ):
+        provider.queue(script.error(429, "pay first", code="insufficient_quota"))
+        provider.always(script.chat("fine"))
+        monkeypatch.setattr(services.parked, "claim_one", seen)
+        monkeypatch.setattr(Database, "write", cut_off)
+        with station.worker():
+            (job,) = station.ended([station.one(models=("first/m",))], within_s=20)
+        assert cut
+        assert job.status is JobStatus.COMPLETED
+        assert len(provider.requests) == 2

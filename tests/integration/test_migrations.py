@@ -10,8 +10,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from worker.domain.failure import Lane
-from worker.store import claims, keys, migrate, orphans, views
-from worker.store.database import Database
+from worker.store import claims, keys, migrate, orphans, views, workers
+from worker.store.database import Database, Unavailable
 from worker.store.schema import metadata
 
 # As release 0001 wrote them: with every column it knew, and no other.
@@ -47,6 +47,15 @@ def test_a_difference_would_be_seen(database: Database) -> None:
     with database.read() as conn:
         (found,) = compare_metadata(MigrationContext.configure(conn), metadata)
     assert found[0] == "add_column"
+
+
+@pytest.mark.parametrize("change", ["ALTER TABLE worker DROP COLUMN report", "DROP TABLE worker"])
+def test_a_database_that_is_behind_is_waited_for(database: Database, change: str) -> None:
+    with database.write() as conn:
+        conn.exec_driver_sql(change)
+    told = "release's schema: `python3 run.py db upgrade`" if database.dialect == "postgresql" else "no such"
+    with pytest.raises(Unavailable, match=told), database.write() as conn:
+        workers.beat(conn, "wrk_1", {})
 
 
 @pytest.mark.parametrize("revision", ["0001", "0002"])

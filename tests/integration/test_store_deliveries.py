@@ -15,6 +15,7 @@ from worker.domain.delivery import DEFAULT_EVENTS, DeliveryState, Due, NewDelive
 from worker.domain.failure import Lane
 from worker.domain.job import Ending, NewJob
 from worker.domain.state import JobStatus
+from worker.services import sweep
 from worker.store import (
     claims,
     deliveries,
@@ -31,7 +32,7 @@ from worker.store.database import Database
 from worker.store.delivery_views import Filter
 from worker.store.moment import later
 from worker.store.webhook_endpoints import NewEndpoint
-from worker.store.webhook_tables import delivery, webhook_endpoint
+from worker.store.webhook_tables import delivery, delivery_attempt, event, webhook_endpoint
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -239,6 +240,47 @@ def test_nothing_goes_to_a_disabled_or_deleted_endpoint(database: Database, proj
     assert claim(database) == []
 
 
+@pytest.mark.parametrize("how", ["disabled", "deleted"])
+def test_what_comes_back_to_an_endpoint_that_was_silenced_meanwhile_is_skipped(
+    database: Database, project: str, how: str
+) -> None:
+    endpoint(database, project)
+    ids = told(database, project, 2)
+    (of_dead,) = claim(database, 1, worker_id="wrk_dead")
+    (of_ours,) = claim(database, 1)
+    with database.write() as conn:
+        if how == "disabled":
+            assert webhook_endpoints.disable(conn, "we_a", "gone")
+        else:
+            assert webhook_endpoints.delete(conn, project, "we_a")
+        assert deliveries.take_back(conn) == 1
+        deliveries.give_back(conn, [(of_ours.id, of_ours.claim_id)])
+    assert {of_dead.id, of_ours.id} == set(ids)
+    ids += told(database, project)  # by one that looked just before
+    assert claim(database) == []
+    assert [state(database, one) for one in ids] == ["skipped"] * 3
+    late(database, delivery, "created_at", 3600)
+    with database.write() as conn:
+        assert deliveries.purge(conn, 60) == 3
+
+
+def test_endpoints_that_take_nothing_just_now_hold_up_none_behind_them(database: Database, project: str) -> None:
+    for name in ("we_a", "we_b", "we_c", "we_d"):
+        endpoint(database, project, name, max_concurrency=1)
+        told(database, project, 2, name)
+
+    def look(after: str, room: int = 100) -> tuple[list[str], str]:
+        with database.write() as conn:
+            taken = deliveries.claim(conn, room, after=after, worker_id="wrk_1", claim_id="clm", most=2)
+        return [due.endpoint_id for due in taken.due], taken.after
+
+    assert look("", room=1) == (["we_a"], "we_a")
+    assert look("we_a") == (["we_b", "we_c"], "we_c")
+    assert look("") == ([], "we_b")
+    assert look("we_b") == (["we_d"], "we_d")
+    assert look("we_d") == ([], "")
+
+
 # -- the end of a try ------------------------------------------------------------------------------------------------
 
 
@@ -372,6 +414,30 @@ def test_old_deliveries_go_and_those_that_wait_stay(database: Database, project:
         assert deliveries.purge(conn, 7200) == 0
         assert deliveries.purge(conn, 60) == 1
     assert state(database, waiting) == "pending"
+
+
+def test_a_sweep_forgets_all_that_is_old_as_long_as_that_takes_no_time(
+    database: Database, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint(database, project)
+    told(database, project, 11)
+    settle(database, *[tried(due) for due in claim(database, 20)])
+    late(database, delivery, "created_at", 3600)
+    late(database, event, "created_at", 3600)
+
+    def left() -> tuple[int, ...]:
+        sweep.sweep(database, "wrk_1", lease_s=15.0, every_s=1.0, retention_s=60.0)
+        with database.read() as conn:
+            return tuple(
+                conn.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+                for table in (delivery, event, delivery_attempt)
+            )
+
+    monkeypatch.setattr(sweep, "FORGOTTEN_AT_ONCE", 2)
+    monkeypatch.setattr(sweep, "FORGET_S", 0.0)
+    assert left() == (9, 9, 9)
+    monkeypatch.setattr(sweep, "FORGET_S", 10.0)
+    assert left() == (0, 0, 0)
 
 
 # -- endpoints -------------------------------------------------------------------------------------------------------

@@ -25,7 +25,9 @@ from worker.engine import writer
 from worker.engine.writer import Entry
 from worker.store import (
     attempts,
+    backlog,
     claims,
+    deliveries,
     idempotency,
     jobs,
     keys,
@@ -48,7 +50,9 @@ from worker.store.views import Filter
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 ROWS: Final = int(os.environ.get("ROWS_IN_PLANS", "200000"))
-BIG: Final = frozenset({"job", "job_input", "job_result", "attempt", "idempotency", "batch_line"})
+BIG: Final = frozenset(
+    {"job", "job_input", "job_result", "attempt", "idempotency", "batch_line", "event", "delivery", "delivery_attempt"}
+)
 WASTE: Final = 2_000  # rows that a statement may read and throw away, whatever the size of the table
 # 20 projects, of which the first has half of all; 5 in 100 queued (a fifth of these parked), 1 in 100 running under 10
 # workers, a few of these being cancelled, 4 in 100 failed; a third has a deadline that lies ahead. Made in 25 days.
@@ -92,6 +96,16 @@ FROM job WHERE id > 'job_' || lpad(({rows} / 2)::text, 26, '0');
 INSERT INTO batch_line (batch_id, line, job_id, custom_id)
 SELECT 'batch_large', row_number() OVER (ORDER BY id), id, '"c"'
 FROM job WHERE status = 'completed' AND project_id = 'proj_00';
+INSERT INTO event SELECT 'evt_' || substr(id, 5), project_id, 'job.completed', id, '{{}}', NULL, ended_at FROM job
+WHERE ended_at IS NOT NULL;
+INSERT INTO delivery (id, project_id, endpoint_id, event_id, object_id, tries, attempts, trigger, due_at, created_at,
+                      state, ended_at, claim_id, worker_id)
+SELECT 'whd_' || substr(id, 5), project_id, 'we_a', id, object_id, 1, 1, 'auto', created_at, created_at,
+       CASE WHEN open THEN 'sending' ELSE 'delivered' END, CASE WHEN open THEN NULL ELSE created_at END,
+       CASE WHEN open THEN 'clm' END, CASE WHEN open THEN 'wrk_1' END
+FROM event CROSS JOIN LATERAL (SELECT id LIKE '%777' AS open) o;
+INSERT INTO delivery_attempt (delivery_id, number, trigger, scheduled_at, started_at, signed_with)
+SELECT id, 1, 'auto', due_at, due_at, 'k' FROM delivery;
 INSERT INTO worker SELECT 'wrk_' || n, 'h', n, 'batch', '1', now(), now(), NULL, '{{}}' FROM generate_series(0, 9) n;
 """
 
@@ -175,6 +189,11 @@ CALLS: Final[dict[str, tuple[Call, int]]] = {
     "expire": (lambda c, o: jobs.expire(c), WASTE),
     "purge": (lambda c, o: jobs.purge(c, 30 * 86400.0), WASTE),
     "purge_some": (lambda c, o: jobs.purge(c, 24 * 86400.0), WASTE),
+    "purge_deliveries": (lambda c, o: deliveries.purge(c, 30 * 86400.0), WASTE),
+    "purge_some_deliveries": (lambda c, o: deliveries.purge(c, 24 * 86400.0), WASTE),
+    "claimed_deliveries": (lambda c, o: deliveries.claimed(c, "wrk_1"), WASTE),
+    "ended_per_s": (lambda c, o: backlog.ended_per_s(c, "proj_00", Lane.BATCH), WASTE),
+    "recent_s": (lambda c, o: usage.recent_s(c, "a/n"), ROWS // 100),
     "idempotency_find": (lambda c, o: idempotency.find(c, "proj_00", "jobs", _job(ROWS)), WASTE),
     "idempotency_remember": (lambda c, o: idempotency.remember(c, "proj_00", "jobs", "new", "f", []), WASTE),
     "idempotency_prune": (lambda c, o: idempotency.prune(c), WASTE),

@@ -49,6 +49,10 @@ class Claimer:
 
         return next(iter(await self._claimed(take)), None)
 
+    def doubt(self, claim_id: str) -> None:
+        """This claim was made elsewhere, and perhaps committed: the next claims look for it. From any thread."""
+        self._doubts.add(claim_id)
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 

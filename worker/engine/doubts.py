@@ -11,7 +11,7 @@ LOOK_S: Final = 10.0  # a commit that was under way in a frozen server may come 
 
 
 class Doubts:
-    """Used by the threads that claim."""
+    """Added to by any thread; looked for by those that claim."""
 
     def __init__(self) -> None:
         self._since_s: dict[str, float | None] = {}  # by claim: when it was first looked for, on the steady clock

@@ -120,6 +120,10 @@ class Engine:
         """A job that was claimed for this worker elsewhere than in its loop; given back where it cannot be run."""
         self._soon(self._adopted, held)
 
+    def doubt(self, claim_id: str) -> None:
+        """A claim for this worker whose commit was not confirmed: what it holds is given back, not run."""
+        self._claimer.doubt(claim_id)
+
     def on_loop(self, call: Callable[..., None], *args: Any) -> None:
         """Have this done on the loop's thread, after what was asked for before; dropped where the loop has ended."""
         self._soon(call, *args)

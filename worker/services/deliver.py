@@ -26,6 +26,7 @@ HELD_BACK_S: Final = 0.05  # when an endpoint's rate is what is waited for
 GENTLY: Final = 10  # deliveries that are begun at once while the process is busy with jobs ...
 GENTLE_S: Final = 0.1  # ... and how long it then waits before the next: 100 a second take a fifth of its CPU
 AWAY_S: Final = 1.0  # the database is away
+STRAYS_S: Final = 3.0  # between two looks for what is ours in the database and unknown here
 UNRECORDED_S: Final = 300.0  # a try whose record the database did not take is made again after this
 
 Result = TypeVar("Result")
@@ -55,6 +56,8 @@ class Deliverer:
         self._grace_s = 0.0
         self._sending: set[asyncio.Task[None]] = set()
         self._over: list[Tried] = []
+        self._held: set[tuple[str, str]] = set()  # delivery and claim: in flight, or over and not yet recorded
+        self._strays_looked_s: float | None = None
         self._ended: asyncio.Event  # something is over and not yet recorded
         self._freed: asyncio.Event
         self._after = ""  # the endpoint after which the next claim looks, so that each has its turn
@@ -82,10 +85,11 @@ class Deliverer:
         self._threads = threads
         self._ended = asyncio.Event()
         self._freed = asyncio.Event()
+        self._held = {_claim_of(tried.due) for tried in self._over}  # all others of a run that broke have ended
+        self._strays_looked_s = None
         sender = Sender(self._rules)
         recording = asyncio.create_task(self._record())
         try:
-            await self._pick_up()
             while not self._stopping.is_set():
                 await self._rest(await self._claim(sender))
             if self._sending:
@@ -108,15 +112,6 @@ class Deliverer:
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _pick_up(self) -> None:
-        """What this worker was sending when it broke: nobody else would, since it lives."""
-        with suppress(Unavailable):
-            await self._in_thread(self._take_back)
-
-    def _take_back(self) -> None:
-        with self._database.write() as conn:
-            deliveries.take_back(conn, self._worker_id())
-
     # -- claim and send ----------------------------------------------------------------------------------------------
 
     async def _claim(self, sender: Sender) -> float:
@@ -134,30 +129,44 @@ class Deliverer:
             events.emit("webhooks.waiting", level="warning", reason=str(exc))
             return AWAY_S
         for letter in letters:
+            self._held.add(_claim_of(letter.due))
             task = asyncio.create_task(self._send(sender, letter))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
-        if letters:
+        if letters or self._after:
             return 0.0
         return HELD_BACK_S if held_back else LOOK_S  # a place that is freed wakes us
 
     def _take(self, room: int) -> tuple[list[Letter], bool]:
+        worker_id, now_s = self._worker_id(), clock.monotonic_s()
+        looks = self._strays_looked_s is None or now_s - self._strays_looked_s >= STRAYS_S
         with self._database.write() as conn:
-            taken = deliveries.claim(
-                conn, room, after=self._after, worker_id=self._worker_id(), claim_id=clock.new_id("clm")
-            )
-            self._after = taken.due[-1].endpoint_id if taken.due else ""
+            if looks:
+                self._free_strays(conn, worker_id)
+            taken = deliveries.claim(conn, room, after=self._after, worker_id=worker_id, claim_id=clock.new_id("clm"))
             endpoints = webhook_endpoints.many(conn, list({due.endpoint_id for due in taken.due}))
             shared = {
                 endpoint.project_id: webhook_endpoints.project_secrets(conn, endpoint.project_id)
                 for endpoint in endpoints.values()
                 if endpoint.secrets is None
             }
+        if looks:
+            self._strays_looked_s = now_s
+        self._after = taken.after
         letters = []
         for due in taken.due:
             endpoint = endpoints[due.endpoint_id]
             letters.append(written(self._vault, due, endpoint, endpoint.secrets or shared[endpoint.project_id]))
         return letters, taken.held_back
+
+    def _free_strays(self, conn: Connection, worker_id: str) -> None:
+        """Claims whose commit we were not told of, and what a run that broke was sending: no sweep would free them,
+        since this worker lives.
+        """
+        strays = [claim for claim in deliveries.claimed(conn, worker_id) if claim not in self._held]
+        deliveries.give_back(conn, strays)
+        if strays:
+            events.emit("deliveries.taken_back", level="warning", count=len(strays))
 
     async def _send(self, sender: Sender, letter: Letter) -> None:
         try:
@@ -166,6 +175,7 @@ class Deliverer:
             events.emit("webhooks.unsent", level="error", delivery_id=letter.due.id, error=type(exc).__name__)
             with suppress(Unavailable):
                 await self._in_thread(lambda: self._give_back(letter.due))
+            self._held.discard(_claim_of(letter.due))
             return
         self._over.append(tried)  # apart: what is over by now is another list than before the wait
         self._ended.set()
@@ -196,6 +206,7 @@ class Deliverer:
             self._over = over + self._over
             events.emit("webhooks.waiting", level="warning", reason=str(exc))
             return False
+        self._held.difference_update(_claim_of(tried.due) for tried in over)
         self._freed.set()
         return True
 
@@ -216,7 +227,7 @@ class Deliverer:
 
     def _give_back(self, due: Due) -> None:
         with self._database.write() as conn:
-            deliveries.give_back(conn, [(due.id, due.claim_id)], UNRECORDED_S)
+            deliveries.give_back(conn, [_claim_of(due)], UNRECORDED_S)
 
     def _settle(self, over: Sequence[Tried]) -> None:
         with self._database.write() as conn:
@@ -257,6 +268,10 @@ class Deliverer:
         if others:
             event = own_event(project_id, event_type, data["id"], data)
             outbox.tell(conn, [event], to_each(event, others))
+
+
+def _claim_of(due: Due) -> tuple[str, str]:
+    return due.id, due.claim_id
 
 
 def _log(tried: Tried, *, recorded: bool) -> None:

@@ -10,13 +10,14 @@ import threading
 from dataclasses import dataclass, field
 from typing import Final
 
-from worker import clock
+from worker import clock, events
 from worker.domain.state import FINAL, JobStatus
 from worker.store import views
 from worker.store.database import Database, Unavailable
 
 FASTEST_S: Final = 0.003
 SLOWEST_S: Final = 0.1
+FAULT_S: Final = 1.0  # after one of ours
 _SHARE: Final = 0.01  # of the time waited so far: a job that took 2 s is seen at most 20 ms late
 
 
@@ -51,7 +52,7 @@ class Follower:
         try:
             with self._some:
                 self._waiters.add(waiter)
-                if self._thread is None:
+                if self._thread is None or not self._thread.is_alive():
                     self._thread = threading.Thread(target=self._watch, name="completar-follower", daemon=True)
                     self._thread.start()
                 self._some.notify()
@@ -72,6 +73,10 @@ class Follower:
                     seen = views.versions(conn, list({w.job_id for w in waiters}))
             except Unavailable:
                 seen = {}
+            except Exception as exc:  # noqa: BLE001 - a look-out that ends would let all later waits run to their end
+                events.emit("follower.fault", level="error", **events.fault(exc))
+                threading.Event().wait(FAULT_S)
+                continue
             for waiter in waiters:
                 found = seen.get(waiter.job_id)
                 if found is not None and _over(waiter, *found):

@@ -20,7 +20,7 @@ from worker.engine.held import Held
 from worker.limits.gate import Gate
 from worker.limits.pauses import Answered, Due, News
 from worker.store import attempts, parked, pauses
-from worker.store.database import Database
+from worker.store.database import Database, Unavailable
 
 LOOK_S: Final = 0.6
 HEARD_S: Final = 0.8  # after its end every process has heard of it: jobs that are woken earlier would be parked again
@@ -117,16 +117,19 @@ class PauseWatch:
     def _probe(self, gate: Gate, due: Sequence[Pause], marks: _Marks) -> None:
         for pause in due:
             next_s = probe_after_s(pause.kind, pause.probes + 1)
+            claim_id = clock.new_id("clm")
             held: Held | None = None
-            with self._database.write() as conn:
-                if not pauses.take_probe(conn, pause, next_s):
-                    continue
-                mine = {mark for mark, _ in marks if pause.scope.id in ids_in(mark)}
-                job = parked.claim_one(
-                    conn, mine, self._lanes, worker_id=self._worker_id(), claim_id=clock.new_id("clm")
-                )
-                if job is not None:
-                    held = Held(job, attempts.of_jobs(conn, [job.id])[job.id])
+            try:
+                with self._database.write() as conn:
+                    if not pauses.take_probe(conn, pause, next_s):
+                        continue
+                    mine = {mark for mark, _ in marks if pause.scope.id in ids_in(mark)}
+                    job = parked.claim_one(conn, mine, self._lanes, worker_id=self._worker_id(), claim_id=claim_id)
+                    if job is not None:
+                        held = Held(job, attempts.of_jobs(conn, [job.id])[job.id])
+            except Unavailable:
+                self._engine.doubt(claim_id)
+                raise
             events.emit("pause.probed", of=str(pause.scope), probe=pause.probes + 1, next_s=next_s)
             self._engine.on_loop(gate.pauses.grant, pause.scope, clock.monotonic_s() + next_s)
             if held is not None:

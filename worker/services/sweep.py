@@ -6,6 +6,7 @@ answers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from worker import clock, events
@@ -22,13 +23,17 @@ from worker.store import (
     uploads,
     workers,
 )
-from worker.store.database import Database
+from worker.store.database import Connection, Database
 
 LEASE: Final = "sweep"
 ENDPOINTS: Final = "webhook endpoints"
 ENDPOINTS_S: Final = 3600.0  # between two walks over the addresses that came with requests
 EXPIRED_AT_ONCE: Final = 500
+FORGOTTEN_AT_ONCE: Final = 500
+FORGET_S: Final = 0.5  # in a round, of jobs and of deliveries: 500 a round were fewer than came in
 WORKERS_KEPT_S: Final = 24 * 3600.0
+
+Purge = Callable[[Connection, float, int], int]
 
 
 def sweep(
@@ -43,8 +48,8 @@ def sweep(
             return False
     bury(database, lease_s if buries else None)
     expire(database)
+    forget(database, jobs.purge, retention_s)
     with database.write() as conn:
-        jobs.purge(conn, retention_s)
         idempotency.prune(conn)
         workers.forget(conn, WORKERS_KEPT_S)
         pauses.forget(conn)
@@ -53,8 +58,7 @@ def sweep(
         uploads.prune(conn)
     with database.write() as conn:
         files.prune(conn)
-    with database.write() as conn:
-        deliveries.purge(conn, retention_s)
+    forget(database, deliveries.purge, retention_s)
     forget_endpoints(database)
     return True
 
@@ -69,6 +73,16 @@ def forget_endpoints(database: Database) -> None:
     while after is not None:
         with database.write() as conn:
             after = retired_endpoints.purge(conn, after)
+
+
+def forget(database: Database, purge: Purge, retention_s: float) -> None:
+    """What is older than that, a block at a time, and no longer than FORGET_S: the next round goes on."""
+    until_s = clock.monotonic_s() + FORGET_S
+    while True:
+        with database.write() as conn:
+            count = purge(conn, retention_s, FORGOTTEN_AT_ONCE)
+        if count < FORGOTTEN_AT_ONCE or clock.monotonic_s() >= until_s:
+            return
 
 
 def expire(database: Database) -> None:

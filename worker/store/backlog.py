@@ -11,7 +11,7 @@ from worker.domain.failure import Lane
 from worker.domain.intake import Backlog, Bounds
 from worker.domain.job import LOWEST
 from worker.domain.ramp import URGENT
-from worker.store.moment import later, seconds_until
+from worker.store.moment import begun, seconds_until
 from worker.store.tables import job, project
 
 RATE_S: Final = 10.0  # the stretch over which ends are counted
@@ -31,7 +31,7 @@ def ended_per_s(conn: sa.Connection, project_id: str, lane: Lane) -> float:
     ended = (
         sa.select(sa.literal(1))
         .where(
-            job.c.ended_at > later(-RATE_S),
+            job.c.ended_at > begun(-RATE_S),
             job.c.purged_at.is_(None),
             job.c.project_id == project_id,
             job.c.lane == lane.value,

@@ -23,7 +23,7 @@ _PG_OPTIONS: Final = (
 
 
 Connection = sa.Connection
-_NO_TABLE: Final = "42P01"
+_OLDER_SCHEMA: Final = ("42P01", "42703")  # no such table, no such column
 
 
 class Unavailable(Exception):
@@ -114,8 +114,10 @@ def _translated() -> Iterator[None]:
     except (OperationalError, InterfaceError) as exc:
         raise Unavailable(_reason(exc)) from exc
     except ProgrammingError as exc:
-        if getattr(exc.orig, "sqlstate", None) == _NO_TABLE:
-            raise Unavailable("the tables are not there yet: `python3 run.py db upgrade` makes them") from exc
+        if getattr(exc.orig, "sqlstate", None) in _OLDER_SCHEMA:
+            raise Unavailable(
+                "the database is not at this release's schema: `python3 run.py db upgrade` brings it there"
+            ) from exc
         raise
     except DBAPIError as exc:
         if exc.connection_invalidated:

@@ -15,7 +15,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from worker.domain.delivery import DeliveryState, Due, Tried, Trigger
-from worker.store.moment import db_now, later, seconds_until
+from worker.store import webhook_endpoints
+from worker.store.moment import begun, db_now, later, seconds_until
 from worker.store.rows import Rows
 from worker.store.tables import worker
 from worker.store.text import clean
@@ -34,14 +35,17 @@ _AGAIN: Final = [_S.EXHAUSTED.value, _S.REFUSED.value, _S.SKIPPED.value]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """`held_back`: an endpoint has more that is due, but not yet by its rate."""
+    """held_back  an endpoint has more that is due, but not yet by its rate
+    after      the endpoint after which the next claim is to look; "" where this one looked at the last
+    """
 
     due: list[Due]
     held_back: bool
+    after: str
 
 
 def claim(conn: sa.Connection, room: int, *, after: str, worker_id: str, claim_id: str, most: int = 100) -> Taken:
-    """Take up to `room` due deliveries of the endpoints whose id comes after `after`, a part for each.
+    """Take up to `room` due deliveries of the endpoints whose id comes after `after`, `most` of them, a part for each.
 
     Endpoints are found by one index probe each; their backlogs are never ranked together.
     """
@@ -51,7 +55,7 @@ def claim(conn: sa.Connection, room: int, *, after: str, worker_id: str, claim_i
     for n, endpoint_id in enumerate(endpoints):
         part = -(-(room - len(taken)) // (len(endpoints) - n))
         if part <= 0:
-            break
+            return Taken(taken, held_back, endpoints[n - 1])
         quota, by_rate = _quota(conn, endpoint_id, part)
         if quota > 0:
             found = _take(conn, endpoint_id, quota, worker_id, claim_id)
@@ -59,7 +63,7 @@ def claim(conn: sa.Connection, room: int, *, after: str, worker_id: str, claim_i
             if found:
                 _spend(conn, endpoint_id, len(found))
         held_back = held_back or by_rate
-    return Taken(taken, held_back)
+    return Taken(taken, held_back, endpoints[-1] if len(endpoints) == most else "")
 
 
 @cache
@@ -75,14 +79,23 @@ def _due_endpoints() -> sa.Select[Any]:
 
 
 def _quota(conn: sa.Connection, endpoint_id: str, part: int) -> tuple[int, bool]:
-    """How many of this endpoint may go now, and whether its rate is what bounds them. Locks its row."""
+    """How many of this endpoint may go now, and whether its rate is what bounds them. Locks its row.
+
+    What came back, or was told, just as the endpoint was disabled or deleted is skipped here.
+    """
     query = sa.select(
-        _E.max_rps, _E.max_concurrency, sa.func.coalesce(seconds_until(_E.due_at), 0.0).label("ahead_s")
-    ).where(_E.id == endpoint_id, _E.disabled_at.is_(None), _E.deleted_at.is_(None))
+        _E.max_rps,
+        _E.max_concurrency,
+        sa.func.coalesce(seconds_until(_E.due_at), 0.0).label("ahead_s"),
+        sa.or_(_E.disabled_at.is_not(None), _E.deleted_at.is_not(None)).label("silenced"),
+    ).where(_E.id == endpoint_id)
     if conn.dialect.name == "postgresql":
         query = query.with_for_update(skip_locked=True)
     row = conn.execute(query).first()
-    if row is None:  # disabled, deleted, or another worker is at it
+    if row is None:  # another worker is at it
+        return 0, False
+    if row.silenced:
+        webhook_endpoints.skip_pending(conn, endpoint_id)
         return 0, False
     sending = sa.select(sa.func.count()).where(_D.endpoint_id == endpoint_id, _D.state == _S.SENDING.value)
     places = row.max_concurrency - conn.execute(sending).scalar_one()
@@ -247,22 +260,25 @@ def _silent(conn: sa.Connection, endpoint_ids: set[str]) -> list[str]:
 # -- by the sweep ----------------------------------------------------------------------------------------------------
 
 
-def take_back(conn: sa.Connection, worker_id: str | None = None) -> int:
-    """Free what dead workers were sending, or this one. Whether the receiver has it is unknown: it is sent again under
-    its id.
-    """
+def take_back(conn: sa.Connection) -> int:
+    """Free what dead workers were sending. Whether the receiver has it is unknown: it is sent again under its id."""
     dead = (
         sa.select(_D.worker_id)
         .outerjoin(worker, worker.c.id == _D.worker_id)
         .where(_D.state == _S.SENDING.value, sa.or_(worker.c.id.is_(None), worker.c.dead_at.is_not(None)))
         .distinct()
     )
-    whose = _D.worker_id.in_(dead) if worker_id is None else _D.worker_id == worker_id
     return conn.execute(
         delivery.update()
-        .where(_D.state == _S.SENDING.value, whose)
+        .where(_D.state == _S.SENDING.value, _D.worker_id.in_(dead))
         .values(state=_S.PENDING.value, claim_id=None, worker_id=None, due_at=db_now())
     ).rowcount
+
+
+def claimed(conn: sa.Connection, worker_id: str) -> list[tuple[str, str]]:
+    """(delivery id, claim id) of all that this worker is sending."""
+    query = sa.select(_D.id, _D.claim_id).where(_D.state == sa.literal_column("'sending'"), _D.worker_id == worker_id)
+    return [(row.id, row.claim_id) for row in conn.execute(query)]
 
 
 def give_back(conn: sa.Connection, claims: Sequence[tuple[str, str]], wait_s: float = 0.0) -> None:
@@ -276,16 +292,16 @@ def give_back(conn: sa.Connection, claims: Sequence[tuple[str, str]], wait_s: fl
 
 
 def purge(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
-    """Forget deliveries that ended long ago, and events nobody waits for. Returns how many deliveries."""
-    old = sa.select(_D.id).where(_D.ended_at.is_not(None), _D.created_at < later(-older_than_s)).limit(most)
+    """Forget deliveries that ended long ago, and events nobody waits for. Returns how many of the more numerous."""
+    old = sa.select(_D.id).where(_D.ended_at.is_not(None), _D.created_at < begun(-older_than_s)).limit(most)
     ids = list(conn.execute(old).scalars())
     if ids:
         conn.execute(delivery_attempt.delete().where(delivery_attempt.c.delivery_id.in_(ids)))
         conn.execute(delivery.delete().where(_D.id.in_(ids)))
     waited_for = sa.exists().where(_D.event_id == event.c.id)
-    alone = sa.select(event.c.id).where(event.c.created_at < later(-older_than_s), sa.not_(waited_for)).limit(most)
-    conn.execute(event.delete().where(event.c.id.in_(alone)))
-    return len(ids)
+    alone = sa.select(event.c.id).where(event.c.created_at < begun(-older_than_s), sa.not_(waited_for)).limit(most)
+    forgotten = conn.execute(event.delete().where(event.c.id.in_(alone))).rowcount
+    return max(len(ids), forgotten)
 
 
 # -- by people -------------------------------------------------------------------------------------------------------

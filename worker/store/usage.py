@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from worker.domain.budget import GOOD, MAYBE_BILLED
 from worker.domain.money import NO_USAGE, Usage, added
 from worker.domain.state import AttemptState
-from worker.store.moment import later, utc_day
+from worker.store.moment import begun, utc_day
 from worker.store.tables import attempt, job, project
 
 Group = Literal["provider", "model", "key", "day", "project"]
@@ -145,7 +145,7 @@ def recent_s(conn: sa.Connection, target: str) -> float | None:
     some = (
         sa.select(attempt.c.total_s)
         .where(
-            attempt.c.sent_at > later(-_RECENT_S),
+            attempt.c.sent_at > begun(-_RECENT_S),
             attempt.c.target == target,
             attempt.c.state == AttemptState.ANSWERED.value,
             attempt.c.total_s.is_not(None),

@@ -131,7 +131,7 @@ def delete(conn: sa.Connection, project_id: str, endpoint_id: str) -> bool:
     """Nothing more is sent to it; what was waiting is skipped. False where there is no such endpoint."""
     if not _changed(conn, _mine(project_id, endpoint_id), {"deleted_at": db_now(), "secret": None, "old_secret": None}):
         return False
-    _skip_pending(conn, endpoint_id)
+    skip_pending(conn, endpoint_id)
     return True
 
 
@@ -140,7 +140,7 @@ def disable(conn: sa.Connection, endpoint_id: str, reason: str) -> bool:
     where = sa.and_(_E.id == endpoint_id, _E.disabled_at.is_(None), _ALIVE)
     if not _changed(conn, where, {"disabled_at": db_now(), "disabled_reason": clean(reason, 500)}):
         return False
-    _skip_pending(conn, endpoint_id)
+    skip_pending(conn, endpoint_id)
     return True
 
 
@@ -149,6 +149,15 @@ def enable(conn: sa.Connection, project_id: str, endpoint_id: str) -> bool:
     values = {"disabled_at": None, "disabled_reason": None, "failing_since_at": None}
     where = sa.and_(_E.id == endpoint_id, _E.project_id == project_id, _E.disabled_at.is_not(None), _ALIVE)
     return _changed(conn, where, values)
+
+
+def skip_pending(conn: sa.Connection, endpoint_id: str) -> None:
+    """What waits for an endpoint that is disabled or gone; the row of the endpoint is locked."""
+    conn.execute(
+        delivery.update()
+        .where(delivery.c.endpoint_id == endpoint_id, delivery.c.state == DeliveryState.PENDING.value)
+        .values(state=DeliveryState.SKIPPED.value, ended_at=db_now())
+    )
 
 
 def project_secrets(conn: sa.Connection, project_id: str) -> Secrets | None:
@@ -211,14 +220,6 @@ def _mine(project_id: str, endpoint_id: str) -> sa.ColumnElement[bool]:
 
 def _changed(conn: sa.Connection, where: sa.ColumnElement[bool], values: Mapping[str, Any]) -> bool:
     return conn.execute(webhook_endpoint.update().where(where).values(**values)).rowcount == 1
-
-
-def _skip_pending(conn: sa.Connection, endpoint_id: str) -> None:
-    conn.execute(
-        delivery.update()
-        .where(delivery.c.endpoint_id == endpoint_id, delivery.c.state == DeliveryState.PENDING.value)
-        .values(state=DeliveryState.SKIPPED.value, ended_at=db_now())
-    )
 
 
 def _secrets(table: sa.Table) -> list[sa.ColumnElement[Any]]:

@@ -122,6 +122,12 @@ delivery: Final = sa.Table(
     sa.Index("ix_delivery_object_id", "object_id", "id"),
     sa.Index("ix_delivery_event_id", "event_id"),
     sa.Index("ix_delivery_created_at", "created_at", postgresql_using="brin"),
+    sa.Index(
+        "ix_delivery_ended",
+        "created_at",
+        postgresql_where=sa.text("ended_at IS NOT NULL"),
+        sqlite_where=sa.text("ended_at IS NOT NULL"),
+    ),
     postgresql_with={"fillfactor": 70},
 )
 
