@@ -132,6 +132,15 @@ def test_attempts_never_exceed_the_cap(station: Station) -> None:
     assert job.attempts == 4 == len(station.provider.requests)
 
 
+@pytest.mark.parametrize("status", [409, 500, 503, 529])
+def test_a_failing_target_that_names_a_long_wait_is_left_for_the_next(station: Station, status: int) -> None:
+    later = script.error(status, "maintenance", headers={"retry-after": "3600"})
+    station.provider.always(lambda r: later if r.path.startswith("/first") else script.chat("second"))
+    job = station.run()
+    assert job.status is JobStatus.COMPLETED
+    assert [step.split(":")[:2] for step in station.course(job.id)] == [["first", "failed"], ["second", "answered"]]
+
+
 def test_a_long_rate_limit_parks_a_batch_line_without_using_an_attempt(station: Station) -> None:
     station.provider.queue(script.error(429, "slow down", code="rate_limit_exceeded", headers={"retry-after": "60"}))
     job_id = station.one(lane=Lane.BATCH)

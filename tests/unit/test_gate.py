@@ -113,6 +113,29 @@ def test_a_rate_limit_closes_the_target_as_long_as_the_provider_said() -> None:
     assert closed.wait_s == 5.0
 
 
+def test_a_target_that_says_how_long_it_is_overloaded_is_left_alone_so_long_whatever_the_key() -> None:
+    gate = Gate({})
+    failed(gate, K.OVERLOADED, wait_s=60.0)
+    failed(gate, K.OVERLOADED, wait_s=0.5)  # of a call that was on its way meanwhile
+    for key in (K1, K2, K3):
+        closed = gate.look(T, key, 20.0)
+        assert closed is not None
+        assert (closed.kind, closed.wait_s) == (K.OVERLOADED, 40.0)
+    assert gate.report(20.0)["targets"] == {"p/m": {"state": "open", "wait_s": 40.0}}
+    assert kind_of(gate, OTHER, K1, 20.0) is None
+    assert kind_of(gate, now_s=60.0) is None
+    failed(gate, K.OVERLOADED, wait_s=600.0, now_s=60.0)
+    gate.force("p/m", "close")
+    assert kind_of(gate, now_s=61.0) is None, "who closes its breaker means that it is to be asked"
+
+
+@pytest.mark.parametrize("kind", [K.SERVER_ERROR, K.CONFLICT])
+def test_a_wait_after_a_failure_of_one_request_is_that_requests_own(kind: FailureKind) -> None:
+    gate = Gate({})
+    failed(gate, kind, wait_s=60.0)
+    assert kind_of(gate) is None
+
+
 @pytest.mark.parametrize("kind", [K.CONNECTION, K.TIMEOUT, K.OVERLOADED, K.SERVER_ERROR, K.EMPTY_OUTPUT])
 def test_failures_of_the_provider_open_its_breaker(kind: FailureKind) -> None:
     gate = Gate({})

@@ -67,6 +67,7 @@ class Door:
     tell: str | None = None  # what became of the probe
     reset: bool = False
     wanted: bool = False  # somebody would probe
+    rest_s: float = 0.0  # until when it asked to be left alone
     _most: float = FIRST
     _heard_s: float = 0.0  # the last sign of life, or the moment since when one is waited for
 
@@ -79,6 +80,8 @@ class Door:
     def closed(self, now_s: float) -> Closed | None:
         if self.forced == "open":
             return Closed(FailureKind.OVERLOADED, 30.0, f"{self.name} is held shut by an operator")
+        if self.rest_s > now_s:
+            return Closed(FailureKind.OVERLOADED, self.rest_s - now_s, f"{self.name} is overloaded and asked to wait")
         if self.fleet is not None:
             wait = self._fleet_wait_s(self.fleet, now_s)
         elif self.breaker.state != "closed":
@@ -201,6 +204,10 @@ class Door:
         self.breaker.forget_probe()
         return self.fleet is not None and self._probed("drop")
 
+    def rest(self, until_s: float) -> None:
+        """It said how long it is overloaded; a shorter wait, named to another call, ends none."""
+        self.rest_s = max(self.rest_s, until_s)
+
     def _probed(self, verdict: str) -> bool:
         if self.probe != "out":
             return False
@@ -217,6 +224,7 @@ class Door:
             self.cold.close()
             self.fleet, self.reset, self.probe, self.tell = None, True, "none", None
             self.good = self.bad = 0
+            self.rest_s = 0.0
 
     def _turned(self) -> None:
         self.epoch += 1
@@ -283,6 +291,8 @@ class Door:
         """State and wait for people; None: it is closed."""
         if self.forced == "open":
             return "open", 0.0
+        if self.rest_s > now_s:
+            return "open", self.rest_s - now_s
         if self.cold.state != "closed":
             return "loading", self.cold.wait_s(now_s)
         if self.fleet is not None:

@@ -17,6 +17,7 @@ from worker import clock, events
 from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.breaker import BreakerPolicy
 from worker.domain.failure import INTERACTIVE, FailureKind
+from worker.domain.retry import LONGEST_WAIT_S
 from worker.domain.route import Key, Target
 from worker.domain.walk import Closed
 from worker.limits.doors import Door, Forced, asked
@@ -340,6 +341,8 @@ class Gate:
             self._hurry.set()
         if kind in {_K.RATE_LIMIT, _K.OVERLOADED} and not ticket.line.scopes:
             ticket.line.pace.refused(now_s)
+        if kind is _K.OVERLOADED and failure.wait_s is not None:
+            door.rest(now_s + min(failure.wait_s, LONGEST_WAIT_S))
         if kind is _K.RATE_LIMIT:
             key_name = key.name if key is not None else ""
             wait = failure.wait_s if failure.wait_s is not None else RATE_REST_S
