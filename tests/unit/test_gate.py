@@ -184,6 +184,57 @@ def test_a_scout_that_never_comes_back_is_forgotten() -> None:
     assert kind_of(gate, BARE, None, now_s=200.0) is None
 
 
+# -- what is kept -------------------------------------------------------------------------------------------------
+
+
+def kept(gate: Gate) -> tuple[int, ...]:
+    return len(gate._doors), len(gate._lines), len(gate._lines_of), len(gate._rests), len(gate._counted_s)
+
+
+def test_names_that_anybody_may_make_up_leave_nothing_behind() -> None:
+    gate = Gate({})
+    asked_for = (K.MODEL_NOT_FOUND, K.BAD_REQUEST, K.RATE_LIMIT, K.SERVER_ERROR)
+    for n in range(20_000):
+        now_s = n / 100.0
+        target = Target("q", f"nobody-{n}", "Q")
+        failed(gate, asked_for[n % 4] if n % 100 < 4 else K.MODEL_NOT_FOUND, target, None, now_s=now_s)
+        gate.reads_counters(target, now_s)
+        if n % 500 == 0:
+            gate.sweep(now_s)
+    assert max(kept(gate)) < 3_000, "those of the last seconds, and the few that failed"
+    gate.sweep(1_000.0)
+    assert kept(gate) == (0, 0, 0, 0, 0)
+
+
+def test_what_is_used_or_shut_or_waited_for_is_kept_however_long() -> None:
+    gate = Gate({})
+    for _ in range(5):
+        failed(gate, K.SERVER_ERROR)
+    gate._doors["p/m"].breaker.hold_open(1_000.0)  # as the fleet has it for a target that fails on and on
+    failed(gate, K.OVERLOADED, BARE, None, wait_s=1_000.0)
+    open_call = entered(gate, Target("q", "slow", "Q"), None)
+    gate.force("q/held", "open")
+    gate.sweep(999.0)
+    assert set(gate._doors) == {"p/m", "q/m", "q/slow", "q/held"}
+    assert kind_of(gate, now_s=999.0) is K.OVERLOADED
+    gate.leave(open_call, Target("q", "slow", "Q"), None, Answer(), 1_000.0)
+    gate.sweep(1_290.0)
+    assert set(gate._doors) == {"q/slow", "q/held"}, "what answered is remembered for minutes"
+    gate.sweep(1_301.0)
+    assert set(gate._doors) == {"q/held"}
+
+
+@looped
+async def test_a_line_in_which_somebody_waits_is_kept() -> None:
+    gate = Gate({"p": Rates(rpm=1)})
+    gate.join(T, K1, ANY, 0.0)
+    waiting = gate.join(T, K1, ANY, 0.0)
+    assert not waiting.admitted
+    gate.sweep(1_000.0)
+    assert gate.join(T, K1, ANY, 1_000.0).line is waiting.line
+    await gate.close()
+
+
 # -- rates --------------------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,8 @@ SILENCE_S: Final = 0.5  # a target that answers faster than this is not called s
 UNKNOWN_SILENCE_S: Final = 2.0
 PROBE_LEASE_S: Final = 5.0  # of a worker that may have died; renewed while it lives
 UNUSED_S: Final = 3.0  # a leave to probe that no job takes goes back
+IDLE_S: Final = 300.0  # nobody asked for it: what is known of it is forgotten
+STRANGER_S: Final = 10.0  # the same of one that never answered nor failed: any name may be asked for
 PARK_S: Final = 6.0  # longer than a job waits in its place: the place is needed for other targets
 _COLD: Final = BreakerPolicy(volume=1, ratio=0.0, open_s=COLD_POLL_S, longest_open_s=COLD_POLL_S, step_s=0.0)
 
@@ -68,6 +70,8 @@ class Door:
     reset: bool = False
     wanted: bool = False  # somebody would probe
     rest_s: float = 0.0  # until when it asked to be left alone
+    known: bool = False  # it answered or failed once; before, all that is known is that a request was refused
+    used_s: float = 0.0  # when a call last came or went
     _most: float = FIRST
     _heard_s: float = 0.0  # the last sign of life, or the moment since when one is waited for
 
@@ -171,6 +175,7 @@ class Door:
         self._heard_s = now_s
 
     def answered(self, took_s: float) -> None:
+        self.known = True
         self.latency_s = took_s if self.latency_s is None else self.latency_s + 0.1 * (took_s - self.latency_s)
         if self._most < self.slots:
             self._most *= 2
@@ -181,6 +186,7 @@ class Door:
         if epoch != self.epoch:
             return False
         self.repeats.ended(good=good)
+        self.known = self.known or not good
         if self.fleet is not None and self.fleet.state != "ramp":
             return self._probed("good" if good else "bad")
         self.good += good
@@ -225,6 +231,14 @@ class Door:
             self.fleet, self.reset, self.probe, self.tell = None, True, "none", None
             self.good = self.bad = 0
             self.rest_s = 0.0
+
+    def idle(self, now_s: float) -> bool:
+        """Whether it may be forgotten: nobody has used it for long, and it holds nobody up."""
+        if self.forced is not None or self.reset or self.calls or self.waiting or self.rest_s > now_s:
+            return False
+        if self.fleet is not None or self.breaker.wait_s(now_s) > 0.0 or self.cold.wait_s(now_s) > 0.0:
+            return False
+        return now_s - self.used_s > (IDLE_S if self.known else STRANGER_S)
 
     def _turned(self) -> None:
         self.epoch += 1
@@ -273,6 +287,8 @@ class Door:
 
     def to_tell(self, now_s: float) -> dict[str, Any] | None:
         """What the fleet should hear of this target; None: nothing. It counts as told."""
+        if not self.known:  # the fleet keeps no names that perhaps nobody has
+            self.good = 0
         if self.probe == "granted" and now_s - self.probe_s > UNUSED_S:
             self.probe, self.tell = "none", "drop"
         probe = self.tell
@@ -317,5 +333,6 @@ def asked(doors: Mapping[str, Door], worker: str, policy: BreakerPolicy, now_s: 
         "lease_ms": PROBE_LEASE_S * 1000,
         "step_ms": policy.step_s * 1000,
         "steps": STEPS,
+        "idle_ms": IDLE_S * 1000,
         "seen": {name: one for name, one in told if one is not None},
     }

@@ -172,6 +172,11 @@ class Line:
             if ticket.coming is not None and not ticket.coming.done():
                 ticket.coming.set_result(None)
 
+    def idle(self, now_s: float) -> bool:
+        """Whether nothing waits in it, comes to it, or has been learnt that still holds."""
+        busy = self._waits() or self._feeding is not None or self._hand or self._scout is not None
+        return not busy and self.pace.limit(now_s) is None and self.pace.free(now_s)
+
     def tick(self, now_s: float) -> None:
         """Each quarter of a second: measure the flow, give back what nobody took, tell Redis what changed."""
         if not self.scopes:
