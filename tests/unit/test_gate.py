@@ -184,6 +184,44 @@ def test_a_scout_that_never_comes_back_is_forgotten() -> None:
     assert kind_of(gate, BARE, None, now_s=200.0) is None
 
 
+class HeldRedis:
+    """Grants whatever it is asked for, as soon as it may answer."""
+
+    up, why = True, ""
+
+    def __init__(self) -> None:
+        self.on_away: object = None
+        self.answers = asyncio.Event()
+
+    def worker(self) -> str:
+        return "wrk_1"
+
+    async def run(self, _script: str, _keys: list[str], told: dict[str, list[object]]) -> list[int]:
+        await self.answers.wait()
+        return [len(told["costs"]), 0]
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("leaving", [0, 1, 2])
+@looped
+async def test_who_leaves_the_line_while_redis_is_asked_takes_nobodys_grant_along(leaving: int) -> None:
+    redis = HeldRedis()
+    gate = Gate({"p": Rates(rpm=600)}, shared=redis)  # type: ignore[arg-type]
+    tickets = [gate.join(T, K1, ANY, 0.0) for _ in range(3)]
+    await asyncio.sleep(0.0)
+    gate.quit(tickets[leaving])
+    redis.answers.set()
+    others = [ticket for ticket in tickets if ticket is not tickets[leaving]]
+    assert [await admitted(ticket, 1.0) for ticket in others] == [True, True]
+    assert not tickets[leaving].admitted
+    assert others[0].line.door.waiting == 0
+    assert others[0].line.scopes[0].settle[0] == 1.0, "what it was granted goes back"
+    assert tickets[leaving].coming is not None
+    assert tickets[leaving].coming.done(), "nobody waits for it any more"
+    await gate.close()
+
+
 # -- what is kept -------------------------------------------------------------------------------------------------
 
 
