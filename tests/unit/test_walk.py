@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from worker.domain.answer import Failure
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.retry import IN_PLACE_S, Backoff
-from worker.domain.route import ALL_NEEDS, Key, Needs, Route, Target
+from worker.domain.route import ALL_NEEDS, Key, Needs, Route, Target, needs_of
 from worker.domain.walk import Ask, Closed, Park, Stop, Walk
 
 K = FailureKind
@@ -152,6 +153,13 @@ def test_a_door_that_no_wait_opens_stays_closed_to_a_call_that_is_due() -> None:
     step = w.next(lambda target, _key: Closed(K.BUDGET, 0.0, "it has no price") if target is A else None)
     assert isinstance(step, Ask)
     assert step.target is B
+
+
+@pytest.mark.parametrize("kind", [{"a": 1}, ["image_url"], 5, None, "image_url"])
+def test_a_part_of_no_known_type_is_the_providers_to_refuse(kind: object) -> None:
+    request: dict[str, Any] = {"messages": [{"role": "user", "content": [{"type": kind}]}]}
+    needs = needs_of("completion", request, schema=False, size=100)
+    assert needs.of == ({"completion", "vision"} if kind == "image_url" else {"completion"})
 
 
 def test_a_rate_limit_on_every_target_parks_until_the_first_is_over() -> None:
