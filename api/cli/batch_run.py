@@ -36,6 +36,7 @@ SETTLE_S: Final = 1.0
 TELL_S: Final = 10.0  # between two looks why nothing ends
 FINAL: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 _UNKNOWN: Final = re.compile(r"^The model '(.+?)' is no route")
+_FAULTY: Final = frozenset({400, 413, 415, 422})  # what was asked for can never become a batch
 _UNPRICED: Final = "This batch has a max_cost"
 
 AnyLine = Line | BrokenLine
@@ -119,6 +120,7 @@ class BatchRun:
         while not self.left and (made := self._begun()) is not None:
             self._follow(made)
         if not self.left:
+            self._begin_output()
             self._output.end()
         self._output.flush()
         self._show()
@@ -235,7 +237,12 @@ class BatchRun:
             if asked is not None:
                 self._note = self._note.save(key=key, asked=asked, batch_id=None)
             key, asked = self._note.key or key, self._note.asked
-        made: str = self._client.post("/v1/batches", asked, key=key, patience_s=PATIENCE_S).json()["id"]
+        try:
+            made: str = self._client.post("/v1/batches", asked, key=key, patience_s=PATIENCE_S).json()["id"]
+        except Refused as refused:
+            if refused.status in _FAULTY and self._note is not None:
+                self._note = self._note.forget()
+            raise
         if self._note is not None:
             self._note = self._note.save(batch_id=made)
         self.batch_id = made
@@ -298,6 +305,7 @@ class BatchRun:
         if one["response"] is None and (one["error"] or {}).get("code") == "max_cost_reached":
             self.left += 1
             return
+        self._begin_output()
         self._record(record_of(one))
         if (took := took_s(one)) is not None:
             self.sums.took.append(took)
@@ -328,6 +336,12 @@ class BatchRun:
                 self._reject(BrokenLine(number, custom_ids.get(number), message))
 
     # -- what comes of it --------------------------------------------------------------------------------------------
+
+    def _begin_output(self) -> None:
+        """No sooner than there is an answer: a run that is refused takes no records away."""
+        self._output.begin()
+        if self._note is not None and self._note.replaces:
+            self._note = self._note.save(replaces=False)
 
     def _reject(self, line: BrokenLine) -> None:
         self._screen.warn(f"line {line.number}: {line.message}")

@@ -16,10 +16,11 @@ from api.cli.batch_lines import converted
 from api.cli.client import PATIENCE_S, WAIT_S, Client
 from api.cli.command import Command, as_json
 from api.cli.fault import CliFault, Exit
+from api.cli.output_file import written
 from api.cli.program import PROGRAM
 from api.cli.progress import Progress
 from api.cli.prompts import SHAPES, Shape, opened
-from api.cli.results import Output, Sums, written
+from api.cli.results import Output, Sums
 from api.cli.screen import Screen, money, seconds
 from api.cli.server import server
 from api.cli.shared_calls import shared, sharing

@@ -462,6 +462,9 @@ def test_the_demo_answers_two_hundred_requests_and_names_those_that_were_told_to
     assert len({one["custom_id"] for one in found}) == len(found) == 200
     assert {one["custom_id"] for one in found if one["status"] != "completed"} == FAILING
     assert not (cli.folder / "data").exists(), "it leaves nothing behind"
+    held = cli.write("results.jsonl", {"custom_id": "mine", "line": 1, "status": "completed"}).read_text()
+    assert "results.jsonl holds 1 record of a finished run." in cli("demo", code=2).stderr
+    assert (cli.folder / "results.jsonl").read_text() == held
 
 
 def test_the_demo_asks_the_provider_whose_key_is_there(cli: Cli, processes: Processes) -> None:
