@@ -94,7 +94,8 @@ def run(
 
     A line is a line of an OpenAI batch, or an object with `prompt`, `messages` or `input`, and `custom_id`, `model`
     and parameters where wanted. A line that is broken is reported and the others run. Of a CSV or a text file each
-    record is a prompt, by --template.
+    record is a prompt, by --template. Beside it a CSV may have the columns custom_id (or id), model, system and those
+    of numbers, such as temperature and max_tokens; of JSON lines every field of a line counts that it does not use.
 
     Ctrl-C stops watching, and the batch goes on. The same command with the same -o goes on with it, after whatever
     cut it off: no line is asked twice, and each has one record. OUT.jsonl.run notes how far it is, until it is over.

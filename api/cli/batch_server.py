@@ -46,7 +46,7 @@ def _known(_ctx: click.Context, _option: click.Parameter, encoding: str | None) 
 def reading(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of commands that read a file of requests."""
     for option in (
-        click.option("--template", help="What a prompt is made of, such as 'Classify: {text}'."),
+        click.option("--template", help="What a prompt is made of, such as 'Classify: {text}'; {{ and }} are braces."),
         click.option(
             "--format", "shape", type=click.Choice(SHAPES), help="What the file is; if not said, its name tells."
         ),
