@@ -21,11 +21,11 @@ from api.cli.batch_note import Note
 from api.cli.client import PATIENCE_S, Client, Refused
 from api.cli.fault import CliFault, Exit
 from api.cli.lines import BrokenLine, Line
-from api.cli.program import PROGRAM
 from api.cli.progress import Progress
 from api.cli.results import Output, Record, Sums, record_of, record_of_broken, took_s
 from api.cli.screen import Screen, money
 from api.cli.shared_calls import shared
+from api.cli.standstill import paused, put_off
 from worker import clock
 
 PAGE: Final = 1000
@@ -353,16 +353,20 @@ class BatchRun:
         self._output.write(record)
 
     def _tell(self, batch_id: str) -> None:
-        """Why lines stand still, each reason once."""
+        """Why lines stand still, each pause and each provider once."""
         if clock.monotonic_s() < self._tell_due_s:
             return
         self._tell_due_s = clock.monotonic_s() + TELL_S
         wanted = {"batch_id": batch_id, "status": "queued", "limit": 5}
         page = self._client.get("/v1/jobs", wanted, patience_s=PATIENCE_S).json()
-        waits = {f"{one['of']}: {one['reason']}" for job in page["data"] if (one := job["waiting_for"]) is not None}
-        for reason in sorted(waits - self._told):
-            self._screen.warn(f"Lines wait for {reason}. `{PROGRAM} providers pauses` says when it is looked at again.")
-        self._told |= waits
+        for job in page["data"]:
+            pause = paused(job)
+            of, said = (
+                (pause, f"Lines wait for {pause}") if pause is not None else put_off(self._client, job) or ("", "")
+            )
+            if said and of not in self._told:
+                self._told.add(of)
+                self._screen.warn(said)
 
     def _show(self) -> None:
         self._progress.update(self.sums, self.total)

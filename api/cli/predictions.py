@@ -16,7 +16,7 @@ from api.cli.batch_run import BatchRun
 from api.cli.client import Client
 from api.cli.command import Group, as_json
 from api.cli.fault import CliFault, Exit
-from api.cli.jobs import ended_as, took_s, waited_for
+from api.cli.jobs import ended_as, not_done, took_s, waited_for
 from api.cli.ordered import Ordered
 from api.cli.output_file import Stream, check_free, overwriting, written
 from api.cli.program import PROGRAM
@@ -134,6 +134,7 @@ def ask(
             _leave(screen, at.client, job_id, lasts=at.lasts)
             raise
         if done is None:
+            not_done(screen, at.client, job_id, timeout_s)
             _leave(screen, at.client, job_id, lasts=at.lasts)
             return Exit.TIMED_OUT
         job = done.json()
@@ -156,7 +157,7 @@ def _leave(screen: Screen, client: Client, job_id: str, *, lasts: bool) -> None:
     if lasts:
         screen.warn(f"The prediction goes on: {PROGRAM} jobs wait {job_id}")
         return
-    screen.warn("Cancelling it.")
+    screen.warn("Cancelling: calls in flight have up to 10 s to end, so that their cost is on record.")
     client.post(f"/v1/jobs/{job_id}/cancel")
 
 

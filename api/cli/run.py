@@ -11,7 +11,7 @@ import click
 
 from api.cli.command import Command, as_json
 from api.cli.fault import CliFault, Exit
-from api.cli.jobs import ended_as, took_s, waited_for
+from api.cli.jobs import ended_as, not_done, took_s, waited_for
 from api.cli.program import PROGRAM
 from api.cli.screen import Screen, seconds
 from api.cli.server import Server, server
@@ -60,6 +60,7 @@ def run(
             _leave(screen, at, job_id)
             raise
         if done is None:
+            not_done(screen, at.client, job_id, timeout_s)
             _leave(screen, at, job_id)
             return Exit.TIMED_OUT
         job = done.json()
@@ -109,6 +110,6 @@ def _leave(screen: Screen, at: Server, job_id: str) -> None:
         screen.warn(f"The job goes on: {PROGRAM} jobs wait {job_id}")
         return
     screen.warn(
-        "Cancelling: a call in flight has a moment to end, so that its cost is on record; Ctrl-C stops at once."
+        "Cancelling: a call in flight has up to 10 s to end, so that its cost is on record; Ctrl-C stops at once."
     )
     at.client.post(f"/v1/jobs/{job_id}/cancel")

@@ -321,6 +321,7 @@ def test_run_tells_why_nobody_answered(served: Cli) -> None:
 
 def test_jobs_are_waited_for_cancelled_retried_and_looked_into(served: Cli) -> None:
     late = served("run", "x", "--model", "sandbox/quota", "--timeout", "1", code=5)  # it waits for the money
+    assert late.stderr.startswith("Not done within 1 s.\nIt waits for sandbox")
     (job_id,) = re.findall(r"The job goes on: completar jobs wait (job_\w+)", late.stderr)
     assert "has not ended within 0.1 s" in served("jobs", "wait", job_id, "--timeout", "0.1", code=5).stderr
     assert served("jobs", "cancel", job_id).stdout.startswith(f"{job_id}\tcancel")
@@ -345,6 +346,11 @@ def test_a_stored_job_is_run_by_who_waits_for_it(cli: Cli) -> None:
     assert f"It is stored. `completar jobs wait {again}` runs it" in retried.stderr
     assert cli.json("jobs", "get", again, "--json")["status"] == "queued"
     assert "bad_request" in cli("jobs", "wait", again, code=1).stderr
+
+
+def test_a_request_whose_time_is_over_says_so_before_it_is_cancelled(cli: Cli) -> None:
+    late = cli("run", "x", "--model", "sandbox/slow-2s", "--timeout", "0.5", code=5)
+    assert re.match(r"Not done within 0\.5 s\.\nCancelling: .* up to 10 s", late.stderr)
 
 
 def test_ctrl_c_cancels_a_request_that_nobody_else_would_finish(cli: Cli, processes: Processes) -> None:
