@@ -109,8 +109,10 @@ def submit(
         response = at.client.post("/v1/batches", {"input_file_id": file_id, "endpoint": endpoint, **body})
         made = response.json()["id"]
         screen.data(response.text if as_json else made)
-        runs = "It runs" if at.lasts else f"It is stored, and runs while a command waits for it, or `{PROGRAM} up` runs"
-        screen.say(f"{runs}: {PROGRAM} batch wait {made}")
+        reads = "Its file is read, and if it is good it runs"
+        if not at.lasts:
+            reads = f"It is stored; its file is read, and it runs, while a command waits for it or `{PROGRAM} up` runs"
+        screen.say(f"{reads}: {PROGRAM} batch wait {made}")
 
 
 @click.command(name="list", cls=Command)
