@@ -17,6 +17,7 @@ from api.cli.command import as_written
 from api.cli.fault import CliFault, Exit
 from api.cli.program import PROGRAM
 from api.cli.screen import Screen
+from worker.domain.release import RELEASE
 
 HELP = """A durable queue for calls to language models.
 
@@ -87,6 +88,7 @@ class Root(click.Group):
     help=as_written(HELP),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+@click.version_option(RELEASE, message="completar %(version)s", help="The release, and nothing else.")
 def root() -> None:
     pass
 

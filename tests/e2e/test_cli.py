@@ -20,6 +20,7 @@ import pytest
 
 from tests.support.processes import ROOT, Processes, environment
 from tests.support.wait import free_port
+from worker.domain.release import RELEASE
 
 pytestmark = pytest.mark.slow
 
@@ -123,6 +124,10 @@ def test_help_is_there_at_once_and_names_every_command(cli: Cli) -> None:
     for name in ("up", "demo", "run", "batch", "jobs", "keys", "providers", "routes", "plan", "config", "doctor", "db"):
         assert re.search(rf"^  {name} ", told, re.MULTILINE), name
     assert took_s < 1.0, "0.1 s of its own; the rest is the load of a test machine"
+
+
+def test_the_release_is_told(inside: Inside) -> None:
+    assert inside("--version").stdout == f"completar {RELEASE}\n"
 
 
 def test_help_needs_nothing_heavy() -> None:
