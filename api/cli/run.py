@@ -49,7 +49,7 @@ def run(
       completar run "Name three rivers" --schema rivers.json --model groq
       cat letter.txt | completar run - --system "Summarise in one sentence."
     """
-    body = _body(sys.stdin.read() if prompt == "-" else prompt, models, system, schema)
+    body = _body(_stdin() if prompt == "-" else prompt, models, system, schema)
     until_s = clock.monotonic_s() + timeout_s
     with server(screen, works=frozenset({Lane.INTERACTIVE})) as at:
         made = at.client.post("/v1/jobs", body)  # not waited for here: whoever interrupts must know its id
@@ -70,6 +70,13 @@ def run(
             screen.data(_answer(job))
         screen.say(_served(job))
         return ended_as(screen, job)
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise CliFault("The prompt on stdin is not UTF-8.", "Save it as UTF-8.", Exit.USAGE) from None
 
 
 def _body(prompt: str, models: tuple[str, ...], system: str | None, schema: Path | None) -> dict[str, Any]:

@@ -185,6 +185,15 @@ def test_misuse_is_told_in_words_with_exit_code_2(inside: Inside, arguments: lis
     assert done.stdout == ""
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there arguments are UTF-16")
+def test_what_is_no_text_is_told_in_words(served: Cli) -> None:
+    line = f"{sys.executable} -m api.cli run $(printf 'Qu\\351')"
+    done = subprocess.run(["sh", "-c", line], env=environment(served.env), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("completar: 'Qu\\xe9' is not UTF-8.")
+    assert "stdin is not UTF-8" in served("run", "-", stdin=b"Qu\xe9", code=2, PYTHONIOENCODING="utf-8:strict").stderr
+
+
 # -- what is configured -------------------------------------------------------------------------------------------
 
 
