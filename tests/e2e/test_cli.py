@@ -185,6 +185,11 @@ def test_misuse_is_told_in_words_with_exit_code_2(inside: Inside, arguments: lis
     assert done.stdout == ""
 
 
+def test_an_address_for_the_clients_of_openai_is_told_to_be_one(inside: Inside) -> None:
+    named = {"COMPLETAR_URL": "http://127.0.0.1:9/v1/", "COMPLETAR_API_KEY": "ck_x"}
+    assert "COMPLETAR_URL ends in /v1.\nLeave that out" in inside("jobs", "list", code=4, **named).stderr
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there arguments are UTF-16")
 def test_what_is_no_text_is_told_in_words(served: Cli) -> None:
     line = f"{sys.executable} -m api.cli run $(printf 'Qu\\351')"
