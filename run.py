@@ -273,8 +273,11 @@ def main(arguments: "list[str]") -> int:
     if fault:
         sys.exit(fault)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP)
-        return 0
+        print(HELP, flush=True)
+        if not ready(["runtime"]):
+            return 0
+        print("\nThe commands, in their own words:\n", flush=True)
+        arguments = ["--help"]
     command, rest = arguments[0], arguments[1:]
     if command == "lock":
         return lock()

@@ -7,10 +7,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -24,10 +25,11 @@ from api.cli.command import Group
 from api.cli.fault import CliFault, Exit
 from api.cli.lines import BrokenLine, Line
 from api.cli.ordered import Ordered
+from api.cli.output_file import check_free, is_occupied, overwriting, written
 from api.cli.program import PROGRAM, words
 from api.cli.progress import Progress
 from api.cli.prompts import Shape, opened
-from api.cli.results import Output, Sums, restored, written
+from api.cli.results import Output, Sums, restored
 from api.cli.screen import Screen, seconds
 from api.cli.server import Server, server
 from api.cli.shared_calls import sharing
@@ -51,6 +53,7 @@ for _each in COMMANDS:
 @click.option(
     "--output", "-o", "target", metavar="OUT.jsonl", default="-", help="Where the records go; stdout if not said."
 )
+@overwriting
 @click.option("--model", "--route", "model", help="Route or target for every line, whatever it says.")
 @reading
 @click.option("--dry-run", is_flag=True, help="Only say what it would come to: nothing is called.")
@@ -69,6 +72,7 @@ def run(
     screen: Screen,
     source: str | None,
     target: str,
+    overwrite: bool,
     model: str | None,
     template: str | None,
     shape: Shape | None,
@@ -90,10 +94,12 @@ def run(
 
     A line is a line of an OpenAI batch, or an object with `prompt`, `messages` or `input`, and `custom_id`, `model`
     and parameters where wanted. A line that is broken is reported and the others run. Of a CSV or a text file each
-    record is a prompt, by --template.
+    record is a prompt, by --template. Beside it a CSV may have the columns custom_id (or id), model, system and those
+    of numbers, such as temperature and max_tokens; of JSON lines every field of a line counts that it does not use.
 
     Ctrl-C stops watching, and the batch goes on. The same command with the same -o goes on with it, after whatever
     cut it off: no line is asked twice, and each has one record. OUT.jsonl.run notes how far it is, until it is over.
+    From then on the file is replaced only with --overwrite, once the first line of the new run is answered.
 
     For example:
       completar batch run in.jsonl -o out.jsonl --max-cost 5
@@ -112,12 +118,21 @@ def run(
         if dry_run:
             return _would_be(screen, file, given, dedupe=dedupe)
         what = None if file is None else digest(file, given)
-        note, goes_on = _noted(target, what, resumed)
+        terms = {"window": window, "priority": priority, "dedupe": dedupe, "cache": max_age}
+        said = {name: value for name, value in terms.items() if value != _USUAL[name]}
+        noted = what if file is None or not said else digest(file, given | said)
+        note, goes_on = _noted(target, noted, resumed)
+        goes_on = (goes_on or resumed is not None) and target != "-" and Path(target).is_file()
+        if note is not None and note.replaces:
+            goes_on = False
+        elif not goes_on and not overwrite and target != "-":
+            check_free(Path(target))
+        elif not goes_on and note is not None:
+            note = replace(note, replaces=is_occupied(Path(target)))
         stack.enter_context(awake(screen, endpoint, api_url, then_sleep=scale_to_zero))
         at = stack.enter_context(server(screen, works=frozenset({Lane.BATCH})))
         if resumed is not None:
             _same(at.client, resumed, what)
-        goes_on = (goes_on or resumed is not None) and target != "-" and Path(target).is_file()
         stream = stack.enter_context(written(target, more=goes_on))
         output = stack.enter_context(closing(Ordered(stream) if ordered else Output(stream)))
         progress = Progress(screen)
@@ -150,6 +165,10 @@ def run(
         if not at.lasts:
             mine.settle()
     return outcome(mine.sums, mine.left)
+
+
+# What is noted of a run names only what differs: notes of a release that knew of no such options stay good.
+_USUAL: Final = {"window": "24h", "priority": 0, "dedupe": False, "cache": None}
 
 
 def _check_paths(source: str | None, target: str, resumed: str | None) -> None:

@@ -37,6 +37,7 @@ class Note:
     earlier     the batches before it that told of lines, oldest first
     through     up to this line those did; where one of these has no record, the output lost it, or it was never
                 written because it waited for its turn: they are read again
+    replaces    the output still holds what was there before the run
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Note:
     batch_id: str | None = None
     earlier: tuple[str, ...] = ()
     through: int = 0
+    replaces: bool = False
 
     @property
     def open(self) -> bool:
@@ -85,6 +87,13 @@ class Note:
             os.fsync(file.fileno())
         fresh.replace(self.path)
         return changed
+
+    def forget(self) -> Self:
+        """What was asked for was refused: whoever comes again may ask for something else."""
+        if self.earlier:
+            return self.save(key=None, asked=None, batch_id=None)
+        self.remove()
+        return replace(self, key=None, asked=None, batch_id=None)
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -21,11 +21,11 @@ from api.cli.batch_note import Note
 from api.cli.client import PATIENCE_S, Client, Refused
 from api.cli.fault import CliFault, Exit
 from api.cli.lines import BrokenLine, Line
-from api.cli.program import PROGRAM
 from api.cli.progress import Progress
 from api.cli.results import Output, Record, Sums, record_of, record_of_broken, took_s
 from api.cli.screen import Screen, money
 from api.cli.shared_calls import shared
+from api.cli.standstill import paused, put_off
 from worker import clock
 
 PAGE: Final = 1000
@@ -36,6 +36,7 @@ SETTLE_S: Final = 1.0
 TELL_S: Final = 10.0  # between two looks why nothing ends
 FINAL: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 _UNKNOWN: Final = re.compile(r"^The model '(.+?)' is no route")
+_FAULTY: Final = frozenset({400, 413, 415, 422})  # what was asked for can never become a batch
 _UNPRICED: Final = "This batch has a max_cost"
 
 AnyLine = Line | BrokenLine
@@ -119,6 +120,7 @@ class BatchRun:
         while not self.left and (made := self._begun()) is not None:
             self._follow(made)
         if not self.left:
+            self._begin_output()
             self._output.end()
         self._output.flush()
         self._show()
@@ -235,7 +237,12 @@ class BatchRun:
             if asked is not None:
                 self._note = self._note.save(key=key, asked=asked, batch_id=None)
             key, asked = self._note.key or key, self._note.asked
-        made: str = self._client.post("/v1/batches", asked, key=key, patience_s=PATIENCE_S).json()["id"]
+        try:
+            made: str = self._client.post("/v1/batches", asked, key=key, patience_s=PATIENCE_S).json()["id"]
+        except Refused as refused:
+            if refused.status in _FAULTY and self._note is not None:
+                self._note = self._note.forget()
+            raise
         if self._note is not None:
             self._note = self._note.save(batch_id=made)
         self.batch_id = made
@@ -298,6 +305,7 @@ class BatchRun:
         if one["response"] is None and (one["error"] or {}).get("code") == "max_cost_reached":
             self.left += 1
             return
+        self._begin_output()
         self._record(record_of(one))
         if (took := took_s(one)) is not None:
             self.sums.took.append(took)
@@ -329,6 +337,12 @@ class BatchRun:
 
     # -- what comes of it --------------------------------------------------------------------------------------------
 
+    def _begin_output(self) -> None:
+        """No sooner than there is an answer: a run that is refused takes no records away."""
+        self._output.begin()
+        if self._note is not None and self._note.replaces:
+            self._note = self._note.save(replaces=False)
+
     def _reject(self, line: BrokenLine) -> None:
         self._screen.warn(f"line {line.number}: {line.message}")
         self._record(record_of_broken(line))
@@ -339,16 +353,20 @@ class BatchRun:
         self._output.write(record)
 
     def _tell(self, batch_id: str) -> None:
-        """Why lines stand still, each reason once."""
+        """Why lines stand still, each pause and each provider once."""
         if clock.monotonic_s() < self._tell_due_s:
             return
         self._tell_due_s = clock.monotonic_s() + TELL_S
         wanted = {"batch_id": batch_id, "status": "queued", "limit": 5}
         page = self._client.get("/v1/jobs", wanted, patience_s=PATIENCE_S).json()
-        waits = {f"{one['of']}: {one['reason']}" for job in page["data"] if (one := job["waiting_for"]) is not None}
-        for reason in sorted(waits - self._told):
-            self._screen.warn(f"Lines wait for {reason}. `{PROGRAM} providers pauses` says when it is looked at again.")
-        self._told |= waits
+        for job in page["data"]:
+            pause = paused(job)
+            of, said = (
+                (pause, f"Lines wait for {pause}") if pause is not None else put_off(self._client, job) or ("", "")
+            )
+            if said and of not in self._told:
+                self._told.add(of)
+                self._screen.warn(said)
 
     def _show(self) -> None:
         self._progress.update(self.sums, self.total)

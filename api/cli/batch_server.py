@@ -16,10 +16,11 @@ from api.cli.batch_lines import converted
 from api.cli.client import PATIENCE_S, WAIT_S, Client
 from api.cli.command import Command, as_json
 from api.cli.fault import CliFault, Exit
+from api.cli.output_file import written
 from api.cli.program import PROGRAM
 from api.cli.progress import Progress
 from api.cli.prompts import SHAPES, Shape, opened
-from api.cli.results import Output, Sums, written
+from api.cli.results import Output, Sums
 from api.cli.screen import Screen, money, seconds
 from api.cli.server import server
 from api.cli.shared_calls import shared, sharing
@@ -45,7 +46,7 @@ def _known(_ctx: click.Context, _option: click.Parameter, encoding: str | None) 
 def reading(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of commands that read a file of requests."""
     for option in (
-        click.option("--template", help="What a prompt is made of, such as 'Classify: {text}'."),
+        click.option("--template", help="What a prompt is made of, such as 'Classify: {text}'; {{ and }} are braces."),
         click.option(
             "--format", "shape", type=click.Choice(SHAPES), help="What the file is; if not said, its name tells."
         ),
@@ -108,8 +109,10 @@ def submit(
         response = at.client.post("/v1/batches", {"input_file_id": file_id, "endpoint": endpoint, **body})
         made = response.json()["id"]
         screen.data(response.text if as_json else made)
-        runs = "It runs" if at.lasts else f"It is stored, and runs while a command waits for it, or `{PROGRAM} up` runs"
-        screen.say(f"{runs}: {PROGRAM} batch wait {made}")
+        reads = "Its file is read, and if it is good it runs"
+        if not at.lasts:
+            reads = f"It is stored; its file is read, and it runs, while a command waits for it or `{PROGRAM} up` runs"
+        screen.say(f"{reads}: {PROGRAM} batch wait {made}")
 
 
 @click.command(name="list", cls=Command)

@@ -18,6 +18,7 @@ from api.cli.client import Client
 from api.cli.command import Command
 from api.cli.fault import CliFault, Exit
 from api.cli.local import settings
+from api.cli.output_file import check_free, overwriting, written
 from api.cli.own import embedded
 from api.cli.progress import Progress
 from api.cli.results import Output, Record, Sums
@@ -40,9 +41,10 @@ PROMPTS: Final = Path(__file__).resolve().parents[2] / "examples" / "prompts.jso
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Where the records go.",
 )
+@overwriting
 @click.option("--predictions", "asks", is_flag=True, help="50 questions for a panel, and how good each member was.")
 @click.pass_obj
-def demo(screen: Screen, target: Path, asks: bool) -> Exit:
+def demo(screen: Screen, target: Path, overwrite: bool, asks: bool) -> Exit:
     """200 requests in English and Spanish, some told to fail, as a batch through the real engine.
 
     Needs no key: the sandbox answers. With a provider's key in the environment that provider answers; the lines
@@ -56,6 +58,8 @@ def demo(screen: Screen, target: Path, asks: bool) -> Exit:
     needed = demo_predictions.QUESTIONS if asks else PROMPTS
     if not needed.is_file():
         raise CliFault(f"{needed} is not there.", "It is part of the repository, and of the wheel.")
+    if not overwrite:
+        check_free(target, _names() | demo_predictions.names())
     told = settings()
     with tempfile.TemporaryDirectory(prefix="completar-demo-", ignore_cleanup_errors=True) as folder:
         mine = told.model_copy(
@@ -77,11 +81,17 @@ def demo(screen: Screen, target: Path, asks: bool) -> Exit:
             return _run(screen, own, target)
 
 
+def _names() -> frozenset[str]:
+    """Of its lines: records of these were made by a demo, and give way to those of the next."""
+    with PROMPTS.open("rb") as file:
+        return frozenset(str(line.custom_id) for line in lines.read(file, {}))
+
+
 def _run(screen: Screen, own: Embedded, target: Path) -> Exit:
     client = Client(own.url, own.key, screen)
     try:
         with (
-            target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream,
+            written(target, more=False) as stream,
             PROMPTS.open("rb") as file,
             Progress(screen) as progress,
         ):

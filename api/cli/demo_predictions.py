@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from api.cli.client import Client
 from api.cli.fault import Exit
+from api.cli.lines import BrokenLine, Line
+from api.cli.output_file import written
 from api.cli.predictions import Kept, put, record, show_scores
 from api.cli.program import PROGRAM
 from api.cli.progress import Progress
@@ -22,14 +26,27 @@ PANEL: Final = tuple(
 )
 
 
+class _Named(Questions):
+    """Each has a name, so that what the demo wrote is known for its own."""
+
+    def lines(self) -> Iterator[Line | BrokenLine]:
+        for line in super().lines():
+            yield replace(line, custom_id=f"question-{line.number}")
+
+
+def names() -> frozenset[str]:
+    """Of its records."""
+    return frozenset(str(line.custom_id) for line in _Named(QUESTIONS, {}).lines())
+
+
 def run(screen: Screen, own: Embedded, target: Path) -> Exit:
     """Put them, record what is known, and show the scores."""
     screen.say("The sandbox answers, which is no real model: five members with dice of their own, one of them down.")
-    questions = Questions(QUESTIONS, {"panel": list(PANEL), "consensus": {"early_stop": False}})
+    questions = _Named(QUESTIONS, {"panel": list(PANEL), "consensus": {"early_stop": False}})
     client = Client(own.url, own.key, screen)
     try:
         with (
-            target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream,
+            written(target, more=False) as stream,
             closing(Kept(stream)) as output,
             Progress(screen) as progress,
         ):

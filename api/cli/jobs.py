@@ -15,6 +15,7 @@ from api.cli.fault import Exit
 from api.cli.program import PROGRAM
 from api.cli.screen import Screen, money, seconds
 from api.cli.server import server
+from api.cli.standstill import paused, put_off
 from worker import clock
 from worker.domain.answer import JobKind
 from worker.domain.failure import Lane
@@ -207,6 +208,16 @@ def waited_for(client: Client, seen: httpx.Response, until_s: float) -> httpx.Re
             return None
         seen = client.get(f"/v1/jobs/{job['id']}", wait_s=max(1, min(WAIT_S, int(left_s))), patience_s=left_s)
     return seen
+
+
+def not_done(screen: Screen, client: Client, job_id: str, timeout_s: float) -> None:
+    """That the time was over, and what the job waits for."""
+    screen.warn(f"Not done within {timeout_s:g} s.")
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    if (pause := paused(job)) is not None:
+        screen.warn(f"It waits for {pause}")
+    elif (found := put_off(client, job)) is not None:
+        screen.warn(found[1])
 
 
 def ended_as(screen: Screen, job: dict[str, Any]) -> Exit:

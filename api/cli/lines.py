@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from worker.services.submit import JobRequest
 
 # What stands beside `input` in a job; every other field of a plain line belongs to the request itself.
-_OF_THE_JOB: Final = frozenset(
+OF_THE_JOB: Final = frozenset(
     {"kind", "model", "models", "output_schema", "metadata", "priority"}
     | {"deadline_s", "max_attempts", "on_interruption", "webhook"}
 )
@@ -80,7 +80,7 @@ def job_of(record: Mapping[str, Json]) -> dict[str, Json]:
     if is_of_openai(record):
         return _of_openai(record)
     given = {name: value for name, value in record.items() if name != "custom_id"}
-    job = {name: given.pop(name) for name in _OF_THE_JOB & given.keys()}
+    job = {name: given.pop(name) for name in OF_THE_JOB & given.keys()}
     content = given.get("input")
     if isinstance(content, dict):
         if len(given) > 1:

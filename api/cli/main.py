@@ -17,6 +17,7 @@ from api.cli.command import as_written
 from api.cli.fault import CliFault, Exit
 from api.cli.program import PROGRAM
 from api.cli.screen import Screen
+from worker.domain.release import RELEASE
 
 HELP = """A durable queue for calls to language models.
 
@@ -87,6 +88,7 @@ class Root(click.Group):
     help=as_written(HELP),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+@click.version_option(RELEASE, message="completar %(version)s", help="The release, and nothing else.")
 def root() -> None:
     pass
 
@@ -107,6 +109,12 @@ def main() -> NoReturn:
         code = _told(fault.format_message(), None, Exit.USAGE)
     except (click.Abort, KeyboardInterrupt):
         code = Exit.INTERRUPTED
+    except UnicodeEncodeError:
+        odd = [word for word in sys.argv if not _is_text(word)]
+        if screen.verbose or not odd:
+            raise
+        remedy = "Write it in a terminal whose encoding is UTF-8; a file is read with --encoding."
+        code = _told(f"{repr(os.fsencode(odd[0]))[1:]} is not UTF-8.", remedy, Exit.USAGE)
     except OSError as fault:
         what = f"{fault.filename}: {fault.strerror}." if fault.filename else str(fault)
         remedy = "Look at the path and at who may write there; COMPLETAR_DATA_DIR names the data folder."
@@ -120,6 +128,11 @@ def main() -> NoReturn:
             Exit.FAILED,
         )
     sys.exit(_flushed(code if isinstance(code, int) else Exit.OK))
+
+
+def _is_text(word: str) -> bool:
+    """Bytes of a command line that are no UTF-8 become lone surrogates."""
+    return word.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def _told(message: str, remedy: str | None, code: Exit) -> Exit:

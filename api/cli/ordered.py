@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import tempfile
 from array import array
-from typing import TextIO
 
+from api.cli.output_file import Stream
 from api.cli.results import Output, Record
 
 
 class Ordered(Output):
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         super().__init__(stream)
         self._due = bytearray()  # by number of the line: 1 where a record is still to be written
         self._at = array("q")  # and where it waits; -1: it is not there yet

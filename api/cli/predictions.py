@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, TextIO, get_args
+from typing import Any, Final, get_args
 
 import click
 
@@ -18,8 +16,9 @@ from api.cli.batch_run import BatchRun
 from api.cli.client import Client
 from api.cli.command import Group, as_json
 from api.cli.fault import CliFault, Exit
-from api.cli.jobs import ended_as, took_s, waited_for
+from api.cli.jobs import ended_as, not_done, took_s, waited_for
 from api.cli.ordered import Ordered
+from api.cli.output_file import Stream, check_free, overwriting, written
 from api.cli.program import PROGRAM
 from api.cli.progress import Progress
 from api.cli.questions import Questions, value_of
@@ -135,6 +134,7 @@ def ask(
             _leave(screen, at.client, job_id, lasts=at.lasts)
             raise
         if done is None:
+            not_done(screen, at.client, job_id, timeout_s)
             _leave(screen, at.client, job_id, lasts=at.lasts)
             return Exit.TIMED_OUT
         job = done.json()
@@ -157,7 +157,7 @@ def _leave(screen: Screen, client: Client, job_id: str, *, lasts: bool) -> None:
     if lasts:
         screen.warn(f"The prediction goes on: {PROGRAM} jobs wait {job_id}")
         return
-    screen.warn("Cancelling it.")
+    screen.warn("Cancelling: calls in flight have up to 10 s to end, so that their cost is on record.")
     client.post(f"/v1/jobs/{job_id}/cancel")
 
 
@@ -196,7 +196,7 @@ def _said(value: Any) -> str:
 class Kept(Ordered):
     """Records in the order of the questions, and of each completed prediction which one it was."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         super().__init__(stream)
         self.done: dict[int, Record] = {}
 
@@ -208,11 +208,14 @@ class Kept(Ordered):
 
 @predictions.command()
 @click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--output", "-o", "target", type=click.Path(dir_okay=False, path_type=Path), help="stdout if not said.")
+@click.option(
+    "--output", "-o", "target", metavar="OUT.jsonl", type=click.Path(dir_okay=False), help="stdout if not said."
+)
+@overwriting
 @click.option("--outcomes", is_flag=True, help="Record the outcomes that the file has.")
 @_asking
 @click.pass_obj
-def run(screen: Screen, source: Path, target: Path | None, outcomes: bool, who: dict[str, Any]) -> Exit:
+def run(screen: Screen, source: Path, target: str | None, overwrite: bool, outcomes: bool, who: dict[str, Any]) -> Exit:
     """Put every question of a file to a panel: a CSV, or one prediction a line as JSON.
 
     Columns of a CSV: question, type, options (with `|` between them), unit, min, max, context, language, custom_id,
@@ -224,10 +227,12 @@ def run(screen: Screen, source: Path, target: Path | None, outcomes: bool, who: 
 
     Exit code 0 when every question has a result, with or without a consensus.
     """
+    if target is not None and not overwrite:
+        check_free(Path(target))
     questions = Questions(source, who)
     with (
         server(screen, works=frozenset({Lane.BATCH})) as at,
-        _written(target) as stream,
+        written(target or "-", more=False) as stream,
         closing(Kept(stream)) as output,
         Progress(screen) as progress,
     ):
@@ -253,15 +258,6 @@ def record(client: Client, questions: Questions, output: Kept) -> int:
     for line, job_id in known:
         client.post(f"/v1/predictions/{job_id}/outcome", {"value": questions.outcomes[line]})
     return len(known)
-
-
-@contextlib.contextmanager
-def _written(target: Path | None) -> Iterator[TextIO]:
-    if target is None:
-        yield sys.stdout
-        return
-    with target.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        yield file
 
 
 # -- outcomes and scores ------------------------------------------------------------------------------------------

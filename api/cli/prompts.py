@@ -12,11 +12,15 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
 from io import BufferedReader
 from itertools import chain
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any, Final, Literal, cast
 
+from api.cli import lines
 from api.cli.fault import CliFault, Exit
 from worker.store.text import dumps
 
@@ -24,6 +28,12 @@ Shape = Literal["jsonl", "csv", "text"]
 SHAPES: Final[tuple[Shape, ...]] = ("jsonl", "csv", "text")
 _BY_SUFFIX: Final[Mapping[str, Shape]] = {".csv": "csv", ".txt": "text"}
 _FIELD: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+_NUMBERS: Final = frozenset(
+    {"temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "seed"}
+    | {"presence_penalty", "frequency_penalty", "repetition_penalty"}
+)
+# Of a CSV, whose other columns are data: shops have a `store` and a `user`.
+COLUMNS: Final = _NUMBERS | {"model", "system", "reasoning_effort", "verbosity"}
 _NO_TEXT: Final = re.compile("[\ud800-\udfff]")
 _FIELD_BYTES: Final = 16 * 1024 * 1024
 
@@ -36,6 +46,8 @@ def opened(
 
     encoding  where it is neither UTF-8 nor UTF-16 as Windows writes it
     """
+    if template is not None:
+        _check(template)
     known: Shape = shape if shape is not None else _BY_SUFFIX.get(Path(source).suffix.lower(), "jsonl")
     with contextlib.ExitStack() as stack:
         given = cast("BufferedReader", sys.stdin.buffer)
@@ -49,8 +61,8 @@ def opened(
         if as_it_is:
             shutil.copyfileobj(given, kept)
         else:
-            with contextlib.closing(_lines(given, known, template, encoding)) as lines:
-                for line in lines:
+            with contextlib.closing(_lines(given, known, template, encoding)) as made:
+                for line in made:
                     kept.write(line.encode() + b"\n")
         kept.seek(0)
         yield cast("BufferedReader", kept)
@@ -60,20 +72,71 @@ def _lines(stream: BufferedReader, shape: Shape, template: str | None, encoding:
     """A JSON line for each record; blank ones stay blank, so that numbers stay."""
     text = _text(stream, encoding)
     try:
-        lines = _decoded(text)
+        said = _decoded(text)
         if shape == "jsonl" and template is None:
-            yield from (line.rstrip("\r\n") for line in lines)
+            yield from (line.rstrip("\r\n") for line in said)
             return
-        for number, record in _records(lines, shape):
+        for number, record in _records(said, shape):
             yield "" if record is None else dumps(_plain(number, record, shape, template))
     finally:
         text.detach()  # else it would close the stream, which is not ours
 
 
+def _check(template: str) -> None:
+    """Raises CliFault."""
+    remedy = "A field stands in braces, such as {text}; a brace of the text itself is written twice: {{ and }}."
+    if re.search("[{}]", _FIELD.sub("", template)):
+        raise CliFault("The template has a brace without its other half.", remedy, Exit.USAGE)
+    if not _fields_of(template):
+        raise CliFault("The template names no field: each record would ask the same.", remedy, Exit.USAGE)
+
+
+def _fields_of(template: str) -> set[str]:
+    return {found[1] for found in _FIELD.finditer(template) if found[1] is not None}
+
+
 def _plain(number: int, record: Mapping[str, Any], shape: Shape, template: str | None) -> dict[str, Any]:
+    """A plain line. What the template takes is part of the text; what else is named like a field of a line is one."""
     custom_id = record.get("custom_id") or record.get("id") or f"line-{number}"
-    made = {"custom_id": str(custom_id), "prompt": _prompt(number, record, shape, template)}
-    return {**made, "model": record["model"]} if record.get("model") else made
+    made: dict[str, Any] = {"custom_id": str(custom_id), "prompt": _prompt(number, record, shape, template)}
+    used = {"custom_id", "id"} | (set() if template is None else _fields_of(template))
+    known = _known_fields() if shape == "jsonl" else COLUMNS
+    for name, value in record.items():
+        if name in used or value is None or value == "":
+            continue
+        if name in known:
+            made[name] = _number(number, name, value) if shape == "csv" and name in _NUMBERS else value
+        elif template is not None and (meant := _resembled(name, known)) is not None:
+            raise CliFault(
+                f"Record {number} has `{name}`, which is no parameter.",
+                f"Did you mean `{meant}`? Rename it, or take it out.",
+                Exit.USAGE,
+            )
+    return made
+
+
+@cache
+def _known_fields() -> frozenset[str]:
+    """Of a plain line, beside what it asks."""
+    from worker.services.openai.portable import Parameters  # noqa: PLC0415 - half a second, for such files only
+
+    return frozenset({*lines.OF_THE_JOB, "system", *Parameters.model_fields})
+
+
+@cache
+def _resembled(name: str, known: frozenset[str]) -> str | None:
+    """The field that somebody meant, where it is hardly another word."""
+    bare = {re.sub("[^a-z]", "", each.casefold()): each for each in known if len(each) > 5}
+    near = get_close_matches(re.sub("[^a-z]", "", name.casefold()), bare, n=1, cutoff=0.9)
+    return bare[near[0]] if near else None
+
+
+def _number(number: int, name: str, cell: str) -> int | float:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            if isfinite(kind(cell)):
+                return kind(cell)
+    raise CliFault(f"Record {number} has no number in `{name}`.", "Write one, such as 0.2, or nothing.", Exit.USAGE)
 
 
 def _prompt(number: int, record: Mapping[str, Any], shape: Shape, template: str | None) -> str:
@@ -105,11 +168,11 @@ def filled(template: str, record: Mapping[str, Any], number: int) -> str:
     return _FIELD.sub(value, template)
 
 
-def _records(lines: Iterator[str], shape: Shape) -> Iterator[tuple[int, dict[str, Any] | None]]:
+def _records(given: Iterator[str], shape: Shape) -> Iterator[tuple[int, dict[str, Any] | None]]:
     if shape == "csv":
-        yield from _rows(lines)
+        yield from _rows(given)
         return
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(given, 1):
         said = line.rstrip("\r\n")
         if not said.strip():
             yield number, None
@@ -117,10 +180,10 @@ def _records(lines: Iterator[str], shape: Shape) -> Iterator[tuple[int, dict[str
             yield number, {"text": said} if shape == "text" else _object(number, said)
 
 
-def _rows(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(given: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(_FIELD_BYTES)
-    head = next(lines, "")
-    reader = csv.DictReader(chain([head], lines), strict=True, delimiter=delimiter_of(head))
+    head = next(given, "")
+    reader = csv.DictReader(chain([head], given), strict=True, delimiter=delimiter_of(head))
     try:
         for number, row in enumerate(reader, 1):
             if None in row or None in row.values():

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from api.cli.batch_content import named
 from api.cli.fault import CliFault, Exit
 from api.cli.lines import BrokenLine
+from api.cli.output_file import Replacing, Stream
 from api.cli.screen import money
 from worker.domain.answer import Json
 from worker.domain.state import JobStatus
@@ -136,8 +136,13 @@ class Sums:
 class Output:
     """Records as JSON lines, as they come. Flushed where `flush` says so: whoever reads along gets whole pages."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
+
+    def begin(self) -> None:
+        """There are answers: what was in the file before gives way."""
+        if isinstance(self._stream, Replacing):
+            self._stream.begin()
 
     def expect(self, number: int) -> None:
         """A line that is to come; told in the order of the lines."""
@@ -163,19 +168,6 @@ class Output:
 
     def close(self) -> None:
         """What is held is let go; the stream is another's."""
-
-
-@contextlib.contextmanager
-def written(target: str, *, more: bool) -> Iterator[TextIO]:
-    """A file for JSON lines, `more` of them or anew; `-` is stdout.
-
-    Lone surrogates, which JSON can hold and UTF-8 cannot, stay the escapes they were.
-    """
-    if target == "-":
-        yield sys.stdout
-        return
-    with Path(target).open("a" if more else "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        yield file
 
 
 def restored(path: Path) -> Iterator[Record]:

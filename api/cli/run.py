@@ -11,7 +11,7 @@ import click
 
 from api.cli.command import Command, as_json
 from api.cli.fault import CliFault, Exit
-from api.cli.jobs import ended_as, took_s, waited_for
+from api.cli.jobs import ended_as, not_done, took_s, waited_for
 from api.cli.program import PROGRAM
 from api.cli.screen import Screen, seconds
 from api.cli.server import Server, server
@@ -49,7 +49,7 @@ def run(
       completar run "Name three rivers" --schema rivers.json --model groq
       cat letter.txt | completar run - --system "Summarise in one sentence."
     """
-    body = _body(sys.stdin.read() if prompt == "-" else prompt, models, system, schema)
+    body = _body(_stdin() if prompt == "-" else prompt, models, system, schema)
     until_s = clock.monotonic_s() + timeout_s
     with server(screen, works=frozenset({Lane.INTERACTIVE})) as at:
         made = at.client.post("/v1/jobs", body)  # not waited for here: whoever interrupts must know its id
@@ -60,6 +60,7 @@ def run(
             _leave(screen, at, job_id)
             raise
         if done is None:
+            not_done(screen, at.client, job_id, timeout_s)
             _leave(screen, at, job_id)
             return Exit.TIMED_OUT
         job = done.json()
@@ -69,6 +70,13 @@ def run(
             screen.data(_answer(job))
         screen.say(_served(job))
         return ended_as(screen, job)
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise CliFault("The prompt on stdin is not UTF-8.", "Save it as UTF-8.", Exit.USAGE) from None
 
 
 def _body(prompt: str, models: tuple[str, ...], system: str | None, schema: Path | None) -> dict[str, Any]:
@@ -109,6 +117,6 @@ def _leave(screen: Screen, at: Server, job_id: str) -> None:
         screen.warn(f"The job goes on: {PROGRAM} jobs wait {job_id}")
         return
     screen.warn(
-        "Cancelling: a call in flight has a moment to end, so that its cost is on record; Ctrl-C stops at once."
+        "Cancelling: a call in flight has up to 10 s to end, so that its cost is on record; Ctrl-C stops at once."
     )
     at.client.post(f"/v1/jobs/{job_id}/cancel")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import floor, log10
-from typing import Any
+from typing import Any, Final
 
 import click
+
+from worker import clock
+
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
+_WHOLE: Final = 24  # so wide a column is not folded: a status, a time or a number that is broken is another
+_FOLDED: Final = 16  # the least that a wider one is folded to
 
 
 @dataclass(slots=True)
@@ -48,21 +55,59 @@ class Screen:
         click.echo(text, err=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Columns for a person; for a program one line per row, cells apart by tabs, nothing cut."""
-        cells = [[shown(cell) for cell in row] for row in rows]
+        """For a person columns, those without a word left out, or where these are too wide a few lines per row; for a
+        program one line per row, cells apart by tabs, nothing cut.
+        """
+        given = [list(row) for row in rows]
         if not sys.stdout.isatty():
-            for row in cells:
-                self.data("\t".join(row))
+            for row in given:
+                self.data("\t".join(map(shown, row)))
             return
+        now = clock.now()
+        cells = [[_brief(cell, now) for cell in row] for row in given]
+        kept = [n for n in range(len(columns)) if not cells or any(row[n] for row in cells)]
         from rich.console import Console  # noqa: PLC0415 - a pipe does not pay for it
         from rich.table import Table  # noqa: PLC0415
 
+        console = Console(no_color=self.no_color or None, highlight=False, markup=False)
+        widest = [max(len(column), *(len(row[n]) for row in cells), 0) for n, column in enumerate(columns)]
+        whole = [n == 0 or widest[n] <= _WHOLE for n in range(len(columns))]
+        if sum(widest[n] if whole[n] else _FOLDED for n in kept) + 2 * (len(kept) - 1) > console.width:
+            for row in cells:
+                self.data(row[0])
+                for line in _packed([f"{columns[n]} {row[n]}" for n in kept[1:] if row[n]], console.width):
+                    self.data(line)
+            return
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for n, column in enumerate(columns):
-            table.add_column(column, overflow="fold", no_wrap=n == 0)
+        for n in kept:
+            table.add_column(columns[n], overflow="fold", no_wrap=whole[n])
         for row in cells:
-            table.add_row(*row)
-        Console(no_color=self.no_color or None, highlight=False, markup=False).print(table)
+            table.add_row(*(row[n] for n in kept))
+        console.print(table)
+
+
+def _packed(words: Iterable[str], width: int) -> Iterator[str]:
+    """As many in a line as it holds, none broken."""
+    line = ""
+    for word in words:
+        if line and len(line) + 2 + len(word) > width:
+            yield line
+            line = ""
+        line += f"  {word}"
+    if line:
+        yield line
+
+
+def _brief(value: Any, now: datetime) -> str:
+    """A cell where room is scarce: of a time, in UTC, what tells it from now."""
+    at = value
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        at = datetime.fromisoformat(value)
+    if not isinstance(at, datetime):
+        return shown(value)
+    if at.date() == now.date():
+        return at.strftime("%H:%M:%SZ")
+    return at.strftime("%m-%d %H:%MZ" if at.year == now.year else "%Y-%m-%d")
 
 
 def shown(value: Any) -> str:

@@ -75,6 +75,8 @@ def _existing(told: Settings) -> tuple[str, str, Origin] | None:
                 f"Set COMPLETAR_API_KEY; `{PROGRAM} keys create` makes a key where the server's database is.",
                 Exit.CONFIG,
             )
+        if told.url.endswith("/v1"):  # as the clients of OpenAI want it
+            raise CliFault("COMPLETAR_URL ends in /v1.", "Leave that out: commands add it themselves.", Exit.CONFIG)
         return told.url, given, "named"
     serving = folder.serving()
     key = given if given is not None else folder.key()

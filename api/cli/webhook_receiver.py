@@ -151,6 +151,8 @@ class _Receiver(ThreadingHTTPServer):
         except ValueError:
             return 400
         with self._lock:
+            if self.done.is_set():
+                return 503  # nobody reads it any more: another receiver gets it, or the next try
             again = event["id"] in self._seen
             self._seen.add(event["id"])
             self.screen.line(event)

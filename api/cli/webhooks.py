@@ -86,7 +86,7 @@ def create(
     body = _fields(asked) | {"url": url, "event_types": list(events or DEFAULT_EVENTS), "headers": _pairs(headers)}
     with server(screen) as at:
         response = at.client.post("/v1/webhook_endpoints", body)
-    _secret_shown(screen, response, f"Endpoint {response.json()['id']}", as_json=as_json)
+    _secret_shown(screen, response, f"Endpoint {response.json()['id']}; its secret", as_json=as_json)
 
 
 @webhooks.command()
@@ -156,7 +156,7 @@ def rotate(screen: Screen, endpoint_id: str, grace_hours: float, as_json: bool) 
     with server(screen) as at:
         path = f"/v1/webhook_endpoints/{_checked(endpoint_id)}/rotate_secret"
         response = at.client.post(path, {"grace_s": grace_hours * _HOUR_S})
-    _secret_shown(screen, response, f"Endpoint {endpoint_id}", as_json=as_json)
+    _secret_shown(screen, response, f"Endpoint {endpoint_id}; its secret", as_json=as_json)
 
 
 @webhooks.command()
@@ -348,7 +348,7 @@ def _secret_shown(screen: Screen, response: httpx.Response, what: str, *, as_jso
     if as_json:
         screen.data(response.text)
         return
-    screen.say(f"{what}; its secret, shown only now:")
+    screen.say(f"{what}, shown only now:")
     screen.data(response.json()["secret"])
 
 

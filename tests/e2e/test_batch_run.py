@@ -229,7 +229,7 @@ def test_ctrl_c_leaves_the_batch_to_go_on_and_the_same_command_takes_it_up(
     assert not ordered or [one["line"] for one in found] == list(range(1, 63))
     assert len(set(ids_of(apart)) - set(before)) == 1, "nothing was handed over twice"
     assert not (apart.folder / "out.jsonl.run").exists()
-    fresh = apart(*command, code=3)
+    fresh = apart(*command, "--overwrite", code=3)
     assert "going on" not in fresh.stderr
     assert {one["id"] for one in records(out)} & {one["id"] for one in found} == {None}, "a run anew, as ever"
 
@@ -369,6 +369,57 @@ def test_a_batch_that_this_server_does_not_have_is_told_with_a_way_out(served: I
     lost = served("batch", "run", "in.jsonl", "-o", "out.jsonl", code=1)
     assert "No batch found" in lost.stderr
     assert "out.jsonl.run to begin anew." in lost.stderr
+
+
+# -- what is there already ----------------------------------------------------------------------------------------
+
+
+def test_records_are_replaced_on_request_and_not_before_a_line_is_answered(served: Inside) -> None:
+    """A wrong key or option emptied the file before anything had been asked."""
+    served.write("in.jsonl", *({"prompt": str(n)} for n in range(3)), "{broken")
+    command, out = ("batch", "run", "in.jsonl", "-o", "out.jsonl"), served.folder / "out.jsonl"
+    served(*command, code=3)
+    had, before = out.read_bytes(), ids_of(served)
+    again = served(*command, code=2)
+    assert "out.jsonl holds 4 records of a finished run." in again.stderr
+    assert "--overwrite" in again.stderr
+    served(*command, "--overwrite", code=4, COMPLETAR_API_KEY="ck_wrong")
+    served(*command, "--overwrite", "--window", "banana", code=2)
+    served(*command, "--overwrite", "--max-cost", "0.0000001", code=1)
+    assert out.read_bytes() == had
+    served(*command, "--overwrite", "--max-cost", "1", code=3)
+    assert sorted(one["line"] for one in records(out)) == [1, 2, 3, 4]
+    assert not {one["id"] for one in records(out)} & {json.loads(line)["id"] for line in had.splitlines()} - {None}
+    assert len(ids_of(served)) == len(before) + 2, "one that the bound stopped, and one that ran"
+    out.write_text("Dear diary\n", encoding="utf-8")
+    assert "holds what is no record of a run" in served(*command, code=2).stderr
+    assert out.read_text(encoding="utf-8") == "Dear diary\n"
+
+
+def test_a_wrong_option_is_forgotten_once_the_server_refused_it(served: Inside) -> None:
+    """The note kept what had been asked for, and the mended command sent it once more."""
+    served.write("in.jsonl", {"prompt": "x"})
+    command = ("batch", "run", "in.jsonl", "-o", "out.jsonl")
+    for wrong in (("--cache", "banana"), ("--window", "99d")):
+        served(*command, *wrong, code=2)
+        assert not (served.folder / "out.jsonl.run").exists()
+    assert "1 done" in served(*command, "--cache", "1h").stderr
+
+
+def test_a_run_goes_on_with_the_options_it_was_begun_with(served: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.write("in.jsonl", {"prompt": "x"})
+    command = ("batch", "run", "in.jsonl", "-o", "out.jsonl")
+    remove = Note.remove
+
+    def lost(_: Note) -> None:
+        raise CliFault("The machine is gone.")
+
+    monkeypatch.setattr(Note, "remove", lost)
+    served(*command, "--window", "2h", code=1)
+    monkeypatch.setattr(Note, "remove", remove)
+    for other in ((), ("--window", "3h"), ("--window", "2h", "--dedupe")):
+        assert "or with other options, that is not over" in served(*command, *other, code=2).stderr
+    assert "1 done" in served(*command, "--window", "2h").stderr
 
 
 # -- what it may cost ---------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import pytest
 
 from tests.support.processes import ROOT, Processes, environment
 from tests.support.wait import free_port
+from worker.domain.release import RELEASE
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +126,10 @@ def test_help_is_there_at_once_and_names_every_command(cli: Cli) -> None:
     assert took_s < 1.0, "0.1 s of its own; the rest is the load of a test machine"
 
 
+def test_the_release_is_told(inside: Inside) -> None:
+    assert inside("--version").stdout == f"completar {RELEASE}\n"
+
+
 def test_help_needs_nothing_heavy() -> None:
     """What makes it fast, whatever the machine: libraries that a command needs are not imported for a list of them."""
     script = (
@@ -178,6 +183,20 @@ def test_misuse_is_told_in_words_with_exit_code_2(inside: Inside, arguments: lis
     done = inside(*arguments, code=2)
     assert said in done.stderr
     assert done.stdout == ""
+
+
+def test_an_address_for_the_clients_of_openai_is_told_to_be_one(inside: Inside) -> None:
+    named = {"COMPLETAR_URL": "http://127.0.0.1:9/v1/", "COMPLETAR_API_KEY": "ck_x"}
+    assert "COMPLETAR_URL ends in /v1.\nLeave that out" in inside("jobs", "list", code=4, **named).stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there arguments are UTF-16")
+def test_what_is_no_text_is_told_in_words(served: Cli) -> None:
+    line = f"{sys.executable} -m api.cli run $(printf 'Qu\\351')"
+    done = subprocess.run(["sh", "-c", line], env=environment(served.env), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("completar: 'Qu\\xe9' is not UTF-8.")
+    assert "stdin is not UTF-8" in served("run", "-", stdin=b"Qu\xe9", code=2, PYTHONIOENCODING="utf-8:strict").stderr
 
 
 # -- what is configured -------------------------------------------------------------------------------------------
@@ -321,6 +340,7 @@ def test_run_tells_why_nobody_answered(served: Cli) -> None:
 
 def test_jobs_are_waited_for_cancelled_retried_and_looked_into(served: Cli) -> None:
     late = served("run", "x", "--model", "sandbox/quota", "--timeout", "1", code=5)  # it waits for the money
+    assert late.stderr.startswith("Not done within 1 s.\nIt waits for sandbox")
     (job_id,) = re.findall(r"The job goes on: completar jobs wait (job_\w+)", late.stderr)
     assert "has not ended within 0.1 s" in served("jobs", "wait", job_id, "--timeout", "0.1", code=5).stderr
     assert served("jobs", "cancel", job_id).stdout.startswith(f"{job_id}\tcancel")
@@ -345,6 +365,11 @@ def test_a_stored_job_is_run_by_who_waits_for_it(cli: Cli) -> None:
     assert f"It is stored. `completar jobs wait {again}` runs it" in retried.stderr
     assert cli.json("jobs", "get", again, "--json")["status"] == "queued"
     assert "bad_request" in cli("jobs", "wait", again, code=1).stderr
+
+
+def test_a_request_whose_time_is_over_says_so_before_it_is_cancelled(cli: Cli) -> None:
+    late = cli("run", "x", "--model", "sandbox/slow-2s", "--timeout", "0.5", code=5)
+    assert re.match(r"Not done within 0\.5 s\.\nCancelling: .* up to 10 s", late.stderr)
 
 
 def test_ctrl_c_cancels_a_request_that_nobody_else_would_finish(cli: Cli, processes: Processes) -> None:
@@ -462,6 +487,9 @@ def test_the_demo_answers_two_hundred_requests_and_names_those_that_were_told_to
     assert len({one["custom_id"] for one in found}) == len(found) == 200
     assert {one["custom_id"] for one in found if one["status"] != "completed"} == FAILING
     assert not (cli.folder / "data").exists(), "it leaves nothing behind"
+    held = cli.write("results.jsonl", {"custom_id": "mine", "line": 1, "status": "completed"}).read_text()
+    assert "results.jsonl holds 1 record of a finished run." in cli("demo", code=2).stderr
+    assert (cli.folder / "results.jsonl").read_text() == held
 
 
 def test_the_demo_asks_the_provider_whose_key_is_there(cli: Cli, processes: Processes) -> None:

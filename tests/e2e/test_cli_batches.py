@@ -241,7 +241,9 @@ def test_how_it_goes_is_told_with_who_answered(
 
 def test_a_faulty_file_is_told_line_by_line(served: Inside) -> None:
     (served.folder / "in.jsonl").write_text('{"custom_id": "a", "prompt": "x"}\n{broken\n', encoding="utf-8")
-    batch_id = served("batch", "submit", "in.jsonl").stdout.strip()
+    handed = served("batch", "submit", "in.jsonl")
+    assert "if it is good it runs" in handed.stderr
+    batch_id = handed.stdout.strip()
     ended = served("batch", "wait", batch_id, code=1)
     assert re.search(r"^line 2: .*\(invalid_json_line\)$", ended.stderr, re.MULTILINE)
 

@@ -79,6 +79,12 @@ def test_a_file_of_questions_is_run_and_scored(cli: Inside) -> None:
     assert by_id["three"]["status"] == "rejected"
     assert "input.answer.options" in by_id["three"]["error"]["message"]
     assert "2 outcomes recorded" in done.stderr
+    assert (
+        "out.jsonl holds 4 records" in cli("predictions", "run", "in.csv", *MEMBERS, "-o", "out.jsonl", code=2).stderr
+    )
+    wrong = {"COMPLETAR_API_KEY": "ck_wrong"}
+    cli("predictions", "run", "in.csv", *MEMBERS, "-o", "out.jsonl", "--overwrite", code=4, **wrong)
+    assert len((cli.folder / "out.jsonl").read_text(encoding="utf-8").splitlines()) == 4
     table = cli("predictions", "scores", "--svg", "plot.svg").stdout
     assert {line.split("\t")[0] for line in table.splitlines()} >= {*MEMBERS[1::2], "the panel"}
     assert (cli.folder / "plot.svg").read_text(encoding="utf-8").lstrip().startswith("<svg")

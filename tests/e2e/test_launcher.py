@@ -125,6 +125,14 @@ def test_without_a_command_it_prints_help_and_installs_nothing(tmp_path: Path) -
     assert not tree.venv.exists()
 
 
+def test_the_help_goes_on_with_that_of_the_commands_once_there_is_one(made: Tree) -> None:
+    for arguments in ([], ["help"]):
+        _, out, _ = made.run(*arguments)
+        launcher, _, commands = out.partition("in their own words:")
+        assert "python3 run.py test" in launcher
+        assert json.loads(commands)["argv"] == ["--help"]
+
+
 def test_a_command_runs_where_the_user_is_with_its_exit_code_and_nothing_else_printed(
     made: Tree, tmp_path: Path
 ) -> None:

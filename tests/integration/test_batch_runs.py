@@ -381,6 +381,13 @@ def test_an_estimate_calls_nobody_and_stores_nothing(
     assert site.post("/v1/batches/estimate", {"input_file_id": "file-x"}).status_code == 404
 
 
+def test_an_estimate_finds_a_name_that_is_used_twice_as_the_batch_would(site: Web, client: openai.OpenAI) -> None:
+    file_id = uploaded(client, jsonl([line(1), line(2), line(1)]))
+    told = site.post("/v1/batches/estimate", {"input_file_id": file_id, "endpoint": CHAT}).json
+    assert [(one["code"], one["line"]) for one in told["errors"]["data"]] == [("duplicate_custom_id", 3)]
+    assert (told["faulty"], told["models"][0]["lines"]) == (1, 2)
+
+
 def test_an_estimate_tells_the_time_by_what_calls_took_of_late(site: Web, client: openai.OpenAI) -> None:
     file_id = uploaded(client, jsonl(line(k) for k in range(3)))
     ask = {"input_file_id": file_id, "endpoint": CHAT}

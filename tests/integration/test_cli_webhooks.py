@@ -14,10 +14,13 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from api.cli.screen import Screen
+from api.cli.webhook_receiver import _Receiver
 from tests.support import scripted_provider as script
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.wait import free_port, listening, wait_until
 from tests.support.web import Web, web
+from worker import clock
 from worker.store.moment import later
 from worker.store.tables import lease
 from worker.webhooks.signature import headers, secret_of
@@ -158,7 +161,6 @@ def _listening(*arguments: str) -> tuple[threading.Thread, list[Any], int]:
     from click.testing import CliRunner
 
     from api.cli.main import root
-    from api.cli.screen import Screen
 
     port, ended = free_port(), []
     command = ["webhooks", "listen", "--port", str(port), *arguments]
@@ -172,8 +174,6 @@ def test_the_receiver_verifies_prints_and_knows_what_came_before(run: Run) -> No
     thread, ended, port = _listening("--secret", SECRET, "--count", "2")
     at = f"http://127.0.0.1:{port}/"
     bodies = [f'{{"id":"evt_{n}","type":"job.completed"}}'.encode() for n in range(2)]
-    from worker import clock
-
     now_s = int(clock.now().timestamp())
 
     def post(body: bytes, event_id: str, signed: bytes) -> int:
@@ -190,6 +190,19 @@ def test_the_receiver_verifies_prints_and_knows_what_came_before(run: Run) -> No
     assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == ["evt_0", "evt_0", "evt_1"]
     assert "came before" in result.stderr
     assert "refused: no entry of webhook-signature fits" in result.stderr
+
+
+def test_a_receiver_that_has_its_number_of_events_takes_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its process ends a moment later, and printed what came meanwhile."""
+    now_s = int(clock.now().timestamp())
+    with _Receiver(("127.0.0.1", 0), Screen(), 2) as receiver:
+        receiver.secret = SECRET
+        taken = []
+        for n in range(4):
+            body = f'{{"id":"evt_{n}"}}'.encode()
+            taken.append(receiver.take(headers(f"evt_{n}", now_s, body, [SECRET]), body))
+    assert taken == [204, 204, 503, 503]
+    assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == ["evt_0", "evt_1"]
 
 
 def test_the_receiver_makes_an_endpoint_and_takes_it_away(run: Run, site: Web) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -22,6 +24,7 @@ from api.cli.ordered import Ordered
 from api.cli.progress import Progress
 from api.cli.results import Output, restored
 from api.cli.screen import Screen
+from worker import clock
 from worker.services.batches.lines import BadLine, read
 from worker.services.batches.validate import ERRORS_MAX
 
@@ -297,6 +300,28 @@ def test_a_refused_batch_whose_lines_all_have_their_records_does_not_stop_a_run(
     monkeypatch.setattr(BatchRun, "_reject", rejected)
     assert place.run()
     assert sorted(place.numbers) == list(range(1, LINES + 1))
+
+
+def test_who_asks_to_wait_is_named_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(clock, "now", lambda: now)
+    job = {"id": "job1", "status": "queued", "waiting_for": None, "run_at": "2030-01-01T00:00:20Z"}
+    soon = job | {"id": "job2", "run_at": "2030-01-01T00:00:00Z"}
+    pause = job | {"id": "job3", "waiting_for": {"of": "kimi", "reason": "no money"}}
+    call = {"provider": "groq", "kind": "rate_limit", "retry_after_s": 20.0}
+    told = {"/v1/jobs": [soon, job, job, pause], "/v1/jobs/job1/attempts": [call]}
+    monkeypatch.setattr(place.server, "get", lambda path, *_, **__: Said({"data": told[path]}))
+    screen = Screen()
+    mine = BatchRun(cast("Client", place.server), screen, Output(io.StringIO()), Progress(screen), lambda: iter(()))
+    for _ in range(2):
+        mine._tell_due_s = 0.0
+        mine._tell("batch_0")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "groq asks to wait 20 s."
+    assert said[1].startswith("Lines wait for kimi: no money.")
+    assert len(said) == 2
 
 
 def _lost() -> None:

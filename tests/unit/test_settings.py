@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr, ValidationError
+from sqlalchemy import make_url
 
 from worker.domain.consensus import Consensus
 from worker.domain.failure import FailureKind, Lane
@@ -261,11 +262,22 @@ def test_databases(given_url: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "db", "mysql://h/db", "postgresql:/h/db", "postgres://h:port/db", "sqlite://", "sqlite:///:memory:"]
+    "url",
+    [
+        *("", "db", "mysql://h/db", "postgresql:/h/db", "postgres://h:port/db", "postgres://u:p@ss@h/db"),
+        *("sqlite://", "sqlite:///", "sqlite://x.db", "sqlite:///:memory:"),
+    ],
 )
 def test_no_databases(url: str) -> None:
     with pytest.raises(ValueError):
         database_url(url)
+
+
+def test_a_password_with_an_at_sign_is_told_how_it_is_written_and_not_repeated() -> None:
+    with pytest.raises(ValueError, match="written %40") as fault:
+        database_url("postgres://u:p@ss@host/db")
+    assert "ss@" not in str(fault.value)
+    assert make_url(database_url("postgres://u:p%40ss@host/db")).password == "p@ss"
 
 
 def test_redis_addresses() -> None:

@@ -25,9 +25,13 @@ def database_url(text: str) -> str:
     """`postgres://` and `postgresql://` become psycopg 3's form; `sqlite:///file` stays."""
     scheme, found, rest = text.partition("://")
     if found and scheme in _POSTGRES:
+        if rest.count("@") > 1:  # SQLAlchemy ends the password at the first, and the rest would be told as the host
+            raise ValueError("holds more than one @: those of the user name, password or query are written %40")
         _check_host(rest)
         return f"postgresql+psycopg://{rest}"
     if found and scheme == "sqlite":
+        if not rest.startswith("/"):
+            raise ValueError("needs three slashes before its file: sqlite:///jobs.db, sqlite:////var/jobs.db")
         if len(rest) < 2 or rest.startswith("/:memory:"):
             raise ValueError("needs a file (sqlite:///path): a database in memory is not shared between threads")
         return text

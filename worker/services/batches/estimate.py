@@ -14,7 +14,7 @@ from worker.domain.money import Usage
 from worker.domain.route import Target
 from worker.services.batches import lines
 from worker.services.batches.digest import digest
-from worker.services.batches.lines import BadLine, Line
+from worker.services.batches.lines import BadLine, Line, Names
 from worker.services.batches.source import raw_lines
 from worker.services.pricing import priced
 from worker.store import usage
@@ -57,6 +57,7 @@ def estimate(deps: Deps, file: FileView, endpoint: str, *, dedupe: bool = False,
     """`dedupe`: lines that ask the same make one call."""
     made = Estimate()
     seen: set[str] = set()
+    names = Names()
     until_s = clock.monotonic_s() + read_s
     for raw in raw_lines(deps, file):
         made.lines += 1
@@ -65,6 +66,8 @@ def estimate(deps: Deps, file: FileView, endpoint: str, *, dedupe: bool = False,
         made.read += 1
         try:
             line = lines.read(raw, endpoint, deps.catalog.resolve, deps.settings.panels)
+            if (twice := names.used(line)) is not None:
+                raise BadLine([twice])  # noqa: TRY301 - as any other fault of a line
         except BadLine as exc:
             made.faulty += 1
             made.errors += exc.errors[: ERRORS_MAX - len(made.errors)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -14,7 +13,7 @@ from worker.domain.file import FileView
 from worker.services.batches import lines
 from worker.services.batches.addresses import Addresses
 from worker.services.batches.desk import Desk, Lost, Turns
-from worker.services.batches.lines import BadLine
+from worker.services.batches.lines import BadLine, Names
 from worker.services.batches.raw import Raw
 from worker.services.batches.source import lines_of
 from worker.services.pricing import Unpriced
@@ -70,7 +69,7 @@ def _validate(desk: Desk, batch: Tended) -> Turns:
         message = f"Cannot find file '{batch.input_file_id}': it does not exist, or this key may not read it."
         findings.add([LineError("invalid_request", message, "input_file_id")])
     else:
-        seen: set[bytes] = set()
+        names = Names()
         addresses = Addresses(desk.deps, batch.endpoint)
         most = desk.deps.settings.max_batch_lines
         turn_s = look_s = clock.monotonic_s()
@@ -79,7 +78,7 @@ def _validate(desk: Desk, batch: Tended) -> Turns:
             if total > most:
                 findings.add([LineError("too_many_tasks", f"The file has more than {most} requests.")])
                 break
-            findings.add(_judge(desk.deps, raw, batch, seen, models, addresses))
+            findings.add(_judge(desk.deps, raw, batch, names, models, addresses))
             now_s = clock.monotonic_s()
             if now_s - turn_s >= TURN_S:
                 yield 0.0
@@ -108,18 +107,14 @@ def _input(deps: Deps, batch: Tended) -> FileView | None:
 
 
 def _judge(
-    deps: Deps, raw: Raw, batch: Tended, seen: set[bytes], models: set[str], addresses: Addresses
+    deps: Deps, raw: Raw, batch: Tended, names: Names, models: set[str], addresses: Addresses
 ) -> list[LineError]:
     try:
         line = lines.read(raw, batch.endpoint, deps.catalog.resolve, deps.settings.panels)
     except BadLine as exc:
         return exc.errors
-    # 96 bits of each name: a million take 80 MB, and two that differ are never taken for one.
-    mark = hashlib.blake2b(line.custom_id.encode(), digest_size=12).digest()
-    if mark in seen:
-        message = "This custom_id was used in an earlier line; each must be used once."
-        return [LineError("duplicate_custom_id", message, "custom_id", line.number)]
-    seen.add(mark)
+    if (twice := names.used(line)) is not None:
+        return [twice]
     if batch.max_cost_nano is not None:
         try:
             lines.hold_nano(deps.catalog, line, len(raw[1] or b""))
