@@ -14,7 +14,7 @@ import pytest
 from tests.support.processes import ROOT, Processes, procfile
 from tests.support.redis import Redis
 from tests.support.wait import free_port
-from worker import celery_app
+from worker import celery_app, events
 from worker.domain.failure import Lane
 from worker.settings import load
 
@@ -61,9 +61,9 @@ def test_a_worker_that_cannot_start_ends_and_says_why(processes: Processes, tmp_
     assert "ready." not in worker.output
 
 
-def test_whatever_else_a_worker_cannot_start_for_ends_it_too(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_whatever_else_a_worker_cannot_start_for_ends_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[dict[str, object]] = []
+
     def end(code: int) -> None:
         raise SystemExit(code)
 
@@ -72,13 +72,14 @@ def test_whatever_else_a_worker_cannot_start_for_ends_it_too(
 
     monkeypatch.setattr("os._exit", end)
     monkeypatch.setattr(celery_app, "build", build)
+    monkeypatch.setattr(events, "configure", lambda _level: None)
+    monkeypatch.setattr(events, "emit", lambda event, **fields: said.append({"event": event, **fields}))
     with pytest.raises(SystemExit) as ended:
         celery_app.Process(load({})).start()
     assert ended.value.code == 70
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "KeyError" in line
-    assert "build" in line
-    assert "secret" not in line
+    (line,) = said
+    assert (line["event"], line["error"]) == ("worker.not_started", "KeyError")
+    assert "secret" not in str(line)
 
 
 @pytest.mark.redis
