@@ -115,8 +115,8 @@ _K: Final = FailureKind
 JOB_LIMITED: Final = Sort(
     "job-rate-limited",
     429,
-    "Every provider asks to wait",
-    "Todos los proveedores piden esperar",
+    "A provider asks to wait, and no other answered",
+    "Un proveedor pide esperar y ningún otro respondió",
     WIRE[_K.RATE_LIMIT],
 )
 JOB_QUOTA: Final = Sort(
@@ -171,8 +171,8 @@ JOB_FAILED: Final = Sort(
 JOB_OVERLOADED: Final = Sort(
     "job-overloaded",
     503,
-    "Every provider is overloaded",
-    "Todos los proveedores están saturados",
+    "A provider is overloaded, and no other answered",
+    "Un proveedor está saturado y ningún otro respondió",
     WIRE[_K.OVERLOADED],
 )
 JOB_TIMEOUT: Final = Sort(

@@ -311,6 +311,28 @@ def test_of_ten_keys_with_nine_dead_the_living_one_answers_and_the_dead_are_not_
         assert not any(secret in recorded for secret in keys.values())
 
 
+@pytest.mark.parametrize("lane", list(Lane))
+def test_a_key_that_is_asked_to_wait_is_replaced_by_that_of_another_account(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path, lane: Lane
+) -> None:
+    """It was asked for its six attempts, and the two that would have answered were not asked at all."""
+    keys = {f"POOL_KEY_{n}": f"k-{n}-0123456789" for n in range(3)}
+    accounts = '{ POOL_KEY_1 = "two", POOL_KEY_2 = "three" }'
+    config = tmp_path / "pool.toml"
+    config.write_text(
+        f'[providers.pool]\nformat = "openai"\nbase_url = "{provider.base_url}"\napi_keys = {list(keys)}\n'
+        f'accounts = {accounts}\n[routes.default]\ntargets = ["pool/m"]\n'
+    )
+    busy = script.error(429, "slow down", code="rate_limit_exceeded", headers={"retry-after": "30"})
+    free = f"Bearer {keys['POOL_KEY_2']}"
+    provider.always(lambda r: script.chat("fine") if r.headers["authorization"] == free else busy)
+    with closing(Station(database_url, provider, tmp_path, COMPLETAR_CONFIG=str(config), **keys)) as station:
+        with station.worker():
+            (job,) = station.ended([station.one(lane=lane)], within_s=10.0)
+        assert job.status is JobStatus.COMPLETED
+        assert [past.row.key_name for past in station.attempts(job.id)] == list(keys)
+
+
 def test_a_task_goes_to_a_server_of_that_task_and_past_one_that_chats(
     database_url: str, provider: ScriptedProvider, tmp_path: Path
 ) -> None:
