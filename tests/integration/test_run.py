@@ -16,6 +16,7 @@ from tests.support.wait import wait_until
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.state import AttemptState, JobStatus
 from worker.services.cancel import cancel
+from worker.settings import load
 
 
 @pytest.fixture
@@ -331,6 +332,18 @@ def test_a_key_that_is_asked_to_wait_is_replaced_by_that_of_another_account(
             (job,) = station.ended([station.one(lane=lane)], within_s=10.0)
         assert job.status is JobStatus.COMPLETED
         assert [past.row.key_name for past in station.attempts(job.id)] == list(keys)
+
+
+def test_a_worker_that_could_ask_nobody_says_so_and_calls_no_host_that_does_not_exist(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    with closing(Station(database_url, provider, tmp_path)) as station:
+        job_id = station.one()
+        station.settings = load({"DATABASE_URL": database_url, "COMPLETAR_DATA_DIR": str(tmp_path / "data")})
+        with station.worker():
+            (job,) = station.ended([job_id])
+    assert (job.status, job.error["kind"], job.attempts) == (JobStatus.FAILED, "no_target", 0)
+    assert "set one of GROQ_API_KEY" in job.error["message"]
 
 
 def test_a_task_goes_to_a_server_of_that_task_and_past_one_that_chats(
