@@ -629,6 +629,10 @@ class World:
         if outcome.kind is K.RATE_LIMIT and outcome.wait_s is not None:
             floor = (ask.target.name, row.key_name or "")
             worker.floors[floor] = max(worker.floors.get(floor, 0.0), self.now + outcome.wait_s)
+        if outcome.kind is K.OVERLOADED and outcome.wait_s is not None:  # whatever the key
+            for name in ("", *(key.name for key in ask.target.keys)):
+                floor = (ask.target.name, name)
+                worker.floors[floor] = max(worker.floors.get(floor, 0.0), self.now + outcome.wait_s)
         failed = replace(row, state=A.FAILED, kind=outcome.kind, retry_after_s=outcome.wait_s, reason=outcome.message)
         course.done.append(failed)
         course.walk.failed(ask.target.name, row.key_name, outcome, at_s=self.now, draw=draw)

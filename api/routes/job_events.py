@@ -1,7 +1,8 @@
 """A job's events as they happen, over server-sent events.
 
 Nothing is stored for it: an event is told from the rows, so a stream that is resumed tells what was missed. An event's
-id is `version.attempts`: the newest version and how many ended attempts have been told.
+id is `version.attempts`: the newest version, and the number up to which the ends of all attempts have been told. Calls
+that overlap end in any order, so a stream that is resumed may tell an end twice; it never leaves one out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field
@@ -57,11 +58,15 @@ class EventBody(BaseModel):
 
 @dataclass(slots=True)
 class _Told:
-    """What the caller knows. `open`: the number of the attempt he knows to be under way."""
+    """What the caller knows: the ends of all attempts up to number `attempts`, and of some after it.
+
+    sent, ended  the numbers of those that he was told of on this stream
+    """
 
     version: int = 0
     attempts: int = 0
-    open: int = 0
+    sent: set[int] = field(default_factory=set)
+    ended: set[int] = field(default_factory=set)
 
 
 @job_events.add(
@@ -165,11 +170,11 @@ class Stream:
         for attempt in made:
             number = attempt.row.number
             over = attempt.row.state is not AttemptState.SENT
-            if number <= told.attempts or (not over and number <= told.open):
+            if number <= told.attempts or number in (told.ended if over else told.sent):
                 continue
-            if over:
-                told.attempts = number
-            told.open = number
+            (told.ended if over else told.sent).add(number)
+            while told.attempts + 1 in told.ended:
+                told.attempts += 1
             yield self._event("job.attempt", {"attempt": attempt_json(attempt)})
 
     def _moved(self, kind: str) -> bytes:

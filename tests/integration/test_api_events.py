@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +14,8 @@ import pytest
 
 from api.routes import job_events
 from tests.support import scripted_provider as script
-from tests.support.scripted_provider import ScriptedProvider
+from tests.support.panel import says
+from tests.support.scripted_provider import Hold, ScriptedProvider
 from tests.support.wait import wait_until
 from tests.support.web import Web, web
 
@@ -120,6 +123,33 @@ def test_a_stream_goes_on_from_every_place_it_may_have_broken_off(
     known = http.get(job["urls"]["events"], headers={"Last-Event-ID": whole[-1].id})
     assert (known.status_code, known.content) == (204, b"")
     assert _all(http, job["urls"]["events"], "no id of ours") == whole
+
+
+def test_every_end_of_calls_that_overlap_is_told_also_after_a_cut(
+    site: Web, http: httpx.Client, provider: ScriptedProvider
+) -> None:
+    """The calls of a panel end in any order."""
+    held = {name: Hold() for name in ("x", "y", "z")}
+    provider.always(lambda request: replace(says(True), hold=held[request.json["model"]]))
+    asked = {"question": "Will it rain?", "answer": {"type": "boolean"}, "panel": [f"stub/{name}" for name in held]}
+    job = site.post("/v1/predictions", {**asked, "consensus": {"early_stop": False}}).json
+    path = job["urls"]["events"]
+    with site.working(), http.stream("GET", path) as answer:
+        events = _read(answer.iter_lines())
+        sent = list(islice((event for event in events if event.name == "job.attempt"), 3))
+        models = {event.data["attempt"]["number"]: event.data["attempt"]["model"] for event in sent}
+        seen = []
+        for number in (3, 1, 2):
+            held[models[number]].release()
+            seen.append(next(events))
+        rest = list(events)
+    told = [(event.data["attempt"]["number"], event.data["attempt"]["state"], event.id) for event in seen]
+    assert told == [(3, "answered", "2.0"), (1, "answered", "2.1"), (2, "answered", "2.3")]
+    assert [event.name for event in rest] == ["job.completed"]
+    for event, missing in zip(seen, ([1, 2, 3], [2, 3], []), strict=True):
+        again = _all(http, path, event.id)
+        assert [one.data["attempt"]["number"] for one in again[:-1]] == missing, "3 once more rather than never"
+        assert again[-1] == rest[-1]
 
 
 @pytest.mark.parametrize("end", ["cancelled", "failed", "expired"])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 
 import pytest
+from redis import Redis as SyncRedis
 
 from tests.support.looped import looped
 from tests.support.redis import Redis
@@ -296,3 +297,28 @@ async def test_an_operator_closes_a_door_for_the_whole_fleet(redis_server: Redis
         await until(lambda: all(map(shut, gates)), 2.0)
         gates[1].force(T.name, "close")
         await until(lambda: not any(map(shut, gates)), 2.0)
+
+
+@looped
+async def test_redis_keeps_no_name_that_nobody_has_and_no_door_that_is_over(redis_server: Redis) -> None:
+    doors = "completar:limit:{doors}"
+    policy = BreakerPolicy(window_s=1.0, open_s=30.0, longest_open_s=30.0)
+    with closing(SyncRedis.from_url(redis_server.url)) as redis:
+        async with fleet(redis_server, 2, policy=policy) as gates:
+            gate = gates[0]
+            for n in range(20_000):
+                target = Target("q", f"nobody-{n}", "Q")
+                ticket = gate.join(target, None, Size(), clock.monotonic_s())
+                gate.enter(ticket, target, None, clock.monotonic_s())
+                refused = Failure(K.MODEL_NOT_FOUND if n % 20 else K.SERVER_ERROR, "no such model")
+                gate.leave(ticket, target, None, refused, clock.monotonic_s())
+                if n % 500 == 0:
+                    await asyncio.sleep(0)
+            for _ in range(5):
+                await call(gate, DOWN)
+            await until(lambda: all(map(shut, gates)), 2.0)
+            assert redis.hlen(doors) <= 1_001
+            await until(lambda: redis.hkeys(doors) == [T.name.encode()], 4.0)
+            await asyncio.sleep(1.0)
+            assert all(map(shut, gates)), "what is open stays"
+            assert gate.report(0.0)["limits"]["shared"]

@@ -13,6 +13,7 @@ from tests.support import scripted_provider as script
 from tests.support.scripted_provider import Received, ScriptedProvider
 from tests.support.station import Station
 from tests.support.wait import wait_until
+from worker import events
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.state import AttemptState, JobStatus
 from worker.services.cancel import cancel
@@ -131,6 +132,15 @@ def test_attempts_never_exceed_the_cap(station: Station) -> None:
     assert job.status is JobStatus.FAILED
     assert job.error["kind"] == "overloaded"
     assert job.attempts == 4 == len(station.provider.requests)
+
+
+@pytest.mark.parametrize("status", [409, 500, 503, 529])
+def test_a_failing_target_that_names_a_long_wait_is_left_for_the_next(station: Station, status: int) -> None:
+    later = script.error(status, "maintenance", headers={"retry-after": "3600"})
+    station.provider.always(lambda r: later if r.path.startswith("/first") else script.chat("second"))
+    job = station.run()
+    assert job.status is JobStatus.COMPLETED
+    assert [step.split(":")[:2] for step in station.course(job.id)] == [["first", "failed"], ["second", "answered"]]
 
 
 def test_a_long_rate_limit_parks_a_batch_line_without_using_an_attempt(station: Station) -> None:
@@ -382,13 +392,41 @@ def test_a_batch_wakes_a_sleeping_endpoint_once_and_then_runs(
 def test_a_fault_of_our_own_ends_the_job_visibly_and_not_the_others(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[str] = []
+
     def broken(*_: Any) -> Any:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("a piece of the prompt")
 
     monkeypatch.setattr("worker.services.call.judge", broken)
+    monkeypatch.setattr(events, "emit", lambda event, **fields: told.append(f"{event} {fields}"))
     job = station.run()
+    wait_until(lambda: any(entry.startswith("job.broken") for entry in told), "the log")
+    assert not any("a piece of the prompt" in entry for entry in told)
+    assert any("ZeroDivisionError" in entry and "test_run.py" in entry for entry in told), "its type and place"
     assert job.status is JobStatus.FAILED
     assert (job.error["kind"], job.cost_complete) == ("internal", False)
     assert "ZeroDivisionError" in job.error["message"]
     monkeypatch.undo()
     assert station.run().status is JobStatus.COMPLETED
+
+
+def test_a_fault_of_the_worker_is_logged_without_what_was_asked(
+    sqlite_url: str, provider: ScriptedProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+
+    def broken(*_: Any) -> Any:
+        raise ValueError("a piece of the prompt")
+
+    monkeypatch.setattr("worker.services.worker.replay", broken)  # before the first claim
+    monkeypatch.setattr("worker.services.worker.sweeping.sweep", broken)  # each few seconds
+    monkeypatch.setattr(events, "emit", lambda event, **fields: told.append((event, fields)))
+
+    def faults() -> set[str]:
+        return {fields["work"] for event, fields in told if event == "worker.fault"}
+
+    with closing(Station(sqlite_url, provider, tmp_path)) as station, station.worker():
+        wait_until(lambda: len(faults()) >= 2, "both", 10.0)
+    assert "replay" in faults()
+    assert "a piece of the prompt" not in str(told)
+    assert all(fields["error"] == "ValueError" for event, fields in told if event == "worker.fault")

@@ -144,10 +144,13 @@ _THEN: Final[Mapping[tuple[Then, Aside], str]] = {
     (Then.FAIL, Aside.TARGET): "the job fails",
     (Then.END, Aside.TARGET): "the job ends",
 }
-_ONCE: Final[Mapping[Pause, str]] = {Pause.BACKOFF: "asked once more after a short wait"}
+_ONCE: Final[Mapping[Pause, str]] = {
+    Pause.BACKOFF: "asked once more after a short wait, or the one it names if that is within `max_wait_s`"
+}
 _AGAIN: Final[Mapping[Pause, str]] = {
     Pause.HINT: "asked again up to {n} times after the wait it names, if that is within `max_wait_s`",
-    Pause.BACKOFF: "asked again up to {n} times, after a longer wait each time",
+    Pause.BACKOFF: "asked again up to {n} times, after a longer wait each time, or the one it names if that is within "
+    "`max_wait_s`",
 }
 _PATIENT: Final[Mapping[Pause, str]] = {
     Pause.HINT: "waits for this target, however long",

@@ -113,6 +113,29 @@ def test_a_rate_limit_closes_the_target_as_long_as_the_provider_said() -> None:
     assert closed.wait_s == 5.0
 
 
+def test_a_target_that_says_how_long_it_is_overloaded_is_left_alone_so_long_whatever_the_key() -> None:
+    gate = Gate({})
+    failed(gate, K.OVERLOADED, wait_s=60.0)
+    failed(gate, K.OVERLOADED, wait_s=0.5)  # of a call that was on its way meanwhile
+    for key in (K1, K2, K3):
+        closed = gate.look(T, key, 20.0)
+        assert closed is not None
+        assert (closed.kind, closed.wait_s) == (K.OVERLOADED, 40.0)
+    assert gate.report(20.0)["targets"] == {"p/m": {"state": "open", "wait_s": 40.0}}
+    assert kind_of(gate, OTHER, K1, 20.0) is None
+    assert kind_of(gate, now_s=60.0) is None
+    failed(gate, K.OVERLOADED, wait_s=600.0, now_s=60.0)
+    gate.force("p/m", "close")
+    assert kind_of(gate, now_s=61.0) is None, "who closes its breaker means that it is to be asked"
+
+
+@pytest.mark.parametrize("kind", [K.SERVER_ERROR, K.CONFLICT])
+def test_a_wait_after_a_failure_of_one_request_is_that_requests_own(kind: FailureKind) -> None:
+    gate = Gate({})
+    failed(gate, kind, wait_s=60.0)
+    assert kind_of(gate) is None
+
+
 @pytest.mark.parametrize("kind", [K.CONNECTION, K.TIMEOUT, K.OVERLOADED, K.SERVER_ERROR, K.EMPTY_OUTPUT])
 def test_failures_of_the_provider_open_its_breaker(kind: FailureKind) -> None:
     gate = Gate({})
@@ -159,6 +182,95 @@ def test_a_scout_that_never_comes_back_is_forgotten() -> None:
     gate = Gate({}, ["q"])
     entered(gate, BARE, None)
     assert kind_of(gate, BARE, None, now_s=200.0) is None
+
+
+class HeldRedis:
+    """Grants whatever it is asked for, as soon as it may answer."""
+
+    up, why = True, ""
+
+    def __init__(self) -> None:
+        self.on_away: object = None
+        self.answers = asyncio.Event()
+
+    def worker(self) -> str:
+        return "wrk_1"
+
+    async def run(self, _script: str, _keys: list[str], told: dict[str, list[object]]) -> list[int]:
+        await self.answers.wait()
+        return [len(told["costs"]), 0]
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("leaving", [0, 1, 2])
+@looped
+async def test_who_leaves_the_line_while_redis_is_asked_takes_nobodys_grant_along(leaving: int) -> None:
+    redis = HeldRedis()
+    gate = Gate({"p": Rates(rpm=600)}, shared=redis)  # type: ignore[arg-type]
+    tickets = [gate.join(T, K1, ANY, 0.0) for _ in range(3)]
+    await asyncio.sleep(0.0)
+    gate.quit(tickets[leaving])
+    redis.answers.set()
+    others = [ticket for ticket in tickets if ticket is not tickets[leaving]]
+    assert [await admitted(ticket, 1.0) for ticket in others] == [True, True]
+    assert not tickets[leaving].admitted
+    assert others[0].line.door.waiting == 0
+    assert others[0].line.scopes[0].settle[0] == 1.0, "what it was granted goes back"
+    assert tickets[leaving].coming is not None
+    assert tickets[leaving].coming.done(), "nobody waits for it any more"
+    await gate.close()
+
+
+# -- what is kept -------------------------------------------------------------------------------------------------
+
+
+def kept(gate: Gate) -> tuple[int, ...]:
+    return len(gate._doors), len(gate._lines), len(gate._lines_of), len(gate._rests), len(gate._counted_s)
+
+
+def test_names_that_anybody_may_make_up_leave_nothing_behind() -> None:
+    gate = Gate({})
+    asked_for = (K.MODEL_NOT_FOUND, K.BAD_REQUEST, K.RATE_LIMIT, K.SERVER_ERROR)
+    for n in range(20_000):
+        now_s = n / 100.0
+        target = Target("q", f"nobody-{n}", "Q")
+        failed(gate, asked_for[n % 4] if n % 100 < 4 else K.MODEL_NOT_FOUND, target, None, now_s=now_s)
+        gate.reads_counters(target, now_s)
+        if n % 500 == 0:
+            gate.sweep(now_s)
+    assert max(kept(gate)) < 3_000, "those of the last seconds, and the few that failed"
+    gate.sweep(1_000.0)
+    assert kept(gate) == (0, 0, 0, 0, 0)
+
+
+def test_what_is_used_or_shut_or_waited_for_is_kept_however_long() -> None:
+    gate = Gate({})
+    for _ in range(5):
+        failed(gate, K.SERVER_ERROR)
+    gate._doors["p/m"].breaker.hold_open(1_000.0)  # as the fleet has it for a target that fails on and on
+    failed(gate, K.OVERLOADED, BARE, None, wait_s=1_000.0)
+    open_call = entered(gate, Target("q", "slow", "Q"), None)
+    gate.force("q/held", "open")
+    gate.sweep(999.0)
+    assert set(gate._doors) == {"p/m", "q/m", "q/slow", "q/held"}
+    assert kind_of(gate, now_s=999.0) is K.OVERLOADED
+    gate.leave(open_call, Target("q", "slow", "Q"), None, Answer(), 1_000.0)
+    gate.sweep(1_290.0)
+    assert set(gate._doors) == {"q/slow", "q/held"}, "what answered is remembered for minutes"
+    gate.sweep(1_301.0)
+    assert set(gate._doors) == {"q/held"}
+
+
+@looped
+async def test_a_line_in_which_somebody_waits_is_kept() -> None:
+    gate = Gate({"p": Rates(rpm=1)})
+    gate.join(T, K1, ANY, 0.0)
+    waiting = gate.join(T, K1, ANY, 0.0)
+    assert not waiting.admitted
+    gate.sweep(1_000.0)
+    assert gate.join(T, K1, ANY, 1_000.0).line is waiting.line
+    await gate.close()
 
 
 # -- rates --------------------------------------------------------------------------------------------------------

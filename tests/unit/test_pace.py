@@ -47,6 +47,17 @@ def test_one_burst_of_refusals_is_one_cut_and_is_forgotten() -> None:
     assert pace.limit(1005.0 + 120.0) is None
 
 
+@given(st.floats(0.0, 1e9), st.integers(1, 50))
+def test_a_cut_is_forgotten_however_long_nobody_asked_after_it(later_s: float, refusals: int) -> None:
+    pace = Pace()
+    for n in range(refusals):
+        pace.sent(n * 2.0)
+        pace.refused(n * 2.0)
+    for at_s in (later_s, later_s + 60.0):
+        pace.limit(refusals * 2.0 + at_s)
+    assert pace.limit(refusals * 2.0 + later_s + 120.0) is None
+
+
 def test_what_remains_is_spread_until_the_reset() -> None:
     pace = Pace()
     pace.counted(1000, 900, 50.0, 1, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from worker.domain.answer import Failure
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.retry import IN_PLACE_S, Backoff
-from worker.domain.route import ALL_NEEDS, Key, Needs, Route, Target
+from worker.domain.route import ALL_NEEDS, Key, Needs, Route, Target, needs_of
 from worker.domain.walk import Ask, Closed, Park, Stop, Walk
 
 K = FailureKind
@@ -107,6 +108,58 @@ def test_a_short_rate_limit_is_waited_for_on_the_target_and_a_long_one_is_not() 
     assert 2.0 <= again.wait_s <= 2.2
     fail(w, again, K.RATE_LIMIT, wait_s=60.0)
     assert asked(w).target is B
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+@pytest.mark.parametrize("kind", [K.OVERLOADED, K.SERVER_ERROR, K.CONFLICT, K.CONNECTION])
+def test_a_wait_that_a_failing_target_names_is_waited_for_within_max_wait_s_and_not_beyond(
+    kind: FailureKind, lane: Lane
+) -> None:
+    w = walk(A, B, lane=lane)
+    fail(w, asked(w), kind, wait_s=3.0)
+    again = asked(w)
+    assert (again.target, again.wait_s) == (A, pytest.approx(3.15))
+    w = walk(A, B, lane=lane)
+    fail(w, asked(w), kind, wait_s=3600.0)
+    assert asked(w).target is B
+    alone = walk(A, lane=lane)
+    fail(alone, asked(alone), kind, wait_s=3600.0)
+    step = alone.next()
+    assert isinstance(step, Park), "there is no other"
+    assert step.wait_s >= 3600.0
+
+
+def test_a_back_off_of_our_own_is_not_measured_by_max_wait_s() -> None:
+    w = walk(A, B, max_wait_s=0.0)
+    fail(w, asked(w), K.OVERLOADED)
+    assert asked(w).target is A
+
+
+def test_a_door_that_opens_while_the_job_waits_anyway_does_not_send_it_elsewhere() -> None:
+    for kind, wait_s in ((K.RATE_LIMIT, 8.0), (K.OVERLOADED, 2.0), (K.OVERLOADED, 8.0)):
+        w = walk(A, B)
+        fail(w, asked(w), kind, wait_s=wait_s)
+        closed = Closed(kind, wait_s, "it asked to wait")
+        step = w.next(lambda target, _key, closed=closed: closed if target is A else None)
+        assert isinstance(step, Ask | Park)
+        assert (isinstance(step, Park), step.wait_s >= wait_s) == (wait_s > IN_PLACE_S, True)
+        w.again(step) if isinstance(step, Ask) else w.resumed()
+        assert asked(w).target is A
+
+
+def test_a_door_that_no_wait_opens_stays_closed_to_a_call_that_is_due() -> None:
+    w = walk(A, B)
+    fail(w, asked(w), K.SCHEMA_MISMATCH)
+    step = w.next(lambda target, _key: Closed(K.BUDGET, 0.0, "it has no price") if target is A else None)
+    assert isinstance(step, Ask)
+    assert step.target is B
+
+
+@pytest.mark.parametrize("kind", [{"a": 1}, ["image_url"], 5, None, "image_url"])
+def test_a_part_of_no_known_type_is_the_providers_to_refuse(kind: object) -> None:
+    request: dict[str, Any] = {"messages": [{"role": "user", "content": [{"type": kind}]}]}
+    needs = needs_of("completion", request, schema=False, size=100)
+    assert needs.of == ({"completion", "vision"} if kind == "image_url" else {"completion"})
 
 
 def test_a_rate_limit_on_every_target_parks_until_the_first_is_over() -> None:

@@ -58,7 +58,7 @@ class Pause(StrEnum):
     """What is waited for before the same target is asked again."""
 
     NONE = "none"
-    BACKOFF = "backoff"
+    BACKOFF = "backoff"  # or the provider's own wait, where it named one
     HINT = "hint"  # the provider's own wait, or a back-off where it named none
     COLD_START = "cold_start"  # a sleeping endpoint: its own budget, `cold_start_s`
 
@@ -88,7 +88,8 @@ class Rule:
     retries   further calls of the same target within one pass over the route
     pause     what is waited for before them
     spread    before that pause, the keys of the provider's other accounts are asked at once: theirs are other limits
-    in_place  the pause is honoured on this target only up to the route's `max_wait_s`, else the next target is asked;
+    in_place  a wait that the provider names is honoured on this target only up to the route's `max_wait_s`, else the
+              next target is asked;
               False: the job waits for this target however long it takes (batch lane)
     free      the call uses up no attempt of the job's `max_attempts`
     then      after the retries

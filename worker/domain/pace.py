@@ -14,6 +14,7 @@ from typing import Final
 
 CUT: Final = 0.8
 STEP: Final = 0.01  # of the rate, in each second, for each second since the last cut
+MOST_GROWN: Final = 50.0  # in one step; e**50 of any rate is more than anybody sends
 REST_S: Final = 1.0  # calls that were out together are refused together: one cut for all of them
 TAU_S: Final = 5.0  # over which the rate is measured
 LUMP_S: Final = 0.1  # calls within this count as one moment's
@@ -86,7 +87,8 @@ class Pace:
         if self.per_s is None:
             return
         since, before = now_s - self._cut_s, self._grown_s - self._cut_s
-        self.per_s *= math.exp(STEP * ((since - before) + (since**2 - before**2) / 2.0))
+        grown = STEP * ((since - before) + (since**2 - before**2) / 2.0)
+        self.per_s *= math.exp(min(grown, MOST_GROWN))  # after some idle minutes `exp` would overflow
         self._grown_s = now_s
         if now_s - self._cut_s > 2 * TAU_S and self.per_s > 2.0 * max(self._in_use(now_s), LEAST):
             self.per_s = None

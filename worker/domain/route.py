@@ -104,11 +104,14 @@ def output_ceiling(request: Mapping[str, Json]) -> int | None:
     return ceiling if isinstance(ceiling, int) else None
 
 
+_IMAGES: Final = ("image_url", "input_image", "image")  # no set: what is asked for may be no text, nor hashable
+
+
 def _has_image(messages: Json) -> bool:
     if not isinstance(messages, list):
         return False
     return any(
-        isinstance(part, dict) and part.get("type") in {"image_url", "input_image", "image"}
+        isinstance(part, dict) and part.get("type") in _IMAGES
         for message in messages
         if isinstance(message, dict) and isinstance(message.get("content"), list)
         for part in message["content"]

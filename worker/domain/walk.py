@@ -128,7 +128,8 @@ class Walk:
                 return  # `next` asks one of them at once
             key, wait = self._soonest(index, key)
         tries = self._tries.get(index, 0)
-        patient = not rule.in_place or rule.pause is not Pause.HINT or wait <= self.route.max_wait_s
+        named = rule.pause is Pause.HINT or (rule.pause is Pause.BACKOFF and failure.wait_s is not None)
+        patient = not rule.in_place or not named or wait <= self.route.max_wait_s
         if tries < rule.retries and patient and self._affords(rule):
             self._tries[index] = tries + 1
             chosen = self.route.targets[index]
@@ -290,7 +291,7 @@ class Walk:
 
     def _enter(self, ask: Ask, gate: Gate) -> Step | None:
         closed = gate(ask.target, ask.key)
-        if closed is None:
+        if closed is None or 0.0 < closed.wait_s <= ask.wait_s:  # it opens meanwhile, and is looked at again then
             return self._wait(ask.wait_s, ask)
         index = self._index(ask.target.name)
         assert index is not None

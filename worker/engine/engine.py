@@ -276,7 +276,7 @@ class Engine:
         except Closing:
             events.emit("job.unwritten", level="error", job_id=held.job.id)
         except Exception as exc:  # noqa: BLE001 - one job's fault must not end the lane
-            events.emit("job.broken", level="error", job_id=held.job.id, error=repr(exc)[:300])
+            events.emit("job.broken", level="error", job_id=held.job.id, **events.fault(exc))
             await self._give_up(held.job, exc)
         finally:
             if state.running.get(held.job.id) is control:  # not so where the claim was lost and came back to us

@@ -1,8 +1,9 @@
 -- The breakers of all targets, shared by the fleet: what a worker has seen goes in, what is not closed comes out.
 -- KEYS[1]: a hash, target -> JSON {s: state, g, b: counts, pg, pb: of the half window before, w: its start, o: times opened,
 -- u: until, p: who probes, r: start of the ramp}; times in milliseconds of Redis. ARGV[1]: JSON
---   {worker, volume, ratio, window_ms, open_ms, longest_ms, lease_ms, step_ms, steps,
+--   {worker, volume, ratio, window_ms, open_ms, longest_ms, lease_ms, step_ms, steps, idle_ms,
 --    seen: {target: {good, bad, probe: want|hold|good|bad|drop, reset: bool, ask: bool}}}
+-- A door is dropped when it is closed and nothing of its window is left, or when nobody has wanted to probe it for idle_ms.
 -- Returns JSON: {target: {state, wait_ms, since_ms, mine}} of all that are not closed, and of those asked for.
 local ask = cjson.decode(ARGV[1])
 local clock = redis.call('TIME')
@@ -60,12 +61,17 @@ for target, seen in pairs(ask.seen) do
 end
 local out, any = {}, false
 for target, door in pairs(doors) do
-  if door.s ~= 'closed' or told[target] then
+  local gone
+  if door.s == 'closed' then gone = now - door.w >= ask.window_ms
+  else gone = door.s ~= 'ramp' and now - door.u >= ask.idle_ms end
+  if gone then
+    redis.call('HDEL', KEYS[1], target)
+  elseif door.s ~= 'closed' or told[target] then
     any = true
     local wait = door.u - now
     out[target] = { door.s, wait > 0 and wait or 0, now - door.r, door.p == ask.worker }
   end
-  if changed[target] then redis.call('HSET', KEYS[1], target, cjson.encode(door)) end
+  if changed[target] and not gone then redis.call('HSET', KEYS[1], target, cjson.encode(door)) end
 end
 redis.call('PEXPIRE', KEYS[1], 600000)
 return any and cjson.encode(out) or '{}'

@@ -26,6 +26,8 @@ SILENCE_S: Final = 0.5  # a target that answers faster than this is not called s
 UNKNOWN_SILENCE_S: Final = 2.0
 PROBE_LEASE_S: Final = 5.0  # of a worker that may have died; renewed while it lives
 UNUSED_S: Final = 3.0  # a leave to probe that no job takes goes back
+IDLE_S: Final = 300.0  # nobody asked for it: what is known of it is forgotten
+STRANGER_S: Final = 10.0  # the same of one that never answered nor failed: any name may be asked for
 PARK_S: Final = 6.0  # longer than a job waits in its place: the place is needed for other targets
 _COLD: Final = BreakerPolicy(volume=1, ratio=0.0, open_s=COLD_POLL_S, longest_open_s=COLD_POLL_S, step_s=0.0)
 
@@ -67,6 +69,9 @@ class Door:
     tell: str | None = None  # what became of the probe
     reset: bool = False
     wanted: bool = False  # somebody would probe
+    rest_s: float = 0.0  # until when it asked to be left alone
+    known: bool = False  # it answered or failed once; before, all that is known is that a request was refused
+    used_s: float = 0.0  # when a call last came or went
     _most: float = FIRST
     _heard_s: float = 0.0  # the last sign of life, or the moment since when one is waited for
 
@@ -79,6 +84,8 @@ class Door:
     def closed(self, now_s: float) -> Closed | None:
         if self.forced == "open":
             return Closed(FailureKind.OVERLOADED, 30.0, f"{self.name} is held shut by an operator")
+        if self.rest_s > now_s:
+            return Closed(FailureKind.OVERLOADED, self.rest_s - now_s, f"{self.name} is overloaded and asked to wait")
         if self.fleet is not None:
             wait = self._fleet_wait_s(self.fleet, now_s)
         elif self.breaker.state != "closed":
@@ -168,6 +175,7 @@ class Door:
         self._heard_s = now_s
 
     def answered(self, took_s: float) -> None:
+        self.known = True
         self.latency_s = took_s if self.latency_s is None else self.latency_s + 0.1 * (took_s - self.latency_s)
         if self._most < self.slots:
             self._most *= 2
@@ -178,6 +186,7 @@ class Door:
         if epoch != self.epoch:
             return False
         self.repeats.ended(good=good)
+        self.known = self.known or not good
         if self.fleet is not None and self.fleet.state != "ramp":
             return self._probed("good" if good else "bad")
         self.good += good
@@ -201,6 +210,10 @@ class Door:
         self.breaker.forget_probe()
         return self.fleet is not None and self._probed("drop")
 
+    def rest(self, until_s: float) -> None:
+        """It said how long it is overloaded; a shorter wait, named to another call, ends none."""
+        self.rest_s = max(self.rest_s, until_s)
+
     def _probed(self, verdict: str) -> bool:
         if self.probe != "out":
             return False
@@ -217,6 +230,15 @@ class Door:
             self.cold.close()
             self.fleet, self.reset, self.probe, self.tell = None, True, "none", None
             self.good = self.bad = 0
+            self.rest_s = 0.0
+
+    def idle(self, now_s: float) -> bool:
+        """Whether it may be forgotten: nobody has used it for long, and it holds nobody up."""
+        if self.forced is not None or self.reset or self.calls or self.waiting or self.rest_s > now_s:
+            return False
+        if self.fleet is not None or self.breaker.wait_s(now_s) > 0.0 or self.cold.wait_s(now_s) > 0.0:
+            return False
+        return now_s - self.used_s > (IDLE_S if self.known else STRANGER_S)
 
     def _turned(self) -> None:
         self.epoch += 1
@@ -265,6 +287,8 @@ class Door:
 
     def to_tell(self, now_s: float) -> dict[str, Any] | None:
         """What the fleet should hear of this target; None: nothing. It counts as told."""
+        if not self.known:  # the fleet keeps no names that perhaps nobody has
+            self.good = 0
         if self.probe == "granted" and now_s - self.probe_s > UNUSED_S:
             self.probe, self.tell = "none", "drop"
         probe = self.tell
@@ -283,6 +307,8 @@ class Door:
         """State and wait for people; None: it is closed."""
         if self.forced == "open":
             return "open", 0.0
+        if self.rest_s > now_s:
+            return "open", self.rest_s - now_s
         if self.cold.state != "closed":
             return "loading", self.cold.wait_s(now_s)
         if self.fleet is not None:
@@ -307,5 +333,6 @@ def asked(doors: Mapping[str, Door], worker: str, policy: BreakerPolicy, now_s: 
         "lease_ms": PROBE_LEASE_S * 1000,
         "step_ms": policy.step_s * 1000,
         "steps": STEPS,
+        "idle_ms": IDLE_S * 1000,
         "seen": {name: one for name, one in told if one is not None},
     }

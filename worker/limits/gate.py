@@ -17,6 +17,7 @@ from worker import clock, events
 from worker.domain.answer import Answer, Failure, Outcome
 from worker.domain.breaker import BreakerPolicy
 from worker.domain.failure import INTERACTIVE, FailureKind
+from worker.domain.retry import LONGEST_WAIT_S
 from worker.domain.route import Key, Target
 from worker.domain.walk import Closed
 from worker.limits.doors import Door, Forced, asked
@@ -30,6 +31,7 @@ __all__ = ["LINE_S", "Gate", "Rates", "Shared", "Size", "Ticket"]
 _K = FailureKind
 RATE_REST_S: Final = 1.0
 TICK_S: Final = 0.25
+SWEEP_S: Final = 5.0  # between two looks for what nobody uses any more
 KNOCK_S: Final = 1.0  # between two looks whether Redis is back
 COUNTERS_S: Final = 0.2  # the counters of a target's replies are read this often
 _DOORS: Final = PREFIX + "{doors}"
@@ -159,6 +161,7 @@ class Gate:
         line = self._lines.get((target.name, _account(key)))
         if line is None:
             line = self._line(target, key)
+        line.door.used_s = now_s
         return line.join(size, now_s, urgent=urgent)
 
     def quit(self, ticket: Ticket) -> None:
@@ -184,6 +187,7 @@ class Gate:
         line, door = ticket.line, ticket.line.door
         door.leave(ticket.epoch)
         door.scout_s = None
+        door.used_s = now_s
         line.over(ticket, outcome)
         if isinstance(outcome, Answer):
             took_s = now_s - (ticket.entered_s if ticket.entered_s is not None else now_s)
@@ -202,7 +206,7 @@ class Gate:
         else:
             self._failed(door, ticket, target, key, outcome, now_s)
         if door.waiting:
-            for waiting in self._lines_of[target.name]:
+            for waiting in self._lines_of.get(target.name, ()):
                 waiting.woken()
 
     def reads_counters(self, target: Target, now_s: float) -> bool:
@@ -237,6 +241,20 @@ class Gate:
             door = self._door(target_name)
         door.force(to)
         self._hurry.set()
+
+    # -- what is kept ---------------------------------------------------------------------------------------------
+
+    def sweep(self, now_s: float) -> None:
+        """Forget what nobody uses: any model of a provider may be asked for, and each name leaves its traces."""
+        for name, door in list(self._doors.items()):
+            lines = self._lines_of.get(name, [])
+            if not door.idle(now_s) or not all(line.idle(now_s) for line in lines):
+                continue
+            del self._doors[name]
+            self._lines_of.pop(name, None)
+            self._counted_s.pop(name, None)
+        self._lines = {of: line for of, line in self._lines.items() if of[0] in self._lines_of}
+        self._rests = {of: rest for of, rest in self._rests.items() if rest.until_s > now_s}
 
     # -- within ---------------------------------------------------------------------------------------------------
 
@@ -276,8 +294,12 @@ class Gate:
             line.alone(now_s)
 
     async def _tend(self) -> None:
+        swept_s = clock.monotonic_s()
         while True:
             now_s = clock.monotonic_s()
+            if now_s - swept_s >= SWEEP_S:
+                self.sweep(now_s)
+                swept_s = now_s
             for name, lines in self._lines_of.items():
                 door = self._doors[name]
                 for line in lines:
@@ -317,9 +339,10 @@ class Gate:
             return
         now_s = clock.monotonic_s()
         seen = json.loads(reply)
-        for name in seen.keys() | self._doors.keys():
+        shut = [name for name, door in self._doors.items() if door.fleet is not None]
+        for name in seen.keys() | shut:
             door = self._door(name)
-            if not door.reset and (name in seen or door.fleet is not None):
+            if not door.reset:
                 door.adopt(seen.get(name), now_s)
 
     def _failed(
@@ -329,6 +352,7 @@ class Gate:
         if kind is not _K.TIMEOUT:
             door.heard(now_s)
         if kind is _K.LOADING:
+            door.known = True
             door.cold.record(now_s, good=False)
         elif door.cold.state != "closed":
             door.cold.forget_probe()
@@ -340,6 +364,8 @@ class Gate:
             self._hurry.set()
         if kind in {_K.RATE_LIMIT, _K.OVERLOADED} and not ticket.line.scopes:
             ticket.line.pace.refused(now_s)
+        if kind is _K.OVERLOADED and failure.wait_s is not None:
+            door.rest(now_s + min(failure.wait_s, LONGEST_WAIT_S))
         if kind is _K.RATE_LIMIT:
             key_name = key.name if key is not None else ""
             wait = failure.wait_s if failure.wait_s is not None else RATE_REST_S

@@ -47,7 +47,7 @@ class Ticket:
     urgent: bool
     size: Size
     cost: Vector = _NOTHING  # of the moment when it was let in: while it waited there was more to learn
-    coming: asyncio.Future[None] | None = None  # done when it was let in
+    coming: asyncio.Future[None] | None = None  # done when it was let in, or need not wait any more
     admitted: bool = False
     epoch: int = 0
     entered_s: float | None = None
@@ -139,6 +139,8 @@ class Line:
         if ticket in queue:
             queue.remove(ticket)
             self.door.waiting -= 1
+        if ticket.coming is not None:
+            ticket.coming.cancel()  # a grant that is on its way is not for it any more
 
     def over(self, ticket: Ticket, outcome: Outcome | None) -> None:
         """The call was made; None: nobody knows how it ended."""
@@ -171,6 +173,11 @@ class Line:
         for ticket in (*self._hurried, *self._others):
             if ticket.coming is not None and not ticket.coming.done():
                 ticket.coming.set_result(None)
+
+    def idle(self, now_s: float) -> bool:
+        """Whether nothing waits in it, comes to it, or has been learnt that still holds."""
+        busy = self._waits() or self._feeding is not None or self._hand or self._scout is not None
+        return not busy and self.pace.limit(now_s) is None and self.pace.free(now_s)
 
     def tick(self, now_s: float) -> None:
         """Each quarter of a second: measure the flow, give back what nobody took, tell Redis what changed."""

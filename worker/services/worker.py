@@ -247,7 +247,7 @@ class Worker:
             except Unavailable:  # said by those who wait for it
                 continue
             except Exception as exc:  # noqa: BLE001 - a look-out that dies is never missed until it is needed
-                events.emit("worker.fault", level="error", where=work.__name__, error=repr(exc)[:300])
+                events.emit("worker.fault", level="error", work=work.__name__, **events.fault(exc))
 
     def _unless_stopping(self, look: Callable[[], None]) -> Callable[[], None]:
         @wraps(look)
@@ -323,7 +323,7 @@ class Worker:
         except Unavailable:  # at the next start, or as soon as the database is back
             pass
         except Exception as exc:  # noqa: BLE001 - whatever lies in the spool, the worker starts and stops
-            events.emit("worker.fault", level="error", where="replay", error=repr(exc)[:300])
+            events.emit("worker.fault", level="error", work="replay", **events.fault(exc))
 
 
 def _tame_collector() -> None:
