@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from contextlib import closing
+from typing import Any
 
 
 def _any_address() -> str:
@@ -32,6 +34,20 @@ def _grace_s() -> int:
     except ValueError:  # said by the application, with a remedy
         drain_s = 25.0
     return max(1, int(drain_s) - 1)
+
+
+def on_starting(server: Any) -> None:
+    """Look at the settings once, before any process that would fail of them with a traceback."""
+    from api import production  # noqa: PLC0415 - gunicorn has made our folder importable only by now
+    from worker.settings import SettingsError  # noqa: PLC0415
+
+    try:
+        for warning in production.warnings():
+            server.log.warning("%s", warning)
+    except SettingsError as error:
+        for fault in error.faults:
+            server.log.error("%s", fault)  # noqa: TRY400 - the traceback says nothing more
+        sys.exit(4)
 
 
 bind = f"{_host()}:{os.environ.get('PORT') or 8000}"

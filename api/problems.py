@@ -19,7 +19,7 @@ from worker import events
 from worker.domain.answer import Json
 from worker.domain.failure import FailureKind
 from worker.domain.question import BadQuestion
-from worker.providers.catalog import UnknownModel
+from worker.providers.catalog import NoProvider, UnknownModel
 from worker.services.endpoints import Forgotten
 from worker.services.openai.failures import WIRE
 from worker.services.openai.faults import Fault as Fault  # noqa: PLC0414 - part of what is told here
@@ -95,6 +95,13 @@ NO_SECRET_KEY: Final = Sort(
     "Falta COMPLETAR_SECRET_KEY",
     (501, _SERVER, "webhooks_not_set_up"),
 )
+NO_PROVIDER: Final = Sort(
+    "no-provider",
+    503,
+    "No provider has a key",
+    "Ningún proveedor tiene llave",
+    (503, _SERVER, "no_provider"),
+)
 TOO_SOON: Final = Sort(
     "too-soon", 429, "Another test was just sent", "Se acaba de enviar otra prueba", (429, "requests", "too_soon")
 )
@@ -115,8 +122,8 @@ _K: Final = FailureKind
 JOB_LIMITED: Final = Sort(
     "job-rate-limited",
     429,
-    "Every provider asks to wait",
-    "Todos los proveedores piden esperar",
+    "A provider asks to wait, and no other answered",
+    "Un proveedor pide esperar y ningún otro respondió",
     WIRE[_K.RATE_LIMIT],
 )
 JOB_QUOTA: Final = Sort(
@@ -171,8 +178,8 @@ JOB_FAILED: Final = Sort(
 JOB_OVERLOADED: Final = Sort(
     "job-overloaded",
     503,
-    "Every provider is overloaded",
-    "Todos los proveedores están saturados",
+    "A provider is overloaded, and no other answered",
+    "Un proveedor está saturado y ningún otro respondió",
     WIRE[_K.OVERLOADED],
 )
 JOB_TIMEOUT: Final = Sort(
@@ -217,7 +224,19 @@ FAILED: Final[Mapping[FailureKind, Sort]] = MappingProxyType(
 # Every sort there is, for the documentation.
 SORTS: Final = (
     *(NOT_JSON, BAD_REQUEST, NO_STREAM, NO_KEY, NO_SCOPE, NOT_FOUND, NOT_ALLOWED, CONFLICT, GONE, TOO_LARGE, BAD_TYPE),
-    *(INVALID, UNKNOWN_MODEL, KEY_REUSED, QUEUE_FULL, NO_SECRET_KEY, TOO_SOON, INTERNAL, UNAVAILABLE, BUSY, NOT_YET),
+    *(
+        INVALID,
+        UNKNOWN_MODEL,
+        KEY_REUSED,
+        QUEUE_FULL,
+        NO_SECRET_KEY,
+        NO_PROVIDER,
+        TOO_SOON,
+        INTERNAL,
+        UNAVAILABLE,
+        BUSY,
+        NOT_YET,
+    ),
     *(sort for sort in dict.fromkeys(FAILED.values()) if sort is not INTERNAL),
 )
 
@@ -267,6 +286,9 @@ def of(exc: BaseException, request_id: str) -> Problem:
     match exc:
         case Problem():
             return exc
+        case NoProvider():
+            detail = f"Nothing was stored: {exc}."
+            return Problem(NO_PROVIDER, detail, headers={"x-should-retry": "false"})
         case UnknownModel():
             return invalid(unknown_model(exc, "model"), sort=UNKNOWN_MODEL)
         case KeyReused():

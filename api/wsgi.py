@@ -6,17 +6,17 @@ and the key of COMPLETAR_API_KEY are made at the first request that reaches the 
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 import flask
 
+from api import production
 from api.app import create_app
 from worker import events
 from worker.celery_app import CeleryHints, make_celery
 from worker.deps import Hints, build
 from worker.services.hints import NoHints, SqlHints
-from worker.settings import Settings, load
+from worker.settings import Settings
 from worker.store.database import Database
 
 CONNECTIONS: Final = 8  # to the database, of each process
@@ -31,8 +31,7 @@ def _hints(settings: Settings) -> Hints:
 
 
 def _make() -> flask.Flask:
-    # Without HOST gunicorn binds every address: a key that is good enough for a laptop is refused.
-    settings = load({**os.environ, "HOST": os.environ.get("HOST") or "::"})
+    settings = production.settings()
     events.configure(settings.log_level)
     return create_app(build(settings, _hints(settings), connections=CONNECTIONS))
 

@@ -15,7 +15,7 @@ from kombu import Queue
 from kombu.exceptions import OperationalError
 
 from worker import events
-from worker.deps import HintsKind, build
+from worker.deps import HintsKind, build, said_at_start
 from worker.domain.failure import Lane
 from worker.services.flavour import discovered
 from worker.services.hints import NoHints
@@ -130,7 +130,10 @@ class Process:
         """
         events.configure(self._settings.log_level)
         try:
-            self.worker = Worker(build(discovered(self._settings), NoHints(), connections=CONNECTIONS, pings=False))
+            deps = build(discovered(self._settings), NoHints(), connections=CONNECTIONS, pings=False)
+            for warning in said_at_start(self._settings, deps.catalog):
+                events.emit("configuration.warning", level="warning", reason=warning)
+            self.worker = Worker(deps)
             self.worker.start()
         except SettingsError as error:
             _end(UNFIT, faults=[str(fault) for fault in error.faults])

@@ -56,6 +56,11 @@ def build(
     return Deps(settings, database, catalog, hints, Intake(database, settings), vault, reachable(settings))
 
 
+def said_at_start(settings: Settings, catalog: Catalog) -> list[str]:
+    """What an operator of separate processes should know although they start: sentences for the log."""
+    return [*catalog.warnings, *filter(None, [catalog.unserved, settings.unnamed_database])]
+
+
 def reachable(settings: Settings) -> Rules:
     """Which addresses users may have called: the public internet, and what the operator names.
 

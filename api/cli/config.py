@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from api import production
 from api.cli.command import Group, as_json
 from api.cli.configured import configured
 from api.cli.screen import Screen
-from worker.settings import redacted
+from worker.settings import read, redacted
 
 
 @click.group(cls=Group)
@@ -40,9 +41,15 @@ def check(screen: Screen, file: Path | None, as_json: bool) -> None:
                 shown = said | {"base_url": "(built in)"} if said.get("sandbox") else said
                 screen.data(f"\n[{kind}.{name}]")
                 screen.table(("key", "value"), ((key, _plain(value)) for key, value in shown.items()))
-    for warning in catalog.warnings:
+    for warning in [*catalog.warnings, *_of_web(file)]:
         screen.warn(f"warning: {warning}")
     screen.say("The configuration is in order.")
+
+
+def _of_web(file: Path | None) -> list[str]:
+    """What would keep `web` from starting, though it is no fault where only this machine is served."""
+    _, faults = read(production.environment(), file)
+    return [f"`web` (gunicorn) would not start, where HOST is not set: {fault}" for fault in faults]
 
 
 def _plain(value: object) -> str:

@@ -72,18 +72,22 @@ def _findings() -> Iterator[Finding]:
     yield Finding("configuration", "ok", f"{file}, without a fault")
     for warning in offered.warnings:
         yield Finding("configuration", "note", warning, "It works no longer, or not as it is written.")
-    yield from _keys(offered)
+    yield from _keys(offered, own=settings.database_url is None)
     yield _folder(settings)
     yield from _database(settings)
     yield _hints(settings)
 
 
-def _keys(offered: Catalog) -> Iterator[Finding]:
+def _keys(offered: Catalog, *, own: bool) -> Iterator[Finding]:
+    """`own`: web and worker share a process, which has a sandbox."""
     real = [spec for spec in offered.providers.values() if not spec.is_sandbox]
     for spec in real:
         names = ", ".join(key.name for key in spec.keys) or "no key needed"
         yield Finding("provider", "ok", f"{spec.label}: {names}")
-    if not real:
+    if not real and not own:
+        said = "none has a key, and the sandbox is of `up` alone: jobs are refused"
+        yield Finding("provider", "fault", said, str(offered.unserved))
+    elif not real:
         yield Finding(
             "provider",
             "note",

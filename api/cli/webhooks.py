@@ -268,7 +268,7 @@ def resend(screen: Screen, delivery_ids: tuple[str, ...]) -> None:
 @click.option("--until", metavar="TIME", help="RFC 3339; now if not said.")
 @click.pass_obj
 def recover(screen: Screen, endpoint_id: str, since: str | None, until: str | None) -> None:
-    """Send again what failed, or was skipped while the endpoint was disabled.
+    """Send again what failed, waits for its next try, or was skipped while the endpoint was disabled.
 
     For example:
       completar webhooks recover we_01... --since 2026-11-20T00:00:00Z
@@ -278,7 +278,11 @@ def recover(screen: Screen, endpoint_id: str, since: str | None, until: str | No
         body["until"] = until
     with server(screen) as at:
         response = at.client.post(f"/v1/webhook_endpoints/{_checked(endpoint_id)}/recover", body)
-    screen.data(str(response.json()["recovered"]))
+    recovered = response.json()["recovered"]
+    screen.data(str(recovered))
+    if recovered == 0:
+        screen.say("Nothing to send again.")
+        return
     screen.say(f"They are due now; `{PROGRAM} webhooks deliveries` shows how they fare.")
 
 

@@ -18,7 +18,7 @@ from worker.domain.answer import Json
 from worker.domain.job import JobView
 from worker.domain.money import nano_of, usage_json
 from worker.domain.state import FINAL, AttemptState, JobStatus
-from worker.providers.catalog import UnknownModel
+from worker.providers.catalog import NoProvider, UnknownModel
 from worker.services.native.answers import url_of
 from worker.services.openai.portable import Messages, Tokens
 from worker.services.submit import JobRequest, submit
@@ -167,6 +167,8 @@ def _models(desk: Desk, asked: Question) -> tuple[str, ...]:
         return ("default",)
     try:
         return tuple(target.name for target in desk.deps.catalog.only(provider.lower()).targets)
+    except NoProvider:
+        raise
     except UnknownModel as exc:
         raise invalid(unknown_model(exc, field), sort=UNKNOWN_MODEL) from None
 

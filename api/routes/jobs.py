@@ -49,7 +49,7 @@ from worker.domain.failure import Lane
 from worker.domain.job import JobView
 from worker.domain.question import BadQuestion
 from worker.domain.state import FINAL, JobStatus
-from worker.providers.catalog import UnknownModel
+from worker.providers.catalog import NoProvider, UnknownModel
 from worker.services.cancel import cancel as cancel_job
 from worker.services.native.answers import instant, job_json, url_of
 from worker.services.native.questions import QuestionFields
@@ -169,6 +169,8 @@ def _read_bulk(desk: Desk, request: flask.Request) -> tuple[list[JobRequest], li
         except Problem as problem:
             faults += [replace(one, line=line) for one in problem.faults]
             given.append(None)
+        except NoProvider:
+            raise
         except UnknownModel as exc:
             found = unknown_model(exc, _field_of_models(job))
             faults.append(Fault(found.field, found.message, found.remedy, line))

@@ -28,13 +28,16 @@ class Health(Out):
 
 
 class Ready(Out):
-    """`hints`: how workers hear of new jobs. `broker: away` only makes jobs start up to a second later."""
+    """`hints`: how workers hear of new jobs. `broker: away` only makes jobs start up to a second later.
+    `reason` is there where the database is away and nobody named one.
+    """
 
     status: Literal["ready", "unready"]
     database: Literal["up", "away"]
     migrations: Literal["current", "pending", "unknown"]
     hints: HintsKind
     broker: Literal["up", "away", "none"]
+    reason: str | None = None
 
 
 class TargetBody(Out):
@@ -145,6 +148,9 @@ def readyz(desk: Desk, _call: Call) -> Reply:
         "hints": state.hints,
         "broker": state.broker,
     }
+    unnamed = desk.deps.settings.unnamed_database
+    if state.database == "away" and unnamed is not None:
+        body["reason"] = unnamed
     return Reply(body, 200 if state.ready else 503)
 
 

@@ -223,6 +223,12 @@ def test_config_check_shows_what_is_in_force_and_no_secret(inside: Inside) -> No
         assert "hunter2" not in text
 
 
+def test_config_check_warns_of_what_keeps_web_from_starting(inside: Inside) -> None:
+    told = inside("config", "check", COMPLETAR_API_KEY="short").stderr
+    assert "warning: `web` (gunicorn) would not start, where HOST is not set: COMPLETAR_API_KEY: is too short" in told
+    assert "would not start" not in inside("config", "check").stderr
+
+
 def test_providers_and_routes_name_keys_and_the_models_of_the_sandbox(inside: Inside) -> None:
     alone = inside("providers")
     assert "sandbox/fail-503-twice" in alone.stdout
@@ -265,6 +271,9 @@ def test_doctor_finds_what_is_away_with_a_remedy_and_exit_code_4(cli: Cli) -> No
     assert re.search(r"^fault +hints +Redis cannot be reached", found.stdout, re.MULTILINE)
     assert found.stdout.count("Start it, ") == 2
     assert "p4ss" not in found.stdout + found.stderr
+    assert re.search(
+        r"^fault +provider +none has a key.*\n +no provider has a key: set one of", found.stdout, re.MULTILINE
+    )
     faulty = cli("doctor", code=4, DATABASE_URL="mysql://x")
     assert re.search(r"^fault +configuration .*\n +DATABASE_URL: must begin with", faulty.stdout, re.MULTILINE)
 
@@ -277,7 +286,7 @@ def test_a_schema_that_is_behind_is_found_and_brought_up_to_date(inside: Inside,
     assert "completar db upgrade" in refused.stderr
     assert "up to date now" in inside("db", "upgrade").stderr
     assert "was up to date" in inside("db", "upgrade").stderr
-    assert re.search(r"^ok +clock", inside("doctor").stdout, re.MULTILINE)
+    assert re.search(r"^ok +clock", inside("doctor", GROQ_API_KEY="k").stdout, re.MULTILINE)
 
 
 # -- keys ---------------------------------------------------------------------------------------------------------

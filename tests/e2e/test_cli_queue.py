@@ -81,7 +81,7 @@ def test_a_project_is_given_bounds_and_loses_them(sqlite_url: str, tmp_path: Pat
 def test_doctor_says_how_workers_hear_of_jobs(tmp_path: Path, sqlite_url: str) -> None:
     cli = Inside(tmp_path, COMPLETAR_HINTS="sql", REDIS_URL="redis://127.0.0.1:1/0")
     assert re.search(r"^ok +hints +none needed", cli("doctor").stdout, re.MULTILINE)
-    found = cli("doctor", DATABASE_URL=sqlite_url).stdout
+    found = cli("doctor", DATABASE_URL=sqlite_url, GROQ_API_KEY="k").stdout
     assert re.search(r"^ok +hints +sql, no broker: workers look every 1 s", found, re.MULTILINE)
     away = cli("doctor", code=4, COMPLETAR_HINTS="redis").stdout
     assert "COMPLETAR_HINTS=sql" in away

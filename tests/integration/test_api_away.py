@@ -11,10 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
+from api.app import create_app
 from tests.support.postgres import Postgres
 from tests.support.processes import Process, Processes
 from tests.support.wait import free_port, wait_until
 from tests.support.web import Web, web
+from worker.deps import build
+from worker.services.hints import NoHints
+from worker.settings import load
+from worker.store import keys, projects
 from worker.store.database import Database
 from worker.store.migrate import upgrade
 
@@ -90,6 +95,7 @@ def env(tmp_path: Path) -> dict[str, str]:
         "DATABASE_URL": f"postgresql://u:canary-password@127.0.0.1:{free_port()}/x",
         "REDIS_URL": f"redis://:canary-password@127.0.0.1:{free_port()}/0",
         "COMPLETAR_API_KEY": KEY,
+        "GROQ_API_KEY": "never-used",
         "COMPLETAR_DATA_DIR": str(tmp_path),
         "WEB_CONCURRENCY": "1",
         "PORT": str(free_port()),
@@ -149,6 +155,34 @@ def test_the_first_key_works_as_soon_as_the_database_is_there(
             assert time.monotonic() - before < 2
             assert answer.status_code == 202
             assert http.get("/v1/jobs").json()["data"] == [answer.json()]
+
+
+def test_where_nobody_named_a_database_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()  # no folder, so no file in it can be opened
+    environ = {"COMPLETAR_DATA_DIR": str(tmp_path / "data"), "GROQ_API_KEY": "k"}
+    deps = build(load(environ), NoHints(), connections=1)
+    with closing(deps.database):
+        ready = create_app(deps).test_client().get("/readyz")
+    assert (ready.status_code, ready.json["database"]) == (503, "away")
+    assert ready.json["reason"] == f"DATABASE_URL is not set: SQLite at {tmp_path}/data/completar.sqlite3"
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/completar", "/v1/chat/completions"])
+def test_no_job_is_taken_in_where_nobody_could_be_asked(sqlite_url: str, tmp_path: Path, path: str) -> None:
+    """They went to a host that does not exist, call after call."""
+    environ = {"DATABASE_URL": sqlite_url, "COMPLETAR_DATA_DIR": str(tmp_path)}
+    deps = build(load(environ), NoHints(), connections=2)
+    with closing(deps.database):
+        with deps.database.write() as conn:
+            _, secret = keys.create(conn, projects.ensure(conn), "all")
+        body = {"/v1/jobs": HI, "/completar": {"prompt": "hi"}}.get(
+            path, {"model": "default", "messages": [{"role": "user", "content": "hi"}]}
+        )
+        headers = {"Authorization": f"Bearer {secret}"}
+        answer = create_app(deps).test_client().post(path, json=body, headers=headers)
+    assert answer.status_code == 503
+    assert "no provider has a key: set one of GROQ_API_KEY" in answer.text
+    assert answer.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.slow

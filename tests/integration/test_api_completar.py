@@ -85,7 +85,7 @@ def test_not_done_in_time_it_tells_where_to_ask(site: Web, provider: ScriptedPro
     [
         (400, "context_length_exceeded", 400, "Demasiado largo para el modelo"),
         (500, None, 502, "Ningún proveedor respondió"),
-        (503, None, 503, "Todos los proveedores están saturados"),
+        (503, None, 503, "Un proveedor está saturado y ningún otro respondió"),
     ],
 )
 def test_a_failure_is_told_in_both_languages(

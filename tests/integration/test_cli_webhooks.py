@@ -99,7 +99,8 @@ def test_an_endpoint_from_its_making_to_its_end(run: Run, site: Web, receiver: S
     assert "disabled on request" in shown.out
     assert run("recover", endpoint_id).code == 1
     assert run("update", endpoint_id, "--enable").code == 0
-    assert run("recover", endpoint_id).out.strip() == "0"
+    nothing = run("recover", endpoint_id)
+    assert (nothing.out.strip(), nothing.err.strip()) == ("0", "Nothing to send again.")
     (delivery,) = run("deliveries", "--endpoint", endpoint_id).out.splitlines()
     delivery_id = delivery.split("\t")[0]
     assert run("deliveries", delivery_id).out.split("\t")[:2] == ["1", "test"]

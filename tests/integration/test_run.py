@@ -17,6 +17,7 @@ from worker import events
 from worker.domain.failure import FailureKind, Lane
 from worker.domain.state import AttemptState, JobStatus
 from worker.services.cancel import cancel
+from worker.settings import load
 
 
 @pytest.fixture
@@ -319,6 +320,40 @@ def test_of_ten_keys_with_nine_dead_the_living_one_answers_and_the_dead_are_not_
         assert len(provider.requests) == 9, "the dead ones are not asked again for the next job"
         recorded = str([station.attempts(job.id) for job in (first, second)]) + str(first) + str(second)
         assert not any(secret in recorded for secret in keys.values())
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+def test_a_key_that_is_asked_to_wait_is_replaced_by_that_of_another_account(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path, lane: Lane
+) -> None:
+    """It was asked for its six attempts, and the two that would have answered were not asked at all."""
+    keys = {f"POOL_KEY_{n}": f"k-{n}-0123456789" for n in range(3)}
+    accounts = '{ POOL_KEY_1 = "two", POOL_KEY_2 = "three" }'
+    config = tmp_path / "pool.toml"
+    config.write_text(
+        f'[providers.pool]\nformat = "openai"\nbase_url = "{provider.base_url}"\napi_keys = {list(keys)}\n'
+        f'accounts = {accounts}\n[routes.default]\ntargets = ["pool/m"]\n'
+    )
+    busy = script.error(429, "slow down", code="rate_limit_exceeded", headers={"retry-after": "30"})
+    free = f"Bearer {keys['POOL_KEY_2']}"
+    provider.always(lambda r: script.chat("fine") if r.headers["authorization"] == free else busy)
+    with closing(Station(database_url, provider, tmp_path, COMPLETAR_CONFIG=str(config), **keys)) as station:
+        with station.worker():
+            (job,) = station.ended([station.one(lane=lane)], within_s=10.0)
+        assert job.status is JobStatus.COMPLETED
+        assert [past.row.key_name for past in station.attempts(job.id)] == list(keys)
+
+
+def test_a_worker_that_could_ask_nobody_says_so_and_calls_no_host_that_does_not_exist(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    with closing(Station(database_url, provider, tmp_path)) as station:
+        job_id = station.one()
+        station.settings = load({"DATABASE_URL": database_url, "COMPLETAR_DATA_DIR": str(tmp_path / "data")})
+        with station.worker():
+            (job,) = station.ended([job_id])
+    assert (job.status, job.error["kind"], job.attempts) == (JobStatus.FAILED, "no_target", 0)
+    assert "set one of GROQ_API_KEY" in job.error["message"]
 
 
 def test_a_task_goes_to_a_server_of_that_task_and_past_one_that_chats(

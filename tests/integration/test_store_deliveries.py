@@ -389,6 +389,18 @@ def test_recover_sends_what_failed_or_was_skipped_and_nothing_else(database: Dat
     assert {(due.id, due.trigger) for due in claim(database)} == {(bad, "recover"), ("whd_s", "recover")}
 
 
+def test_recover_does_not_leave_to_its_schedule_what_failed_and_waits(database: Database, project: str) -> None:
+    endpoint(database, project)
+    (failed,) = told(database, project, 1)
+    (due,) = claim(database)
+    settle(database, tried(due, DeliveryState.PENDING, 3600.0))
+    told(database, project, 1)
+    with database.write() as conn:
+        assert deliveries.recover(conn, project, "we_a", START) == 1, "the other one is due, and was not tried yet"
+        assert deliveries.recover(conn, project, "we_a", START) == 0, "it is due already"
+    assert {due.id: due.trigger for due in claim(database)}[failed] == "recover"
+
+
 def test_pages_are_newest_first_and_stay_within_the_project(database: Database, project: str) -> None:
     endpoint(database, project)
     ids = told(database, project, 5)

@@ -117,6 +117,12 @@ def told(kind: FailureKind, rule: Rule, say: Say) -> str:
         return say("asked again; after {n} deaths the job fails").format(n=STARTS_MAX)
     if kind is FailureKind.SCHEMA_MISMATCH and rule.retries == 1:
         return f"{say('one turn to mend it')}; {say(_THEN[rule.then, rule.aside])}"
+    if rule.spread:
+        return f"{say('next key of another account, at once')}; {say('none left')}: {_told(rule, say)}"
+    return _told(rule, say)
+
+
+def _told(rule: Rule, say: Say) -> str:
     if not rule.in_place:
         return say(_PATIENT[rule.pause])
     last = say(_THEN[rule.then, rule.aside])

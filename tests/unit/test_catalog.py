@@ -14,7 +14,7 @@ from worker.domain.failure import FailureKind
 from worker.domain.money import Price
 from worker.domain.retry import Backoff
 from worker.domain.route import ALL_NEEDS, Key, Route
-from worker.providers.catalog import Catalog, Limits, UnknownModel, build, check
+from worker.providers.catalog import Catalog, Limits, NoProvider, UnknownModel, build, check
 from worker.providers.flavours import FLAVOURS
 from worker.providers.formats import FORMATS
 from worker.providers.presets import PRESETS
@@ -40,6 +40,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+SANDBOX_URL = "http://127.0.0.1:4000/v1"
+
+
 def written(text: str) -> Path:
     path = Path("conf.toml")
     path.write_text(text, encoding="utf-8")
@@ -48,7 +51,7 @@ def written(text: str) -> Path:
 
 def catalog(text: str = "", **environ: str) -> Catalog:
     """What comes of a file's text and an environment."""
-    return build(load(environ, written(text)))
+    return build(load(environ, written(text)), SANDBOX_URL)
 
 
 def faults(text: str = "", **environ: str) -> dict[str, str]:
@@ -83,6 +86,17 @@ def test_any_model_of_the_sandbox_can_be_named() -> None:
 def test_the_sandbox_is_called_where_it_listens() -> None:
     assert build(Settings(), "http://127.0.0.1:4000/v1/").providers["sandbox"].base_url == "http://127.0.0.1:4000/v1"
     assert build(Settings()).providers["sandbox"].base_url.endswith(".invalid")
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_where_no_sandbox_is_served_and_no_provider_has_a_key_nothing_can_be_named(mode: str) -> None:
+    environ = {"COMPLETAR_SANDBOX": mode}
+    found = build(load(environ, written("[panels.p]\nmembers = ['sandbox']\n")))
+    with pytest.raises(NoProvider, match=r"no provider has a key: set one of GROQ_API_KEY, .*on web and worker"):
+        found.resolve(["default"])
+    _, checked = check(environ, written(""))
+    assert names(checked.resolve(["default"])) == ["sandbox/echo"], "a command may speak of it"
+    assert build(load({**environ, "GROQ_API_KEY": "k"}, written(""))).unserved is None
 
 
 def test_with_a_key_the_sandbox_is_gone_unless_it_is_wanted() -> None:

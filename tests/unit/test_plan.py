@@ -85,6 +85,13 @@ def test_every_key_of_a_pool_has_its_turn_and_keys_of_one_account_share_their_qu
     assert [step.key for step in spent][:4] == ["K1", "K3", "KIMI_API_KEY", None]
 
 
+def test_keys_of_other_accounts_come_before_a_wait() -> None:
+    for lane in (INTERACTIVE, BATCH):
+        steps = plan(POOL, lane, K.RATE_LIMIT, hint_s=8.0)
+        assert [(step.key, step.wait_s) for step in steps[:2]] == [("K1", 0.0), ("K3", 0.0)]
+        assert (steps[2].do, steps[3].key) == ("wait", "K1")
+
+
 def test_a_route_may_go_round_a_refusal_or_stop_at_a_fault() -> None:
     route = replace(TWO, on={K.CONTENT_FILTER: "next", K.SERVER_ERROR: "fail"})
     assert words(plan(route, INTERACTIVE, K.CONTENT_FILTER)) == "a b fail"

@@ -218,6 +218,136 @@ def test_a_quota_error_skips_the_siblings_of_the_account_but_not_another_account
     assert isinstance(w.next(draw=0.5), Park)
 
 
+POOL = Target("a", "1", "A", (Key("K1", "one"), Key("K1B", "one"), Key("K2", "two"), Key("K3", "three")))
+
+
+def key_of(step: object) -> str | None:
+    assert isinstance(step, Ask), step
+    return step.key.name if step.key else None
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+def test_a_busy_account_is_replaced_at_once_by_the_next_of_the_pool(lane: Lane) -> None:
+    w = walk(POOL, B, lane=lane)
+    for name in ("K1", "K2", "K3"):
+        step = asked(w)
+        assert (key_of(step), step.wait_s) == (name, 0.0)
+        fail(w, step, K.RATE_LIMIT, wait_s=30.0)
+    assert w.calls == (3 if lane is Lane.INTERACTIVE else 0)
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_when_every_account_is_busy_the_one_that_is_free_first_is_waited_for(rebuilt: bool) -> None:
+    w = walk(POOL, B)
+    said = [("K1", 4.0, 0.0), ("K2", 2.0, 1.0), ("K3", 9.0, 1.5)]
+    for name, wait_s, at_s in said:
+        if not rebuilt:
+            step = asked(w)
+            assert key_of(step) == name
+        w.failed("a/1", name, Failure(K.RATE_LIMIT, "x", wait_s=wait_s), at_s=at_s, draw=0.0)
+    if rebuilt:
+        w.resumed(rebuilt=True)
+    again = asked(w)
+    assert key_of(again) == "K2"
+    assert again.wait_s == (0.0 if rebuilt else 1.5), "it was asked half a second ago"
+
+
+def test_the_pool_of_a_busy_provider_is_asked_twice_more_and_then_the_next_target() -> None:
+    w, seen = walk(POOL, B, most=10), []
+    while len(seen) < 6:
+        step = asked(w)
+        fail(w, step, K.RATE_LIMIT, wait_s=1.0, at_s=0.1 * len(seen))
+        seen.append(key_of(step))
+    assert seen == ["K1", "K2", "K3", "K1", "K2", "B_0"]
+
+
+def test_a_batch_line_parks_when_the_last_account_of_the_pool_is_busy() -> None:
+    w = walk(POOL, B, lane=Lane.BATCH)
+    for wait_s in (60.0, 30.0, 90.0):
+        fail(w, asked(w), K.RATE_LIMIT, wait_s=wait_s)
+    step = w.next()
+    assert isinstance(step, Park)
+    assert 30.0 <= step.wait_s <= 33.0
+    w.resumed()
+    assert key_of(w.next()) == "K2"
+
+
+def test_what_a_busy_account_asked_for_holds_when_the_key_that_replaced_it_is_refused() -> None:
+    w = walk(Target("a", "1", "A", POOL.keys[:3]), B)
+    fail(w, asked(w), K.RATE_LIMIT, wait_s=30.0)
+    fail(w, asked(w), K.AUTH)
+    assert asked(w).target is B, "the first has half a minute to go"
+
+
+def test_a_key_whose_door_is_closed_is_no_replacement() -> None:
+    w = walk(POOL, B)
+    fail(w, asked(w), K.RATE_LIMIT, wait_s=30.0)
+    gate = lambda _t, key: Closed(K.RATE_LIMIT, 40.0, "asked") if key and key.name == "K2" else None  # noqa: E731
+    assert key_of(w.next(gate)) == "K3"
+
+
+def test_a_busy_account_whose_replacement_stays_closed_does_not_get_every_attempt() -> None:
+    w, seen = walk(POOL, B, most=10), []
+    gate = lambda t, key: Closed(K.RATE_LIMIT, 60.0, "asked") if t is POOL and key != POOL.keys[0] else None  # noqa: E731
+    while len(seen) < 5:
+        step = w.next(gate)
+        if isinstance(step, Park):
+            w.resumed()
+            continue
+        assert isinstance(step, Ask)
+        fail(w, step, K.RATE_LIMIT, wait_s=1.0, at_s=float(len(seen)))
+        seen.append(key_of(step))
+    assert seen == ["K1", "K1", "K1", "K1", "B_0"]
+
+
+def test_a_retry_whose_own_key_is_closed_meanwhile_is_made_with_another() -> None:
+    w = walk(POOL, B)
+    fail(w, asked(w), K.SERVER_ERROR)
+    gate = lambda _t, key: Closed(K.RATE_LIMIT, 40.0, "asked") if key and key.account == "one" else None  # noqa: E731
+    step = w.next(gate)
+    assert key_of(step) == "K2"
+    assert isinstance(step, Ask)
+    assert step.wait_s > 0.0, "what failed is given the same time"
+
+
+def test_a_route_that_fails_on_a_rate_limit_asks_no_other_key() -> None:
+    w = walk(POOL, on={K.RATE_LIMIT: "fail"})
+    fail(w, asked(w), K.RATE_LIMIT, wait_s=1.0)
+    assert isinstance(w.next(), Stop)
+
+
+def test_a_busy_account_is_not_asked_beside_an_open_call() -> None:
+    w = walk(POOL, B, hedge_after_s=1.0)
+    fail(w, asked(w), K.RATE_LIMIT, wait_s=30.0)
+    joined = w.hedge(B)
+    assert joined is not None
+    assert key_of(joined) == "K2"
+
+
+@pytest.mark.parametrize("kind", [K.OVERLOADED, K.RATE_LIMIT, K.SERVER_ERROR, K.CONNECTION, K.SCHEMA_MISMATCH])
+@pytest.mark.parametrize(("most", "width"), [(6, 6), (6, 3), (3, 3), (4, 3), (2, 2), (6, 4)])
+@pytest.mark.parametrize("keys", [1, 8])
+def test_every_target_has_its_attempt(kind: FailureKind, most: int, width: int, keys: int) -> None:
+    """Six attempts went to the first two of three providers; the third was well, and was never asked."""
+    pool = tuple(Key(f"K{n}", f"account {n}") for n in range(keys))
+    w, seen = walk(*[Target(f"p{n}", "1", "", pool) for n in range(width)], most=most), set()
+    while len(seen) < width:
+        step = asked(w)
+        seen.add(step.target.name)
+        fail(w, step, kind)
+    assert w.calls <= most
+
+
+def test_targets_that_were_not_asked_for_want_of_attempts_are_named() -> None:
+    w = walk(A, B, target("c/1"), Target("d", "1", "D", (), frozenset({"embedding"})), most=2)
+    for _ in range(2):
+        fail(w, asked(w), K.OVERLOADED)
+    step = w.next()
+    assert isinstance(step, Stop)
+    assert step.failure.kind is K.OVERLOADED
+    assert step.failure.message == "max_attempts (2) are used up, and c/1 was not asked: x"
+
+
 def test_a_job_that_comes_back_asks_where_there_was_no_money_though_the_pass_was_not_over() -> None:
     closed = Closed(K.QUOTA, 60.0, "no quota")
     w = walk(A, B)

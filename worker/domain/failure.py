@@ -87,6 +87,7 @@ class Rule:
 
     retries   further calls of the same target within one pass over the route
     pause     what is waited for before them
+    spread    before that pause, the keys of the provider's other accounts are asked at once: theirs are other limits
     in_place  a wait that the provider names is honoured on this target only up to the route's `max_wait_s`, else the
               next target is asked;
               False: the job waits for this target however long it takes (batch lane)
@@ -99,6 +100,7 @@ class Rule:
 
     retries: int = 0
     pause: Pause = Pause.NONE
+    spread: bool = False
     in_place: bool = True
     free: bool = False
     then: Then = Then.NEXT
@@ -111,7 +113,7 @@ _K = FailureKind
 
 INTERACTIVE: Final[Mapping[FailureKind, Rule]] = MappingProxyType(
     {
-        _K.RATE_LIMIT: Rule(retries=2, pause=Pause.HINT),
+        _K.RATE_LIMIT: Rule(retries=2, pause=Pause.HINT, spread=True),
         _K.QUOTA: Rule(aside=Aside.ACCOUNT, free=True),
         _K.AUTH: Rule(aside=Aside.KEY, free=True, lasting=True),
         _K.PERMISSION: Rule(aside=Aside.KEY, free=True, lasting=True),
@@ -149,7 +151,7 @@ BATCH: Final[Mapping[FailureKind, Rule]] = MappingProxyType(
     {
         **INTERACTIVE,
         _K.AUTH: Rule(aside=Aside.KEY, free=True),
-        _K.RATE_LIMIT: Rule(retries=1_000_000, pause=Pause.HINT, in_place=False, free=True),
+        _K.RATE_LIMIT: Rule(retries=1_000_000, pause=Pause.HINT, spread=True, in_place=False, free=True),
         _K.LOADING: Rule(retries=1_000_000, pause=Pause.COLD_START, in_place=False, free=True),
     }
 )
@@ -168,7 +170,7 @@ def rule_for(kind: FailureKind, lane: Lane, overrides: Mapping[FailureKind, Over
     if word is None:
         return rule
     if word == "fail":
-        return replace(rule, retries=0, then=Then.FAIL)
+        return replace(rule, retries=0, spread=False, then=Then.FAIL)
     return replace(rule, then=Then.NEXT)
 
 

@@ -7,9 +7,9 @@ caps hold across processes: `Walk(...)`, then `failed()` for each recorded failu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from worker.domain.answer import Failure
+from worker.domain.answer import MESSAGE_CUT, Failure
 from worker.domain.failure import Aside, FailureKind, Lane, Pause, Rule, Then, rule_for
 from worker.domain.retry import IN_PLACE_S, LONGEST_WAIT_S, wait_s
 from worker.domain.route import Key, Needs, Route, Target, unfit
@@ -88,6 +88,8 @@ class Walk:
     _gone: set[int] = field(default_factory=set)  # for the whole job
     _bad_keys: set[tuple[str, str]] = field(default_factory=set)
     _resting: dict[tuple[str, str], FailureKind] = field(default_factory=dict)  # keys to leave, and why, for this pass
+    _busy: dict[tuple[int, str], float] = field(default_factory=dict)  # target, account -> until when it is to be left
+    _at_s: float = 0.0  # of the last news, on the clock of `failed`
     _poor: set[int] = field(default_factory=set)  # targets set aside because no key of theirs was of use
     _cold_since: dict[int, float] = field(default_factory=dict)
     _asked: set[int] = field(default_factory=set)
@@ -101,6 +103,7 @@ class Walk:
         """Take note of one failed call. `at_s` is any steady clock in seconds; `draw` in [0, 1) is for jitter."""
         self.last, self.last_provider = failure, target.partition("/")[0]
         self._again = None
+        self._at_s = at_s
         index = self._index(target)
         rule = rule_for(failure.kind, self.lane, self.route.on)
         if not rule.free:
@@ -118,10 +121,16 @@ class Walk:
         if wait is None:
             self._gone.add(index)
             return
+        if rule.spread and (account := self._account(index, key)) is not None:
+            once_more = (index, account) in self._busy
+            self._busy[index, account] = at_s + wait
+            if not once_more and self._others(index) and self._affords(rule):
+                return  # `next` asks one of them at once
+            key, wait = self._soonest(index, key)
         tries = self._tries.get(index, 0)
         named = rule.pause is Pause.HINT or (rule.pause is Pause.BACKOFF and failure.wait_s is not None)
         patient = not rule.in_place or not named or wait <= self.route.max_wait_s
-        if tries < rule.retries and patient:
+        if tries < rule.retries and patient and self._affords(rule):
             self._tries[index] = tries + 1
             chosen = self.route.targets[index]
             same_key = next((k for k in chosen.keys if k.name == key), None)
@@ -159,6 +168,7 @@ class Walk:
         closed door, no key left), so a pass that was over may look as if it was not.
         """
         self._waited = rebuilt
+        self._at_s = min((until for until in self._busy.values() if until > self._at_s), default=self._at_s)
         if rebuilt:
             told = {name for name, _ in self._told}
             unfits = (
@@ -190,7 +200,7 @@ class Walk:
         if self._stop is not None:
             return self._stop
         if self.calls >= self.max_attempts:
-            return self._give_up()
+            return self._give_up(spent=True)
         if self._again is not None:
             again, self._again = self._again, None
             step = self._enter(again, gate)
@@ -240,8 +250,7 @@ class Walk:
         for index, target in enumerate(self.route.targets):
             if target.name == beside.name or index in self._gone or index in self._aside or unfit(target, self.needs):
                 continue
-            closed = self._bad_keys | self._resting.keys()
-            keys = [key for key in target.keys if (target.provider, key.name) not in closed]
+            keys = [key for key in self._usable(index) if self._rests(index, key) is None]
             for key in keys if target.keys else [None]:
                 if gate(target, key) is None:
                     return Ask(target, key)
@@ -252,16 +261,10 @@ class Walk:
         target = self.route.targets[index]
         if not target.keys:
             return self._enter(Ask(target, None), gate)
-        closed: Closed | None = None
-        for key in target.keys:
-            if (target.provider, key.name) in self._bad_keys or (target.provider, key.name) in self._resting:
-                continue
-            found = gate(target, key)
-            if found is None:
-                return Ask(target, key)
-            if closed is None or found.wait_s < closed.wait_s:
-                closed = found
-        if closed is None:
+        found = self._open(index, gate)
+        if isinstance(found, Key):
+            return Ask(target, found)
+        if found is None:
             resting = [self._resting.get((target.provider, key.name)) for key in target.keys]
             kind = next((why for why in resting if why is not None), None)
             if index not in self._asked:
@@ -273,7 +276,18 @@ class Walk:
             else:
                 self._gone.add(index)
             return None
-        return self._closed(index, Ask(target, None), closed)
+        return self._closed(index, Ask(target, None), found)
+
+    def _open(self, index: int, gate: Gate) -> Key | Closed | None:
+        """The first key of the pool that is open, else why the one that opens first may not; None: none is left."""
+        closed: Closed | None = None
+        for key in self._usable(index):
+            found = self._rests(index, key) or gate(self.route.targets[index], key)
+            if found is None:
+                return key
+            if closed is None or found.wait_s < closed.wait_s:
+                closed = found
+        return closed
 
     def _enter(self, ask: Ask, gate: Gate) -> Step | None:
         closed = gate(ask.target, ask.key)
@@ -281,6 +295,9 @@ class Walk:
             return self._wait(ask.wait_s, ask)
         index = self._index(ask.target.name)
         assert index is not None
+        other = self._open(index, gate)
+        if isinstance(other, Key):
+            return self._wait(ask.wait_s, replace(ask, key=other))
         return self._closed(index, ask, closed)
 
     def _closed(self, index: int, ask: Ask, closed: Closed) -> Step | None:
@@ -321,6 +338,38 @@ class Walk:
         hint = failure.wait_s
         return wait_s(self.route.backoff, self._tries.get(index, 0) + self.passes, draw, hint)
 
+    def _affords(self, rule: Rule) -> bool:
+        """Whether a target may be asked once more: each that was not asked yet has an attempt reserved."""
+        return rule.free or self.max_attempts - self.calls > len(self._unasked())
+
+    def _unasked(self) -> list[str]:
+        """The targets of this pass that no call has reached."""
+        passed = self._asked | self._gone | self._aside.keys()
+        return [t.name for i, t in enumerate(self.route.targets) if i not in passed and unfit(t, self.needs) is None]
+
+    def _account(self, index: int, key: str | None) -> str | None:
+        return next((k.account for k in self.route.targets[index].keys if k.name == key), None)
+
+    def _usable(self, index: int) -> list[Key]:
+        """The keys of the pool that are neither refused nor without quota."""
+        target, closed = self.route.targets[index], self._bad_keys | self._resting.keys()
+        return [key for key in target.keys if (target.provider, key.name) not in closed]
+
+    def _others(self, index: int) -> bool:
+        """Whether an account of the pool is left that has not asked to wait."""
+        return any((index, key.account) not in self._busy for key in self._usable(index))
+
+    def _soonest(self, index: int, key: str | None) -> tuple[str | None, float]:
+        """Where all accounts asked to wait: the key to be asked first, `key` where two may be, and in how many s."""
+        waits = {k.name: self._busy[index, k.account] for k in self._usable(index) if (index, k.account) in self._busy}
+        name = min(waits, key=lambda name: (waits[name], name != key), default=key)
+        return name, max(0.0, waits[name] - self._at_s) if name in waits else 0.0
+
+    def _rests(self, index: int, key: Key) -> Closed | None:
+        """Its account has asked this job to wait, and the wait is not over."""
+        wait = self._busy.get((index, key.account), 0.0) - self._at_s
+        return Closed(FailureKind.RATE_LIMIT, wait, self._why()) if wait > 0.0 else None
+
     def _leave(self, rule: Rule, index: int, key: str | None, wait: float) -> None:
         target = self.route.targets[index]
         if rule.aside is Aside.KEY and target.keys:
@@ -331,7 +380,7 @@ class Walk:
             return  # the target is gone, or set aside, when `next` finds no key left
         leaving = [index]
         if rule.aside is Aside.ACCOUNT and target.keys:
-            account = next((k.account for k in target.keys if k.name == key), None)
+            account = self._account(index, key)
             spent = (k.name for k in target.keys if k.account == account)
             self._resting.update(((target.provider, name), FailureKind.QUOTA) for name in spent)
             leaving = [i for i, t in enumerate(self.route.targets) if t.provider == target.provider and self._spent(t)]
@@ -354,6 +403,7 @@ class Walk:
         self.passes += 1
         self._resting.clear()  # the money may be back
         self._aside.clear()
+        self._busy.clear()
         self._tries.clear()
 
     def _index(self, name: str) -> int | None:
@@ -367,7 +417,11 @@ class Walk:
             self._told.add((target.name, kind))
             self.skips.append(Skip(target, reason, kind))
 
-    def _give_up(self) -> Stop:
+    def _give_up(self, *, spent: bool = False) -> Stop:
+        unasked = self._unasked() if spent else []
+        if self.last is not None and unasked:
+            why = f"max_attempts ({self.max_attempts}) are used up, and {', '.join(unasked)} was not asked"
+            return Stop(replace(self.last, message=f"{why}: {self.last.message}"[:MESSAGE_CUT]))
         if self.last is not None:
             return Stop(self.last)
         kinds = {kind for _, kind in self._told}

@@ -21,7 +21,7 @@ from worker.providers.merging import DEFAULT, merged
 from worker.providers.spec import Limits, ProviderSpec, distinct, suggested, target_named
 from worker.settings import Fault, Settings, SettingsError, read
 
-__all__ = ["Catalog", "Limits", "ProviderSpec", "UnknownModel", "build", "check"]
+__all__ = ["Catalog", "Limits", "NoProvider", "ProviderSpec", "UnknownModel", "build", "check"]
 
 _REMEMBERED: Final = 1024  # names come from requests: without a bound a client could fill the memory
 _CUT: Final = 200
@@ -40,8 +40,17 @@ class UnknownModel(ValueError):
         )
 
 
+class NoProvider(UnknownModel):
+    """Nobody could be asked, whatever is named: no provider has a key, and this process has no sandbox."""
+
+    def __str__(self) -> str:
+        return str(self.why)
+
+
 class Catalog:
-    """What there is. Immutable; `warnings` are sentences for the log, the settings' among them."""
+    """What there is. Immutable. `warnings` are sentences for the log, the settings' among them; `unserved` says why
+    nobody can be asked, None: somebody can.
+    """
 
     def __init__(
         self,
@@ -50,11 +59,16 @@ class Catalog:
         secrets: Mapping[str, SecretStr],
         warnings: Sequence[str] = (),
         absent: Mapping[str, str] | None = None,
+        *,
+        unserved: str | None = None,
+        refuses: bool = False,
     ) -> None:
-        """`absent`: provider that could exist -> why it does not."""
+        """`absent`: provider that could exist -> why it does not. `refuses`: where it is unserved, nothing resolves."""
         self.providers = MappingProxyType(dict(providers))
         self.routes = MappingProxyType(dict(routes))
         self.warnings = tuple(warnings)
+        self.unserved = unserved
+        self.refuses = refuses and unserved is not None
         self._absent = dict(absent or {})
         self._secrets = {(spec.name, key.name): secrets[key.name] for spec in providers.values() for key in spec.keys}
         self._resolved = lru_cache(_REMEMBERED)(self._resolve)
@@ -62,8 +76,11 @@ class Catalog:
     def resolve(self, models: Sequence[str]) -> Route:
         """A route's name, `provider/model`, a provider (its default model), or a list of these in order.
 
-        The last three come as a route of their own with the bounds of route `default`. Raises UnknownModel.
+        The last three come as a route of their own with the bounds of route `default`. Raises UnknownModel, and
+        NoProvider where nobody could be asked.
         """
+        if self.refuses:
+            raise NoProvider(",".join(models), why=self.unserved)
         return self._resolved(tuple(models))
 
     def only(self, provider: str) -> Route:
@@ -113,9 +130,10 @@ class Catalog:
 def build(settings: Settings, sandbox_url: str | None = None) -> Catalog:
     """Raises SettingsError with every fault between names: an unknown provider, a loop of routes, a missing address.
 
-    sandbox_url  base URL of the sandbox of this process; where there is none, the sandbox can be named but not called
+    sandbox_url  base URL of the sandbox of this process; where there is none, the sandbox can be named but not called,
+                 and without another provider no model resolves
     """
-    catalog, faults = _built(settings, sandbox_url)
+    catalog, faults = _built(settings, sandbox_url, refuses=True)
     if faults:
         raise SettingsError(faults)
     return catalog
@@ -132,10 +150,20 @@ def check(environ: Mapping[str, str], config_file: Path | None = None) -> tuple[
     return settings, catalog
 
 
-def _built(settings: Settings, sandbox_url: str | None) -> tuple[Catalog, list[Fault]]:
+def _built(settings: Settings, sandbox_url: str | None, *, refuses: bool = False) -> tuple[Catalog, list[Fault]]:
     found = merged(settings, sandbox_url)
-    catalog = Catalog(found.providers, found.routes, settings.keys, (*settings.warnings, *found.warnings), found.absent)
-    return catalog, [*found.faults, *_panel_faults(settings, catalog)]
+    warnings = (*settings.warnings, *found.warnings)
+    catalog = Catalog(
+        found.providers,
+        found.routes,
+        settings.keys,
+        warnings,
+        found.absent,
+        unserved=found.unserved,
+        refuses=refuses,
+    )
+    faults = [*found.faults, *([] if catalog.refuses else _panel_faults(settings, catalog))]
+    return catalog, faults
 
 
 def _panel_faults(settings: Settings, catalog: Catalog) -> Iterator[Fault]:

@@ -27,11 +27,14 @@ SANDBOX_PRICE: Final = Price(Decimal("0.05"), Decimal("0.20"))
 
 @dataclass(slots=True)
 class Merged:
-    """absent: provider that could exist -> why it does not."""
+    """absent: provider that could exist -> why it does not.
+    unserved: why no job could be run at all; None: some provider is there to be asked
+    """
 
     providers: dict[str, ProviderSpec] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    unserved: str | None = None
     warnings: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
@@ -43,12 +46,14 @@ def merged(settings: Settings, sandbox_url: str | None) -> Merged:
     found = Merged()
     for name in [*PRESETS, *(name for name in settings.providers if name not in PRESETS)]:
         _add_provider(name, settings, found)
+    keys = ", ".join(name for preset in PRESETS.values() for name in preset.api_keys or ())
+    if not found.providers and sandbox_url is None:  # a sandbox that is named only has no address to be asked at
+        found.unserved = f"no provider has a key: set one of {keys}, on web and worker"
     if settings.sandbox == "on" or (settings.sandbox == "auto" and not found.providers):
         found.providers[SANDBOX] = sandbox(sandbox_url)
     else:
         found.absent[SANDBOX] = "COMPLETAR_SANDBOX=on lets it exist beside others"
     if not found.providers:
-        keys = ", ".join(name for preset in PRESETS.values() for name in preset.api_keys or ())
         found.fault("COMPLETAR_SANDBOX", "is off and there is no provider", f"Set one of {keys}.")
     else:
         _Routes(settings.routes, found).add()

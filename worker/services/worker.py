@@ -123,7 +123,8 @@ class Worker:
                 self._register()
                 break
             except Unavailable as exc:
-                events.emit("worker.waiting", level="warning", reason=str(exc))
+                reason = "; ".join(filter(None, [str(exc), self._settings.unnamed_database]))
+                events.emit("worker.waiting", level="warning", reason=reason)
                 self._outage.silent()
                 self._stopping.wait(1.0)
         self._outage.heard(clock.monotonic_s())

@@ -286,6 +286,13 @@ class Settings(BaseModel):
         return [] if self.secret_key is None else self.secret_key.get_secret_value().split(",")
 
     @property
+    def unnamed_database(self) -> str | None:
+        """What to say where nobody named a database; None: somebody did."""
+        if self.database_url is not None:
+            return None
+        return f"DATABASE_URL is not set: SQLite at {self.database.removeprefix('sqlite:///')}"
+
+    @property
     def database(self) -> str:
         """SQLAlchemy's URL, a file in the data folder where none was named. It may hold a password."""
         if self.database_url is not None:

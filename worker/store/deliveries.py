@@ -318,8 +318,9 @@ def resend(conn: sa.Connection, project_id: str, delivery_id: str) -> bool:
 def recover(
     conn: sa.Connection, project_id: str, endpoint_id: str, since: datetime, until: datetime | None = None
 ) -> int:
-    """Send again what failed or was skipped in this time. Returns how many."""
-    where = sa.and_(_D.endpoint_id == endpoint_id, _D.state.in_(_AGAIN), _D.created_at >= since)
+    """Send again what failed or was skipped in this time, and at once what waits for its next try. Returns how many."""
+    waits = sa.and_(_D.state == _S.PENDING.value, _D.attempts > 0, _D.due_at > db_now())
+    where = sa.and_(_D.endpoint_id == endpoint_id, sa.or_(_D.state.in_(_AGAIN), waits), _D.created_at >= since)
     if until is not None:
         where = sa.and_(where, _D.created_at <= until)
     return _wake(conn, project_id, where, "recover")

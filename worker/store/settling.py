@@ -65,7 +65,8 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     an error is not.
     """
     dialect = conn.dialect.name
-    params = _SETTLE.params(dialect, [_settle_row(m) for m in moves])
+    # In the order of their ids, as others lock several: a cancel of many beside it ended in a deadlock.
+    params = _SETTLE.params(dialect, [_settle_row(m) for m in sorted(moves, key=_job_id)])
     rows = conn.execute(_settle(dialect), params).all()
     moved = {row.id: row.status for row in rows}
     tallies.add(conn, rows)
@@ -78,6 +79,10 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     ]
     endings.add(conn, ends)
     return set(moved)
+
+
+def _job_id(move: Settle) -> str:
+    return move.job_id
 
 
 def adopt(conn: sa.Connection, move: Settle) -> bool:

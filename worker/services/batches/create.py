@@ -67,10 +67,11 @@ def create(
     """The row is committed when this returns. A file that is not there is found by who validates, as at OpenAI.
 
     Raises WrongPurpose, KeyReused, StillRunning and NotRetriable (of a retry), NoKey (a webhook is asked for, and there
-    is nothing to encrypt its secret with), Unavailable (database away; nothing is stored).
+    is nothing to encrypt its secret with), NoProvider, Unavailable (database away; nothing is stored).
     """
     if idempotent is not None and (made_before := earlier(deps, project_id, idempotent)) is not None:
         return made_before
+    deps.catalog.resolve(("default",))  # of what the lines name it is found when they are read
     new = NewBatch(
         id=clock.new_id("batch"),
         project_id=project_id,
