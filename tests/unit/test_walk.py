@@ -162,6 +162,16 @@ def test_a_part_of_no_known_type_is_the_providers_to_refuse(kind: object) -> Non
     assert needs.of == ({"completion", "vision"} if kind == "image_url" else {"completion"})
 
 
+def test_a_job_that_comes_back_asks_who_is_done_waiting_while_another_stays_shut() -> None:
+    w = walk(A, B)
+    fail(w, Ask(A, A.keys[0]), K.OVERLOADED, wait_s=3600.0)
+    w.skipped(B.name, K.OVERLOADED)
+    w.resumed(rebuilt=True)
+    step = w.next(lambda target, _key: Closed(K.OVERLOADED, 30.0, "shut") if target is B else None)
+    assert isinstance(step, Ask), "its rows do not tell that the pass was over"
+    assert step.target is A
+
+
 def test_a_rate_limit_on_every_target_parks_until_the_first_is_over() -> None:
     w = walk(A, B)
     fail(w, asked(w), K.RATE_LIMIT, wait_s=100.0)
