@@ -17,7 +17,7 @@ _CHAIN: Final = 200  # of references that lead on at one place: validators recur
 _DEEPEST: Final = 100  # levels of a value that is held against a schema
 _LEAST: Final = 20  # levels that are looked at, however large a schema is
 _EFFORT: Final = 2_000_000  # edges that are looked at, in all levels: two seconds
-_ENDLESS: Final = 10**12
+_ENDLESS: Final = 10**9
 
 _REFS: Final = ("$ref", "$dynamicRef", "$recursiveRef")
 _ALONE: Final = ("not", "if", "then", "else")
@@ -91,9 +91,21 @@ class _Survey:
                 break
             most = deeper
             found.append(most[id(self._root)])
+            if found[-1] > _ENDLESS:
+                if not self._returns(seen):
+                    raise TooMuchWork(_CROWDED)
+                break
         else:  # it leads back to itself and goes on growing: the depth of a value sets the bound
             found.append(_ENDLESS)
         return tuple(found)
+
+    def _returns(self, keys: set[int]) -> bool:
+        """Whether any of these leads back to itself: some are left when those that lead nowhere are taken away."""
+        left = {key: {edge.child for edge in self._places[key].inside} for key in keys}
+        while ends := [key for key, children in left.items() if not children & left.keys()]:
+            for key in ends:
+                del left[key]
+        return bool(left)
 
     def _place(self, schema: Schema) -> _Place:
         key = id(schema)
