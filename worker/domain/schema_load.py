@@ -15,12 +15,16 @@ from urllib.parse import unquote
 MOST: Final = 10_000  # schemas that may meet at one place
 _CHAIN: Final = 200  # of references that lead on at one place: validators recurse
 _DEEPEST: Final = 100  # levels of a value that is held against a schema
+_LEAST: Final = 20  # levels that are looked at, however large a schema is
+_EFFORT: Final = 2_000_000  # edges that are looked at, in all levels: two seconds
+_ENDLESS: Final = 10**9
 
 _REFS: Final = ("$ref", "$dynamicRef", "$recursiveRef")
 _ALONE: Final = ("not", "if", "then", "else")
 _LISTS: Final = ("allOf", "anyOf", "oneOf")
 _MAPS: Final = ("dependentSchemas", "dependencies")
-_AGAIN: Final = ("unevaluatedProperties", "unevaluatedItems")  # what applies beside them is evaluated again, twice
+# What applies beside these is evaluated again to see what it has looked at (as measured).
+_AGAIN: Final = ("unevaluatedProperties", "unevaluatedItems")
 _CROWDED: Final = (
     f"makes more than {MOST} schemas meet at one place of a value, through $ref, allOf, anyOf and the like; "
     "refer to each definition fewer times"
@@ -78,16 +82,30 @@ class _Survey:
                     waiting.append(self._schemas[edge.child])
         most = {key: self._places[key].own for key in seen}
         found = [most[id(self._root)]]
-        for _ in range(_DEEPEST):
+        edges = sum(len(self._places[key].inside) for key in seen)
+        for _ in range(min(_DEEPEST, max(_LEAST, _EFFORT // (edges + 1)))):
             deeper = {key: max(self._places[key].own, _fullest(self._places[key].inside, most)) for key in seen}
             if deeper == most:
+                if found[-1] > MOST:
+                    raise TooMuchWork(_CROWDED)
                 break
             most = deeper
             found.append(most[id(self._root)])
-        # One that leads back to itself goes on growing: there it is the depth of a value that sets the bound.
-        if found[-1] > MOST and len(found) <= _DEEPEST:
-            raise TooMuchWork(_CROWDED)
+            if found[-1] > _ENDLESS:
+                if not self._returns(seen):
+                    raise TooMuchWork(_CROWDED)
+                break
+        else:  # it leads back to itself and goes on growing: the depth of a value sets the bound
+            found.append(_ENDLESS)
         return tuple(found)
+
+    def _returns(self, keys: set[int]) -> bool:
+        """Whether any of these leads back to itself: some are left when those that lead nowhere are taken away."""
+        left = {key: {edge.child for edge in self._places[key].inside} for key in keys}
+        while ends := [key for key, children in left.items() if not children & left.keys()]:
+            for key in ends:
+                del left[key]
+        return bool(left)
 
     def _place(self, schema: Schema) -> _Place:
         key = id(schema)
@@ -99,14 +117,12 @@ class _Survey:
             raise TooMuchWork(f"leads on through more than {_CHAIN} references at one place; use fewer")
         self._entered.add(key)
         own, inside = 1, Counter(self._inside(schema))
+        again = any(word in schema for word in _AGAIN)
         for other in self._beside(schema):
             place = self._place(other)
-            own += place.own
+            own += 3 * place.own if again else place.own
             for edge, times in place.inside.items():
-                inside[edge] += times
-        for _ in [word for word in _AGAIN if word in schema]:
-            own *= 3
-            inside = Counter({edge: 3 * times for edge, times in inside.items()})
+                inside[edge] += 2 * times if again else times
         if own > MOST:
             raise TooMuchWork(_CROWDED)
         self._entered.remove(key)
