@@ -7,6 +7,7 @@ import runpy
 import signal
 import socket
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,13 @@ def test_gunicorn_listens_where_it_is_told_and_logs_no_query(processes: Processe
     assert web.stop() == 0
     assert "ck_secret" not in web.output
     assert "gthread" in web.output
+
+
+def test_web_says_once_what_was_forgotten(processes: Processes, tmp_path: Path) -> None:
+    web, _ = processes.web({"WEB_CONCURRENCY": "2", "COMPLETAR_DATA_DIR": str(tmp_path)})
+    web.stop()
+    assert web.output.count(f"DATABASE_URL is not set: SQLite at {tmp_path}/completar.sqlite3") == 1
+    assert web.output.count("no provider has a key: set one of GROQ_API_KEY") == 1
 
 
 def test_gunicorn_takes_the_usual_port_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
