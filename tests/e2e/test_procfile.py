@@ -108,6 +108,13 @@ def test_gunicorn_listens_where_it_is_told_and_logs_no_query(processes: Processe
     assert "gthread" in web.output
 
 
+def test_web_says_once_what_was_forgotten(processes: Processes, tmp_path: Path) -> None:
+    web, _ = processes.web({"WEB_CONCURRENCY": "2", "COMPLETAR_DATA_DIR": str(tmp_path)})
+    web.stop()
+    assert web.output.count(f"DATABASE_URL is not set: SQLite at {tmp_path}/completar.sqlite3") == 1
+    assert web.output.count("no provider has a key: set one of GROQ_API_KEY") == 1
+
+
 def test_gunicorn_takes_the_usual_port_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PORT", "WEB_CONCURRENCY"):
         monkeypatch.setenv(name, "")
