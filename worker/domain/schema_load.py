@@ -6,6 +6,7 @@ sixty definitions that each name the next one twice are 4 KB and 2 ** 60 evaluat
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ _CHAIN: Final = 200  # of references that lead on at one place: validators recur
 _DEEPEST: Final = 100  # levels of a value that is held against a schema
 _LEAST: Final = 20  # levels that are looked at, however large a schema is
 _EFFORT: Final = 2_000_000  # edges that are looked at, in all levels: two seconds
+_SMALL: Final = 4  # words of a schema
 _ENDLESS: Final = 10**9
 
 _REFS: Final = ("$ref", "$dynamicRef", "$recursiveRef")
@@ -72,6 +74,7 @@ class _Survey:
         self._places: dict[int, _Place] = {}
         self._entered: set[int] = set()
         self._anchors: dict[str, Schema] | None = None
+        self._alike: dict[str, Schema] = {}
 
     def loads(self) -> tuple[int, ...]:
         waiting, seen = [self._root], {id(self._root)}
@@ -184,6 +187,8 @@ class _Survey:
                 if not isinstance(target := self._found(child["$ref"]), Mapping):
                     return
                 child = target
+            if len(child) <= _SMALL:  # nor do two that say the same in the same few words differ
+                child = self._alike.setdefault(json.dumps(child, sort_keys=True), child)
             self._schemas[id(child)] = child
             yield _Edge(id(child), array, name, but)
 
