@@ -174,6 +174,18 @@ ANY_JSON = {
         {"type": "object", "additionalProperties": {"$ref": "#"}},
     ]
 }
+UNION = defined(
+    {"anyOf": [{"type": "integer"}, *(to(i) for i in range(1, 11))]},
+    *(
+        {
+            "type": "object",
+            "properties": {"kind": {"const": i}, "c": to(0), "d": to(0)},
+            "required": ["kind"],
+            "additionalProperties": False,
+        }
+        for i in range(10)
+    ),
+)
 CLOSED: dict[str, Any] = {"type": "object"}
 for _ in range(20):
     CLOSED = {"type": "object", "properties": {"c": CLOSED}, "unevaluatedProperties": False}
@@ -185,6 +197,7 @@ SHARED = defined(*({"properties": {"a": to(i + 1), "b": to(i + 1)}} for i in ran
     [
         (TREE, {"left": {"left": {}}, "right": {}, "more": {}}),
         (ANY_JSON, [{"a": [1, {"b": None}]}] * 20_000),
+        (UNION, {"kind": 9, "c": {"kind": 8, "c": {"kind": 7, "d": {"kind": 6, "c": {"kind": 9, "c": 1}}}}, "d": 2}),
         (CLOSED, {"c": {"c": {}}}),
         (SHARED, {"a": {"b": {"a": {}}}}),
         ({"properties": {f"p{i}": {"type": "integer"} for i in range(5_000)}}, {f"p{i}": i for i in range(5_000)}),

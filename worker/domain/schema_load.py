@@ -6,6 +6,7 @@ sixty definitions that each name the next one twice are 4 KB and 2 ** 60 evaluat
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ _CHAIN: Final = 200  # of references that lead on at one place: validators recur
 _DEEPEST: Final = 100  # levels of a value that is held against a schema
 _LEAST: Final = 20  # levels that are looked at, however large a schema is
 _EFFORT: Final = 2_000_000  # edges that are looked at, in all levels: two seconds
+_SMALL: Final = 4  # words of a schema
 _ENDLESS: Final = 10**9
 
 _REFS: Final = ("$ref", "$dynamicRef", "$recursiveRef")
@@ -72,6 +74,7 @@ class _Survey:
         self._places: dict[int, _Place] = {}
         self._entered: set[int] = set()
         self._anchors: dict[str, Schema] | None = None
+        self._alike: dict[str, Schema] = {}
 
     def loads(self) -> tuple[int, ...]:
         waiting, seen = [self._root], {id(self._root)}
@@ -118,10 +121,13 @@ class _Survey:
         self._entered.add(key)
         own, inside = 1, Counter(self._inside(schema))
         again = any(word in schema for word in _AGAIN)
-        for other in self._beside(schema):
-            place = self._place(other)
-            own += 3 * place.own if again else place.own
-            for edge, times in place.inside.items():
+        for others, either in self._beside(schema):
+            taken: Counter[_Edge] = Counter()
+            for other in others:
+                place = self._place(other)
+                own += 3 * place.own if again else place.own
+                taken = taken | Counter(place.inside) if either else taken + Counter(place.inside)
+            for edge, times in taken.items():
                 inside[edge] += 2 * times if again else times
         if own > MOST:
             raise TooMuchWork(_CROWDED)
@@ -130,19 +136,28 @@ class _Survey:
         made = self._places[key] = _Place(own, inside)
         return made
 
-    def _beside(self, schema: Schema) -> Iterator[Schema]:
-        """The schemas that it applies to the same place."""
+    def _beside(self, schema: Schema) -> Iterator[tuple[list[Schema], bool]]:
+        """The schemas that it applies to the same place; True: a value goes into one of them only."""
         for word in _REFS:
             if isinstance(ref := schema.get(word), str):
-                yield from _schemas(self._found(ref))
-        for word in _ALONE:
-            yield from _schemas(schema.get(word))
+                yield [*_schemas(self._found(ref))], False
+        yield [one for word in _ALONE for one in _schemas(schema.get(word))], False
         for word in _LISTS:
-            for part in _list(schema.get(word)):
-                yield from _schemas(part)
-        for word in _MAPS:
-            for part in _map(schema.get(word)).values():
-                yield from _schemas(part)
+            parts = [one for part in _list(schema.get(word)) for one in _schemas(part)]
+            yield parts, word != "allOf" and self._told_apart(parts)
+        yield [one for word in _MAPS for part in _map(schema.get(word)).values() for one in _schemas(part)], False
+
+    def _told_apart(self, parts: list[Schema]) -> bool:
+        """Whether a constant member names the kind, as in a union of classes: the validator looks into one of them."""
+        marks: list[dict[str, str]] = []
+        for part in parts:
+            ref = part.get("$ref")
+            members = _map(_map(self._found(ref) if isinstance(ref, str) else part).get("properties"))
+            consts = {name: _map(one).get("const") for name, one in members.items()}
+            if members:
+                marks.append({name: repr(const) for name, const in consts.items() if const is not None})
+        shared = set.intersection(*(set(mark) for mark in marks)) if marks else set()
+        return any(len({mark[name] for mark in marks}) == len(marks) for name in shared)
 
     def _inside(self, schema: Schema) -> Iterator[_Edge]:
         """The schemas that it applies to what is inside the value."""
@@ -164,7 +179,16 @@ class _Survey:
     def _edges(
         self, part: Any, *, array: bool, name: str | int | None = None, but: frozenset[str | int] = frozenset()
     ) -> Iterator[_Edge]:
-        for child in _schemas(part):
+        for given in _schemas(part):
+            child = given
+            for _ in range(_CHAIN):  # two references to one definition are one child
+                if child.keys() != {"$ref"} or not isinstance(child["$ref"], str):
+                    break
+                if not isinstance(target := self._found(child["$ref"]), Mapping):
+                    return
+                child = target
+            if len(child) <= _SMALL:  # nor do two that say the same in the same few words differ
+                child = self._alike.setdefault(json.dumps(child, sort_keys=True), child)
             self._schemas[id(child)] = child
             yield _Edge(id(child), array, name, but)
 
