@@ -345,7 +345,8 @@ def test_a_stored_batch_is_run_by_who_waits_for_it(tmp_path: Path) -> None:
     stored = cli("batch", "submit", "-", "--format", "text", stdin="hola\n")
     batch_id = stored.stdout.strip()
     assert (
-        f"runs while a command waits for it, or `completar up` runs: completar batch wait {batch_id}" in stored.stderr
+        f"it runs, while a command waits for it or `completar up` runs: completar batch wait {batch_id}"
+        in stored.stderr
     )
     followed = cli("batch", "results", batch_id, "--follow")
     assert _answers(_lines(followed.stdout)) == {"line-1": "hola"}
