@@ -128,7 +128,7 @@ class Embedded:
         self.stop()
 
     def _start_sandbox(self) -> str | None:
-        if SANDBOX not in self._offered.providers or not self._work:
+        if SANDBOX not in self._offered.providers:
             return None
         self._sandbox = SandboxThread()
         self._sandbox.start()

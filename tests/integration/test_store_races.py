@@ -635,6 +635,7 @@ _ALONE: Final = {
         "of the one who tends the batch; they pass by what others hold, and race in test_batches and test_batch_runs",
     ),
     orphans.recount: "made where the job's row is locked: by take_back, and by an adoption that has moved it",
+    orphans.forget: "made where the job's row is locked: by the end of a job that a fault of ours has ended",
     deaths.add: "rows of its own, made by take_back once it holds the jobs",
     deaths.of_jobs: "only reads",
     notices.send: "changes nothing, a hint",
