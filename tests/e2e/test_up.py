@@ -83,7 +83,7 @@ def test_what_it_prints_is_enough_to_try_it(up: Up) -> None:
 def test_killed_and_started_again_it_finishes_what_it_had(up: Up) -> None:
     process = up.start()
     running, waiting = up.post("slow-1s"), up.post("rate-limited", lane="batch")
-    up.wait(running, "in_progress")
+    wait_until(lambda: up.attempts(running), "the call to be on record: a job that is only claimed has none")
     key = up.key
     process.kill()
     up.start()  # the lock of a dead process holds nobody up
