@@ -298,18 +298,21 @@ def store(conn: sa.Connection, entries: Sequence[Entry], *, again: bool = False)
     close: list[AttemptRow] = []
     calls: list[tuple[str, AttemptRow]] = []  # by the key that pays
     closed: list[tuple[str, AttemptRow]] = []
+    faults: list[Entry] = []
     for entry in entries:
         ours = entry.job_id in held
         begun = [row for row in entry.begin if ours or row.state is AttemptState.SKIPPED]
         over = entry.close if ours or entry.settle is None else [_superseded(row) for row in entry.close]
         begin += begun
         close += over
+        if ours and entry.is_fault:
+            faults.append(entry)
         if entry.budget_key is not None:
             calls += [(entry.budget_key, row) for row in begun if row.state is AttemptState.SENT]
             closed += [(entry.budget_key, row) for row in over]
     before = attempts.recorded(conn, [row for _, row in closed]) if closed else {}
     attempts.close(conn, close)
-    lost = _forgotten(conn, [entry for entry in entries if entry.job_id in held])
+    lost = _forgotten(conn, faults)
     refused = _booked(conn, before, closed, calls, lost) if closed or calls or lost else {}
     attempts.begin(conn, [row for row in begin if row.id not in refused])
     for job_id in adopted:
@@ -354,14 +357,13 @@ def _unrecorded(conn: sa.Connection, entries: Sequence[Entry]) -> tuple[list[Ent
     return fresh, made
 
 
-def _forgotten(conn: sa.Connection, entries: Sequence[Entry]) -> list[tuple[str, int]]:
+def _forgotten(conn: sa.Connection, faults: Sequence[Entry]) -> list[tuple[str, int]]:
     """Close what jobs leave open that end by a fault of ours. What was held for it, by the key that pays."""
     lost: list[tuple[str, int]] = []
-    for entry in entries:
-        if entry.is_fault:
-            held_nano = orphans.forget(conn, entry.job_id, entry.claim_id)
-            if entry.budget_key is not None:
-                lost.append((entry.budget_key, held_nano))
+    for entry in faults:
+        held_nano = orphans.forget(conn, entry.job_id, entry.claim_id)
+        if entry.budget_key is not None:
+            lost.append((entry.budget_key, held_nano))
     return lost
 
 
