@@ -20,6 +20,7 @@ from worker.domain.failure import Lane
 from worker.services.flavour import discovered
 from worker.services.hints import NoHints
 from worker.services.last_exit import be_gone_in
+from worker.services.watchdog import EXIT_CODE
 from worker.services.worker import Worker
 from worker.settings import Settings, SettingsError, load
 
@@ -29,8 +30,7 @@ DRAIN: Final = "completar.drain"
 # two that claim, two of webhooks, one each for heartbeat, cancels, sweep, spool, pauses, lanes, outbox and batches, and
 # one that listens where there is no broker, which keeps its own.
 CONNECTIONS: Final = 9
-UNFIT: Final = 78  # exit codes, of sysexits.h: the settings are wrong, and ...
-BROKEN: Final = 70  # ... something else is, as with an event loop that died
+UNFIT: Final = 78  # exit code, of sysexits.h: the settings are wrong
 PUBLISH_S: Final = 0.5  # the caller waits for its 202, not for the broker
 # One try: kombu would rest for 2 s and try again.
 _AT_ONCE: Final[dict[str, Any]] = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
@@ -138,7 +138,7 @@ class Process:
         except SettingsError as error:
             _end(UNFIT, faults=[str(fault) for fault in error.faults])
         except Exception as exc:  # noqa: BLE001 - whatever it is, there is no worker
-            _end(BROKEN, **events.fault(exc))
+            _end(EXIT_CODE, **events.fault(exc))
 
     def begin_drain(self, **_kw: Any) -> None:
         """SIGTERM, in Celery's signal handler: only set things going. Whatever hangs, the process ends in time."""

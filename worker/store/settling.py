@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -66,7 +67,7 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     """
     dialect = conn.dialect.name
     # In the order of their ids, as others lock several: a cancel of many beside it ended in a deadlock.
-    params = _SETTLE.params(dialect, [_settle_row(m) for m in sorted(moves, key=_job_id)])
+    params = _SETTLE.params(dialect, [_settle_row(m) for m in sorted(moves, key=attrgetter("job_id"))])
     rows = conn.execute(_settle(dialect), params).all()
     moved = {row.id: row.status for row in rows}
     tallies.add(conn, rows)
@@ -79,10 +80,6 @@ def settle(conn: sa.Connection, moves: Sequence[Settle]) -> set[str]:
     ]
     endings.add(conn, ends)
     return set(moved)
-
-
-def _job_id(move: Settle) -> str:
-    return move.job_id
 
 
 def adopt(conn: sa.Connection, move: Settle) -> bool:
