@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,9 +15,11 @@ from worker.domain.job import FORMAT, JobView, Served, Waiting, models_in
 from worker.domain.money import Usage
 from worker.domain.pause import ID_LENGTH, Scope
 from worker.domain.state import JobStatus
+from worker.store.rows import Rows
 from worker.store.tables import job, job_input, job_result, pause
 from worker.store.text import loads
 
+_IDS = Rows(id=sa.Text)
 _HEAVY = (job_result.c.body, job_result.c.error)
 _PAUSE = [column.label(f"pause_{column.name}") for column in pause.c]
 
@@ -69,9 +72,15 @@ def listed(conn: sa.Connection, project_id: str, wanted: Filter) -> tuple[list[J
 
 
 def versions(conn: sa.Connection, ids: Sequence[str]) -> dict[str, tuple[int, JobStatus]]:
-    """Version and status by id: what waiters look at, many jobs in one statement."""
-    rows = conn.execute(sa.select(job.c.id, job.c.version, job.c.status).where(job.c.id.in_(ids)))
+    """Version and status by id: what waiters look at every few milliseconds, many jobs in one statement."""
+    dialect = conn.dialect.name
+    rows = conn.execute(_versions(dialect), _IDS.params(dialect, [(i,) for i in ids]))
     return {row.id: (row.version, JobStatus(row.status)) for row in rows}
+
+
+@cache
+def _versions(dialect: str) -> sa.Select[Any]:
+    return sa.select(job.c.id, job.c.version, job.c.status).where(job.c.id == _IDS.table(dialect).c.id)
 
 
 def replays(conn: sa.Connection, project_id: str, ids: Sequence[str]) -> dict[str, list[str]]:
@@ -101,6 +110,7 @@ def request_of(conn: sa.Connection, project_id: str, job_id: str) -> dict[str, A
     return loads(body) if body is not None else None
 
 
+@cache
 def _one() -> sa.Select[Any]:
     return _select().where(job.c.id == sa.bindparam("id"), job.c.project_id == sa.bindparam("project"))
 
