@@ -66,6 +66,22 @@ def test_a_frozen_server_is_given_up_soon_and_used_again_when_it_thaws(
         wait_until(lambda: works(database), "the database to be used again", 5)
 
 
+def test_a_connection_that_lay_idle_is_tried_before_it_is_lent(
+    own_postgres: Postgres, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Database(url, connections=2)) as database:
+        assert works(database)
+        own_postgres.stop("immediate")
+        own_postgres.start()
+        assert not works(database), "it was in use a moment ago, and nobody had heard of the restart"
+        assert works(database)
+        own_postgres.stop("immediate")
+        own_postgres.start()
+        later_s = time.monotonic() + 5
+        monkeypatch.setattr("worker.store.database.monotonic_s", lambda: later_s)
+        assert works(database)
+
+
 def test_frozen_in_mid_transaction_nothing_is_kept_waiting(own_postgres: Postgres, url: str) -> None:
     with closing(Database(url, connections=1)) as database:
 
