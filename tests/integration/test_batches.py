@@ -267,12 +267,12 @@ def test_writers_of_one_batch_count_at_once(database: Database) -> None:
 
 def test_no_line_of_a_stopping_batch_is_claimed_or_called(database: Database) -> None:
     stopping, going = _batch(database, lines_of=5), _batch(database, lines_of=5)
-    claims = _claimed(database, 2)
+    held = _claimed(database, 2)
     with database.write() as conn:
-        assert len(settling.still_ours(conn, claims)) == 2
+        assert len(claims.still_ours(conn, held)) == 2
         assert batches.cancel(conn, PROJECT, stopping)
         of_it = set(conn.execute(sa.select(job_table.c.id).where(job_table.c.batch_id == stopping)).scalars())
-        assert settling.still_ours(conn, claims) == {job_id for job_id, _ in claims} - of_it
+        assert claims.still_ours(conn, held) == {job_id for job_id, _ in held} - of_it
     more = {job_id for job_id, _ in _claimed(database, 100)}
     with database.read() as conn:
         assert more

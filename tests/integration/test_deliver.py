@@ -302,10 +302,10 @@ def test_a_run_that_broke_while_the_database_was_away_leaves_nothing_behind(
         return taken
 
     @contextmanager
-    def unless_away(self: Database, *, durable: bool = True) -> Iterator[Connection]:
+    def unless_away(self: Database) -> Iterator[Connection]:
         if away_until_s and time.monotonic() < away_until_s[0]:
             raise Unavailable("away")
-        with write(self, durable=durable) as conn:
+        with write(self) as conn:
             yield conn
 
     monkeypatch.setattr(deliver.Deliverer, "_take", break_once)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,9 +15,11 @@ from tests.support.scripted_provider import ScriptedProvider
 from tests.support.station import Station
 from worker.domain import pause as pausing
 from worker.domain.failure import Lane
+from worker.domain.job import Claimed
 from worker.domain.pause import PauseKind
 from worker.domain.state import JobStatus
 from worker.services import pauses as services
+from worker.store import claims
 from worker.store.database import Database, Unavailable
 
 
@@ -25,17 +27,30 @@ from worker.store.database import Database, Unavailable
 def test_a_claim_that_was_committed_unheard_is_given_back(
     database_url: str, tmp_path: Path, lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Database.write
+    claimed = 0
     cut = 0
 
-    @contextmanager
-    def cut_off(self: Database, *, durable: bool = True) -> Iterator[Any]:
-        nonlocal cut
-        with write(self, durable=durable) as conn:
-            yield conn
-        if not durable and cut < 3:  # only claims are written so
-            cut += 1
-            raise Unavailable("the connection broke before the commit was confirmed")
+    def counted(claim: Callable[..., list[Claimed]]) -> Callable[..., list[Claimed]]:
+        def counting(*args: Any, **more: Any) -> list[Claimed]:
+            nonlocal claimed
+            found = claim(*args, **more)
+            claimed += len(found)
+            return found
+
+        return counting
+
+    def cut_off(lent: Callable[[Database], AbstractContextManager[Any]]) -> Callable[[Database], Any]:
+        @contextmanager
+        def cutting(self: Database) -> Iterator[Any]:
+            nonlocal cut
+            before = claimed
+            with lent(self) as conn:
+                yield conn
+            if claimed > before and cut < 3:
+                cut += 1
+                raise Unavailable("the connection broke before the commit was confirmed")
+
+        return cutting
 
     with (
         ScriptedProvider() as provider,
@@ -43,7 +58,10 @@ def test_a_claim_that_was_committed_unheard_is_given_back(
     ):
         provider.always(script.chat("fine"))
         ids = station.submit(5, lane=lane)
-        monkeypatch.setattr(Database, "write", cut_off)
+        for name in ("claim", "claim_block"):
+            monkeypatch.setattr(claims, name, counted(getattr(claims, name)))
+        for name in ("write", "each"):
+            monkeypatch.setattr(Database, name, cut_off(getattr(Database, name)))
         with station.worker():
             jobs = station.ended(ids, within_s=10)
         assert cut == 3
@@ -66,9 +84,9 @@ def test_a_probe_that_was_committed_unheard_is_given_back(
         return found
 
     @contextmanager
-    def cut_off(self: Database, *, durable: bool = True) -> Iterator[Any]:
+    def cut_off(self: Database) -> Iterator[Any]:
         nonlocal cut
-        with write(self, durable=durable) as conn:
+        with write(self) as conn:
             before = len(claimed)
             yield conn
         if len(claimed) > before and not cut:

@@ -158,7 +158,7 @@ def test_cancel_ends_a_queued_job_and_asks_a_running_one(database: Database) -> 
         assert jobs.cancel(conn, PROJECT, running) is S.CANCELLING
         assert jobs.cancel(conn, PROJECT, running) is S.CANCELLING
         assert jobs.cancelling(conn, "wrk_1") == [running]
-        assert settling.still_ours(conn, [(running, job.claim_id)]) == set()
+        assert claims.still_ours(conn, [(running, job.claim_id)]) == set()
     assert settled(database, job, Ending(S.COMPLETED, result='{"text":"too late"}'))
     with database.read() as conn:
         view = views.get(conn, PROJECT, running)

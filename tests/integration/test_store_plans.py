@@ -35,7 +35,6 @@ from worker.store import (
     lines,
     new_jobs,
     orphans,
-    settling,
     urgent,
     usage,
     views,
@@ -299,7 +298,7 @@ def test_a_backlog_that_the_statistics_do_not_know_of_is_not_read_through(postgr
             "claim_block": lambda c: claims.claim_block(c, Lane.BATCH, 200, worker_id="w", claim_id="d"),
             "claim_by_ids": lambda c: claims.claim(c, some.queued, worker_id="w", claim_id="d"),
             "claim_suspect": lambda c: claims.claim_suspect(c, list(Lane), worker_id="w", claim_id="d"),
-            "mark": lambda c: settling.still_ours(c, some.running),
+            "mark": lambda c: claims.still_ours(c, some.running),
             "settle": lambda c: writer.store(c, some.end()),
         }
         for name, call in calls.items():

@@ -173,7 +173,7 @@ def purge(conn: sa.Connection, g: Ground) -> int:
 
 
 def still_ours(conn: sa.Connection, g: Ground) -> set[str]:
-    return settling.still_ours(conn, [(g.job_id, g.claim.claim_id)])
+    return claims.still_ours(conn, [(g.job_id, g.claim.claim_id)])
 
 
 def mark(conn: sa.Connection, g: Ground) -> list[bool | Exception]:
@@ -181,6 +181,13 @@ def mark(conn: sa.Connection, g: Ground) -> list[bool | Exception]:
         clock.new_id("att"), g.job_id, g.claim.claim_id, 2, AttemptState.SENT, "a/m", "a", "m", held_nano=40
     )
     return writer.store(conn, [Entry(g.job_id, g.claim.claim_id, begin=[row], budget_key=g.key_id)])
+
+
+def mark_at_once(conn: sa.Connection, g: Ground) -> set[str]:
+    """As most are: nobody's budget is asked."""
+    return attempts.mark(
+        conn, [AttemptRow(clock.new_id("att"), g.job_id, g.claim.claim_id, 2, AttemptState.SENT, "a/m", "a", "m")]
+    )
 
 
 def answer(conn: sa.Connection, g: Ground) -> list[bool | Exception]:
@@ -471,6 +478,10 @@ def _marked_call_is_lost(g: Ground) -> None:
     assert (g.key().held_nano, g.key().spent_nano) == (0, 80)
 
 
+def _both_calls_are_lost(g: Ground) -> None:
+    assert [call.state for call in g.attempts()] == [AttemptState.LOST, AttemptState.LOST]
+
+
 def _no_second_call(g: Ground) -> None:
     assert len(g.attempts()) == 1
     assert g.key().held_nano + g.key().spent_nano == 40
@@ -533,6 +544,9 @@ RACES: Final = (
     Race(running, take_back, still_ours, set(), _is(S.QUEUED, 3)),
     Race(calling, cancel, mark, [False], _no_second_call),
     Race(calling, take_back, mark, [False], _no_second_call),
+    Race(calling, cancel, mark_at_once, set(), _no_second_call),
+    Race(calling, take_back, mark_at_once, set(), _no_second_call),
+    Race(calling, mark_at_once, take_back, TakenBack(1, 0, 0), _both_calls_are_lost),
     Race(calling, mark, take_back, TakenBack(1, 0, 0), _marked_call_is_lost),
     Race(running, still_ours, cancel, S.CANCELLING, _is(S.CANCELLING, 3)),
     # cancel: whatever it meets, it is not lost
@@ -601,8 +615,9 @@ _MOVES: Final = {
         "claim_block": claim_block,
         "claim_suspect": claim_suspect,
         "claimable": claimable,
+        "still_ours": still_ours,
     },
-    settling: {"adopt": answer, "disown": disown, "settle": complete, "still_ours": still_ours},
+    settling: {"adopt": answer, "disown": disown, "settle": complete},
     jobs: {"cancel": cancel, "expire": expire, "purge": purge},
     orphans: {"take_back": take_back},
     workers: {"beat": beat, "bury": bury},
@@ -621,7 +636,7 @@ _MOVES: Final = {
     keys: {"revoke": revoke, "create": make_key},
     projects: {"ensure": make_project},
     budgets: {"book": hold, "charge_lost": charge_lost},
-    attempts: {"close": answer, "begin": mark, "recorded": answer},
+    attempts: {"close": answer, "begin": mark, "mark": mark_at_once, "recorded": answer},
     **{module: {} for module in (backlog, deaths, endings, new_jobs, notices, open_lines, usage, views)},
 }
 # Functions of the store that race with nobody, and why.

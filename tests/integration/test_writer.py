@@ -18,7 +18,7 @@ from worker.domain.job import AttemptRow, Claimed, Ending, JobView, NewJob
 from worker.domain.state import AttemptState, JobStatus
 from worker.engine.entry import Entry
 from worker.engine.writer import GROUP_CHARS, Closing, Writer, store
-from worker.store import attempts, claims, jobs, new_jobs, orphans, views
+from worker.store import attempts, claims, jobs, new_jobs, orphans, views, workers
 from worker.store.database import Database
 from worker.store.settling import Settle
 
@@ -264,6 +264,8 @@ def test_writes_wait_for_a_database_that_comes_back(own_postgres: Postgres, migr
     own_postgres.migrate_once(migrate)
     with closing(Database(own_postgres.fresh())) as database:
         held = claimed(database, 5)
+        with database.write() as conn:  # a claim does not wait for the disk; what is committed after it brings it there
+            workers.register(conn, worker_id="wrk_2", host="h", pid=1, lanes=[], release="")
         own_postgres.stop("immediate")
 
         async def play(writer: Writer) -> list[bool]:

@@ -136,5 +136,5 @@ class Connections:
         yield self.worker
 
     @contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[Any]:
+    def write(self) -> Iterator[Any]:
         yield self.worker

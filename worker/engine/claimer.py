@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import AbstractContextManager
 
 from worker import clock
 from worker.domain.failure import Lane
@@ -13,14 +13,14 @@ from worker.domain.job import Claimed
 from worker.engine.doubts import Doubts
 from worker.engine.held import Held, with_history
 from worker.store import claims
-from worker.store.database import Database, Unavailable
+from worker.store.database import Connection, Database, Unavailable
+
+_Lent = Callable[[], AbstractContextManager[Connection]]
+_Take = Callable[[Connection, str, str], list[Claimed]]
 
 
 class Claimer:
-    """Its coroutines run on the engine's loop, and raise Unavailable while the database is away.
-
-    A claim need not wait for the disk: no call leaves before its mark is there, and the claim with it.
-    """
+    """Its coroutines run on the engine's loop, and raise Unavailable while the database is away."""
 
     def __init__(self, database: Database, worker_id: Callable[[], str]) -> None:
         self._database = database
@@ -31,23 +31,24 @@ class Claimer:
     async def ids(self, ids: Sequence[str]) -> list[Held]:
         """Those of these jobs that are due."""
         return await self._claimed(
-            lambda conn, worker, claim: claims.claim(conn, ids, worker_id=worker, claim_id=claim)
+            self._database.each, lambda conn, worker, claim: claims.claim(conn, ids, worker_id=worker, claim_id=claim)
         )
 
     async def block(self, lane: Lane, room: int, turn: claims.Turn) -> list[Held]:
         """Whatever is due in the lane, at most `room` jobs."""
         return await self._claimed(
+            self._database.write,
             lambda conn, worker, claim: claims.claim_block(
                 conn, lane, room, worker_id=worker, claim_id=claim, turn=turn
-            )
+            ),
         )
 
     async def suspect(self, lanes: Sequence[Lane]) -> Held | None:
-        def take(conn: Any, worker: str, claim: str) -> list[Claimed]:
+        def take(conn: Connection, worker: str, claim: str) -> list[Claimed]:
             found = claims.claim_suspect(conn, lanes, worker_id=worker, claim_id=claim)
             return [found] if found is not None else []
 
-        return next(iter(await self._claimed(take)), None)
+        return next(iter(await self._claimed(self._database.write, take)), None)
 
     def doubt(self, claim_id: str) -> None:
         """This claim was made elsewhere, and perhaps committed: the next claims look for it. From any thread."""
@@ -56,16 +57,18 @@ class Claimer:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _claimed(self, take: Callable[[Any, str, str], list[Claimed]]) -> list[Held]:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._take, take)
+    async def _claimed(self, lent: _Lent, take: _Take) -> list[Held]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._taken, lent, take)
 
-    def _take(self, take: Callable[[Any, str, str], list[Claimed]]) -> list[Held]:
+    def _taken(self, lent: _Lent, take: _Take) -> list[Held]:
         worker_id, claim_id = self._worker_id(), clock.new_id("clm")
+        if self._doubts:
+            with self._database.write() as conn:
+                self._doubts.resolve(conn, worker_id)
         reached = False
         try:
-            with self._database.write(durable=False) as conn:
+            with lent() as conn:
                 reached = True
-                self._doubts.resolve(conn, worker_id)
                 return with_history(conn, take(conn, worker_id, claim_id))
         except Unavailable:
             if reached:

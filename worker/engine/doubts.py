@@ -20,10 +20,11 @@ class Doubts:
         """The connection broke in the transaction that made this claim."""
         self._since_s[claim_id] = None
 
+    def __bool__(self) -> bool:
+        return bool(self._since_s)
+
     def resolve(self, conn: Any, worker_id: str) -> None:
         """Give back what such claims hold; for LOOK_S after the database is back."""
-        if not self._since_s:
-            return
         freed = settling.disown(conn, worker_id, list(self._since_s))
         if freed:
             events.emit("claim.disowned", level="warning", jobs=freed)

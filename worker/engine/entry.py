@@ -31,6 +31,12 @@ class Entry:
         return any(row.state is AttemptState.SENT for row in self.begin)
 
     @property
+    def is_plain_mark(self) -> bool:
+        """Whether it says no more than that calls are about to be made, and nobody's budget is asked."""
+        plain = self.settle is None and self.budget_key is None and not self.close and bool(self.begin)
+        return plain and all(row.state is AttemptState.SENT for row in self.begin)
+
+    @property
     def is_fault(self) -> bool:
         """Whether it ends the job by a fault of our own: who ran it may not have said what became of its calls."""
         end = self.settle.to if self.settle is not None else None

@@ -28,7 +28,7 @@ from worker.domain.job import AttemptRow
 from worker.domain.state import AttemptState
 from worker.engine.entry import Entry
 from worker.engine.spool import Spool
-from worker.store import attempts, budgets, orphans, settling
+from worker.store import attempts, budgets, claims, orphans, settling
 from worker.store.database import Database, Unavailable
 
 GROUP_MAX = 600  # the driver waits for the interpreter after each statement: many share those waits
@@ -194,8 +194,10 @@ class Writer:
         """`again`: it is not known whether an earlier try was committed. `kept` is called with what went to disk."""
         tries = 0
         while True:
+            # Marks are one statement, and a call waits for each.
+            alone = not again and all(entry.is_plain_mark for entry in entries)
             try:
-                with self._database.write() as conn:
+                with self._database.each() if alone else self._database.write() as conn:
                     stored = store(conn, entries, again=again)
             except Unavailable as exc:
                 again = True
@@ -286,20 +288,26 @@ def store(conn: sa.Connection, entries: Sequence[Entry], *, again: bool = False)
     settles = [entry.settle for entry in entries if entry.settle is not None]
     if settles:
         held |= settling.settle(conn, settles)
-    marks = [(entry.job_id, entry.claim_id) for entry in entries if entry.settle is None and entry.begin]
+    plain: list[Entry] = []
+    rest: list[Entry] = []
+    for entry in entries:
+        (plain if entry.is_plain_mark and not again else rest).append(entry)
+    if plain:
+        held |= attempts.mark(conn, [row for entry in plain for row in entry.begin])
+    marks = [(entry.job_id, entry.claim_id) for entry in rest if entry.settle is None and entry.begin]
     if marks:
-        held |= settling.still_ours(conn, marks)
+        held |= claims.still_ours(conn, marks)
     adopted = [move.job_id for move in settles if move.job_id not in held and settling.adopt(conn, move)]
     held.update(adopted)
     if again:
-        entries, on_record = _unrecorded(conn, entries)
+        rest, on_record = _unrecorded(conn, rest)
         held |= on_record
     begin: list[AttemptRow] = []
     close: list[AttemptRow] = []
     calls: list[tuple[str, AttemptRow]] = []  # by the key that pays
     closed: list[tuple[str, AttemptRow]] = []
     faults: list[Entry] = []
-    for entry in entries:
+    for entry in rest:
         ours = entry.job_id in held
         begun = [row for row in entry.begin if ours or row.state is AttemptState.SKIPPED]
         over = entry.close if ours or entry.settle is None else [_superseded(row) for row in entry.close]

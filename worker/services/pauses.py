@@ -150,7 +150,7 @@ class PauseWatch:
         for mark, lane in marks:
             if all(one in holding for one in ids_in(mark)):
                 continue
-            with self._database.write(durable=False) as conn:
+            with self._database.write() as conn:
                 if parked.wake(conn, mark, lane, WOKEN):
                     woken.add(lane)
         for lane in woken:

@@ -62,5 +62,5 @@ class Watchdog:
                 events.emit("lane.stuck", level="error", lane=lane.value, looks=self._idle[lane], every_s=LOOK_S)
 
     def _claimable(self, lane: Lane) -> bool:
-        with self._database.write(durable=False) as conn:  # it locks a row for a moment, and changes none
+        with self._database.write() as conn:  # it locks a row for a moment, and changes none
             return claims.claimable(conn, lane)

@@ -15,9 +15,10 @@ from worker.domain.failure import FailureKind
 from worker.domain.job import AttemptRow
 from worker.domain.money import Usage
 from worker.domain.state import AttemptState
+from worker.store.claims import may_call
 from worker.store.moment import db_now
 from worker.store.rows import Rows
-from worker.store.tables import attempt
+from worker.store.tables import attempt, job
 from worker.store.text import clean, dumps
 
 _BEGUN = Rows(
@@ -58,36 +59,57 @@ _CLOSED = Rows(
 
 def begin(conn: sa.Connection, rows: Sequence[AttemptRow]) -> None:
     """Store calls about to be sent (`sent`) and targets passed over (`skipped`)."""
-    if not rows:
-        return
+    if rows:
+        dialect = conn.dialect.name
+        conn.execute(_begin(dialect), _BEGUN.params(dialect, [_begun(r) for r in rows]))
+
+
+def mark(conn: sa.Connection, rows: Sequence[AttemptRow]) -> set[str]:
+    """Store calls about to be sent, of the jobs that may still make any: by their ids. See `claims.still_ours`.
+
+    One statement, for each job waits for it before its call leaves.
+    """
     dialect = conn.dialect.name
-    records = [
-        (
-            r.id,
-            r.job_id,
-            r.claim_id,
-            r.number,
-            r.state.value,
-            r.target,
-            r.provider,
-            r.model,
-            r.key_name,
-            r.kind.value if r.kind is not None else None,
-            clean(r.reason),
-            r.held_nano,
-            clean(r.member),
-        )
-        for r in rows
-    ]
-    conn.execute(_begin(dialect), _BEGUN.params(dialect, records))
+    return set(conn.execute(_mark(dialect), _BEGUN.params(dialect, [_begun(r) for r in rows])).scalars())
+
+
+def _begun(r: AttemptRow) -> tuple[Any, ...]:
+    return (
+        r.id,
+        r.job_id,
+        r.claim_id,
+        r.number,
+        r.state.value,
+        r.target,
+        r.provider,
+        r.model,
+        r.key_name,
+        r.kind.value if r.kind is not None else None,
+        clean(r.reason),
+        r.held_nano,
+        clean(r.member),
+    )
 
 
 @cache
 def _begin(dialect: str) -> sa.Insert:
     v = _BEGUN.table(dialect)
-    sent = sa.case((v.c.state == AttemptState.SENT.value, db_now()))
-    names = [*v.c.keys(), "sent_at"]
-    return attempt.insert().from_select(names, sa.select(*v.c, sent))
+    return _inserted(v, _stamped(v))
+
+
+@cache
+def _mark(dialect: str) -> Any:
+    v = _BEGUN.table(dialect)
+    ours = _stamped(v).where(job.c.id == v.c.job_id, may_call(dialect, v.c.claim_id))
+    return _inserted(v, ours.with_for_update(read=True, of=job)).returning(attempt.c.job_id)
+
+
+def _stamped(v: sa.FromClause) -> sa.Select[Any]:
+    return sa.select(*v.c, sa.case((v.c.state == AttemptState.SENT.value, db_now())))
+
+
+def _inserted(v: sa.FromClause, rows: sa.Select[Any]) -> sa.Insert:
+    return attempt.insert().from_select([*v.c.keys(), "sent_at"], rows)
 
 
 def close(conn: sa.Connection, rows: Sequence[AttemptRow]) -> None:

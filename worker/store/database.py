@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -67,22 +67,18 @@ class Database:
             event.listen(self._engine, "begin", _begin_immediate)
 
     @contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[sa.Connection]:
-        """One transaction, committed when the block ends well. Raises Unavailable when the database is away.
-
-        Without `durable` the commit does not wait for the disk; the next durable one of any session brings it there,
-        for the log is written in order.
-        """
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction, committed when the block ends well. Raises Unavailable when the database is away."""
         with self._lent(self._engine) as conn, conn.begin():
-            if not durable and self.dialect == "postgresql":
-                conn.exec_driver_sql("SET LOCAL synchronous_commit TO off")
             yield conn
 
-    @contextmanager
-    def read(self) -> Iterator[sa.Connection]:
+    def each(self) -> AbstractContextManager[sa.Connection]:
+        """Statements that are committed one by one: nobody waits for a BEGIN and a COMMIT. Raises Unavailable."""
+        return self._lent(self._autocommit)
+
+    def read(self) -> AbstractContextManager[sa.Connection]:
         """Statements that each see the newest committed rows. Raises Unavailable when the database is away."""
-        with self._lent(self._autocommit) as conn:
-            yield conn
+        return self._lent(self._autocommit)
 
     @contextmanager
     def session(self) -> Iterator[sa.Connection]:

@@ -15,7 +15,7 @@ from worker.domain.job import Ending, Return
 from worker.domain.money import NO_USAGE, Usage
 from worker.domain.state import HELD, AttemptState, JobStatus
 from worker.store import endings, tallies
-from worker.store.claims import going_on, unseen
+from worker.store.claims import unseen
 from worker.store.moment import db_now, later
 from worker.store.rows import Rows
 from worker.store.tables import attempt, job
@@ -187,31 +187,6 @@ def _adopt(dialect: str) -> Any:
             error_kind=None,
         )
         .returning(*tallies.ENDED)
-    )
-
-
-_FENCE = Rows(id=sa.Text, claim_id=sa.Text)
-
-
-def still_ours(conn: sa.Connection, claims: Sequence[tuple[str, str]]) -> set[str]:
-    """Of (job id, claim id) pairs, the jobs that may still make calls: the claim holds and nobody asked to stop.
-
-    That stays so until the transaction ends: a cancel or a take-back waits, and then finds what was marked.
-    """
-    dialect = conn.dialect.name
-    return set(conn.execute(_still_ours(dialect), _FENCE.params(dialect, claims)).scalars())
-
-
-@cache
-def _still_ours(dialect: str) -> sa.Select[Any]:
-    v = _FENCE.table(dialect)
-    return (
-        sa.select(job.c.id)
-        .where(
-            job.c.id == v.c.id,
-            unseen(job.c.claim_id == v.c.claim_id, job.c.status == _S.IN_PROGRESS.value, going_on(dialect)),
-        )
-        .with_for_update(read=True, of=job)
     )
 
 
