@@ -18,6 +18,7 @@ from worker.store.database import Database
 
 OTHER_KEY: Final = "ck_other_0123456789abcdefghijklmnop"
 FEW: Final = 10
+SPARE_SLOTS: Final = 120  # of a worker, with a provider of 200 ms: a third of what a core can do
 MOST_S: Final = 240.0
 
 
@@ -51,11 +52,12 @@ class Filed:
         return f"{self.name}: {self.per_s:,.0f} lines/s ({parts}), {self.cpu_ms:.2f} ms CPU per line"
 
 
-def filed(ground: Ground, lines: int, processes: int) -> Filed:
-    """A file of so many lines, and so many worker processes."""
+def filed(ground: Ground, lines: int, processes: int, *, slots: int | None = None) -> Filed:
+    """A file of so many lines, and so many worker processes, with so many slots each (None: as they come)."""
+    more = {} if slots is None else {"SLOTS": str(slots)}
     with ground.fresh_database() as url, closing(Database(url)) as database:
         web, port = ground.web(url, COMPLETAR_API_KEY=KEY)
-        workers = [ground.worker(url) for _ in range(processes)]
+        workers = [ground.worker(url, **more) for _ in range(processes)]
         try:
             for worker in workers:
                 worker.wait_for_line(r"\bready\.")
@@ -82,7 +84,8 @@ def filed(ground: Ground, lines: int, processes: int) -> Filed:
     assert done.ended_s is not None
     cost = watch.cost_s(posted_at, over_at)
     return Filed(
-        name=f"Completar, a batch of {lines:,} lines, {processes} process{'es' * (processes > 1)}",
+        name=f"Completar, a batch of {lines:,} lines, {processes} process{'es' * (processes > 1)}"
+        + (f", {slots} slots each" if slots is not None else ""),
         lines=lines,
         per_s=lines / (over_at - posted_at),
         upload_s=posted_at - begun_at,

@@ -33,18 +33,22 @@ MILLION: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many lines, and for how many seconds a limit is used. `finish`: by case, of batches that are only written."""
+    """How many lines, and for how many seconds a limit is used. `finish`: by case, of batches that are only written.
+
+    spare  of those whose workers have so few slots that the cores have time to spare; 0: they are left out
+    """
 
     one: int
     two: int
+    spare: int
     large: int
     small: int  # how many batches of ten come beside the large one
     finish: dict[str, int]
     limit_s: float
 
 
-FULL: Final = Size(20_000, 20_000, 50_000, 5, {"finish_10k": 10_000, "finish_100k": 100_000}, limit_s=45.0)
-QUICK: Final = Size(4_000, 4_000, 15_000, 2, {}, limit_s=6.0)
+FULL: Final = Size(20_000, 20_000, 8_000, 50_000, 5, {"finish_10k": 10_000, "finish_100k": 100_000}, limit_s=45.0)
+QUICK: Final = Size(4_000, 4_000, 0, 15_000, 2, {}, limit_s=6.0)
 _PEERS: Final = 2_000, 100  # of the httpx script alone: lines, and the semaphore at which it was best
 _GATEWAY: Final = 1_500
 
@@ -90,6 +94,9 @@ class Case:
 def cases(ground: Ground, case: Case, size: Size) -> None:
     case("batch_one", lambda: batch_runs.filed(ground, size.one, 1))
     case("batch_two", lambda: batch_runs.filed(ground, size.two, 2))
+    if size.spare:
+        case("spare_one", lambda: batch_runs.filed(ground, size.spare, 1, slots=batch_runs.SPARE_SLOTS))
+        case("spare_two", lambda: batch_runs.filed(ground, size.spare, 2, slots=batch_runs.SPARE_SLOTS))
     case("fair", lambda: batch_runs.fair(ground, size.large, size.small))
     case("enforced", lambda: limits.enforced(ground, size.limit_s))
     for name, lines in size.finish.items():

@@ -92,6 +92,7 @@ def batch_targets(found: Results, *, gateway: bool = False, many: bool = False) 
         _of_batch(found, "a batch, 1 process, create to files", "batch_one", 1_200),
         _batch_times(found, "the same, against the httpx script", "script", 2.5),
         _batch_times(found, "a batch, 2 processes against 1", "batch_one", 1.6, case="batch_two"),
+        _batch_times(found, "the same with cores to spare (120 slots each)", "spare_one", 1.6, case="spare_two"),
         _of_fact(found, "ten lines beside another project's large batch, against alone", "fair", "times", 2, "x"),
         _of_fact(found, "600 requests a minute: used", "enforced", "used_rpm", 95, "%", at_least=True, times=100),
         _of_fact(found, "60,000 tokens a minute: used", "enforced", "used_tpm", 95, "%", at_least=True, times=100),

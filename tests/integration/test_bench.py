@@ -146,6 +146,7 @@ FILED = Filed("filed", 20_000, 1_500.0, 0.1, 0.5, 11.0, 1.5, 13.0, 0.2, 0.6, 0.2
 def test_batches_are_judged_beside_their_peers_of_the_same_run() -> None:
     found = _results()
     found.batches.update(batch_one=FILED, batch_two=replace(FILED, per_s=2_700.0, others=0.3))
+    found.batches.update(spare_one=replace(FILED, per_s=500.0), spare_two=replace(FILED, per_s=900.0))
     found.runs["gateway"] = replace(RUN, per_s=160.0)
     found.facts.update(
         fair=Fair(0.6, 1.5, 1.8, (48_000, 40_000)),
@@ -163,6 +164,7 @@ def test_batches_are_judged_beside_their_peers_of_the_same_run() -> None:
     like = judged["a batch, 2 processes, against the LiteLLM proxy, 2 workers"]
     assert like == (16.875, True, True)
     assert judged["a batch, 2 processes against 1"] == (1.8, True, True)
+    assert judged["the same with cores to spare (120 slots each)"] == (1.8, True, False)
     assert judged["ten lines beside another project's large batch, against alone"] == (2.5, False, False)
     assert judged["600 requests a minute: used"] == (97.0, True, False)
     assert judged["60,000 tokens a minute: used"] == (94.0, False, False)
@@ -172,7 +174,7 @@ def test_batches_are_judged_beside_their_peers_of_the_same_run() -> None:
     assert len(million) == 8
     assert {target.why for target in million} == {report.NOT_RUN}
     text = report.tables(json.loads(json.dumps(report.document(found, report.batch_targets(found), seconds=1.0))))
-    assert "9 of 9" not in text
+    assert "10 of 10" not in text
     assert "finishing 100,000 lines: 5.00 s" in text
 
 
