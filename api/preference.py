@@ -12,7 +12,7 @@ import flask
 from api.operations import Call, Header
 from api.problems import Fault, invalid
 from worker.domain.answer import Json
-from worker.services.submit import IdempotencyKey, Unkeyed, fingerprint
+from worker.services.idempotency import IdempotencyKey, Unkeyed, fingerprint
 
 LONGEST_WAIT_S: Final = 60
 _KEY: Final = re.compile(r"[!-~]{1,255}")

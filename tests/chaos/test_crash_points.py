@@ -21,7 +21,8 @@ from tests.support.processes import Processes
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.station import Station
 from worker.domain.state import JobStatus
-from worker.services.submit import IdempotencyKey, JobRequest, submit
+from worker.services.idempotency import IdempotencyKey
+from worker.services.submit import JobRequest, submit
 from worker.store.tables import job
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]

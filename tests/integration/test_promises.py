@@ -18,7 +18,8 @@ from worker import clock
 from worker.domain.failure import Lane
 from worker.domain.job import Return
 from worker.services.hints import NoHints
-from worker.services.submit import IdempotencyKey, JobRequest, submit
+from worker.services.idempotency import IdempotencyKey
+from worker.services.submit import JobRequest, submit
 from worker.store import claims, idempotency, jobs, projects, settling, workers
 from worker.store.settling import Settle
 from worker.store.tables import attempt, job

@@ -39,8 +39,9 @@ from worker.domain.money import NO_USAGE, Usage, added
 from worker.domain.state import FINAL, MOVES, AttemptState, JobStatus
 from worker.engine.writer import Entry, OverBudget, store
 from worker.services.cancel import cancel
+from worker.services.idempotency import IdempotencyKey, KeyReused
 from worker.services.retry import RETRIED, NotRetriable, retry
-from worker.services.submit import IdempotencyKey, JobRequest, KeyReused, submit
+from worker.services.submit import JobRequest, submit
 from worker.services.sweep import sweep
 from worker.store import attempts, claims, deaths, idempotency, keys, parked, projects, settling, views, workers
 from worker.store.database import Database

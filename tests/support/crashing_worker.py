@@ -18,7 +18,8 @@ from worker.domain.failure import Lane
 from worker.engine import claimer, writer
 from worker.providers.transport import Transport
 from worker.services.hints import NoHints
-from worker.services.submit import IdempotencyKey, JobRequest, submit
+from worker.services.idempotency import IdempotencyKey
+from worker.services.submit import JobRequest, submit
 from worker.services.worker import Worker
 from worker.settings import load
 from worker.store import claims, idempotency, new_jobs, projects

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from worker.deps import Deps
 from worker.domain.delivery import Endpoint, Secrets
+from worker.services.idempotency import IdempotencyKey, earlier, once
 from worker.services.listeners import new_secret, vault_of
-from worker.services.submit import IdempotencyKey, TooLate, earlier
-from worker.store import idempotency, webhook_endpoints
+from worker.store import webhook_endpoints
 from worker.store.database import Connection
 from worker.store.webhook_endpoints import NewEndpoint
 from worker.webhooks.signature import hint
@@ -114,23 +114,13 @@ def _once(
     work: Callable[[Connection], None],
 ) -> tuple[Endpoint, str, bool]:
     """Do it, or answer with what the same request did before: the endpoint, with the secret it has now."""
-    known = earlier(deps, project_id, key) if key is not None else None
-    if known is None:
-        try:
-            with deps.database.write() as conn:
-                if key is not None and not idempotency.remember(
-                    conn, project_id, key.route, key.key, key.fingerprint, [endpoint_id]
-                ):
-                    raise TooLate  # noqa: TRY301 - it rolls the transaction back
-                work(conn)
-                found = webhook_endpoints.get(conn, project_id, endpoint_id)
-        except TooLate:
-            known = earlier(deps, project_id, key) if key is not None else None
-    if known is not None:
-        with deps.database.read() as conn:
-            found = webhook_endpoints.get(conn, project_id, known.ids[0])
-        if found is not None and found.secrets is not None:
-            return found, vault_of(deps).open(found.secrets.current), True
+    made = earlier(deps.database, project_id, key)
+    if made is None:
+        made = once(deps.database, project_id, key, [endpoint_id], work)
+    with deps.database.read() as conn:
+        found = webhook_endpoints.get(conn, project_id, endpoint_id if made is None else made[0])
     if found is None:
         raise Forgotten
-    return found, secret, False
+    if made is not None and found.secrets is not None:
+        secret = vault_of(deps).open(found.secrets.current)
+    return found, secret, made is not None

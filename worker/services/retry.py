@@ -6,7 +6,8 @@ from worker.deps import Deps
 from worker.domain.job import JobView
 from worker.domain.ramp import URGENT
 from worker.domain.state import JobStatus
-from worker.services.submit import IdempotencyKey, JobRequest, Submitted, submit
+from worker.services.idempotency import IdempotencyKey
+from worker.services.submit import JobRequest, Submitted, submit
 from worker.store import views
 
 RETRIED = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.CANCELLED})

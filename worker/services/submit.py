@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from worker import clock, events
 from worker.deps import Deps
@@ -17,9 +14,10 @@ from worker.domain.failure import Lane
 from worker.domain.job import NewJob, OnInterruption
 from worker.domain.panel import read_panel
 from worker.services import listeners, pictures
+from worker.services.idempotency import IdempotencyKey, earlier, once
 from worker.services.listeners import vault_of
 from worker.services.outcomes import learned
-from worker.store import idempotency, new_jobs
+from worker.store import new_jobs
 from worker.store.database import Connection
 from worker.webhooks.vault import Vault
 
@@ -44,41 +42,11 @@ class JobRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class IdempotencyKey:
-    """`route` names the operation, `key` is the caller's, `fingerprint` is of the request (see `fingerprint`)."""
-
-    route: str
-    key: str
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unkeyed:
-    """Of a client that sends no key but repeats by itself, and counts: `attempt` 0 is its first try.
-
-    `fingerprint` is of the request and of who sends it.
-    """
-
-    route: str
-    fingerprint: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
 class Submitted:
     """Ids in the order of the requests; `replayed`: made by an earlier request with the same idempotency key."""
 
     ids: tuple[str, ...]
     replayed: bool = False
-
-
-class KeyReused(ValueError):
-    """The idempotency key was used with another request."""
-
-
-def fingerprint(request: Any) -> str:
-    """SHA-256 of the request's JSON with sorted keys, hex."""
-    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 def submit(
@@ -97,27 +65,22 @@ def submit(
     for n, request in enumerate(requests):
         deps.catalog.resolve(request.models)
         pictures.check(n if len(requests) > 1 else None, request.input, deps.addresses)
-    if idempotent is not None:
-        known = earlier(deps, project_id, idempotent)
-        if known is not None:
-            return known
+    known = earlier(deps.database, project_id, idempotent)
+    if known is not None:
+        return Submitted(known, replayed=True)
     requests = [weighed(deps, project_id, request) for request in requests]
     deps.intake.admit(project_id, Counter(request.lane for request in requests))
     vault = vault_of(deps) if any(request.webhook for request in requests) else None
     new = [_new_job(deps, project_id, key_id, request) for request in requests]
     ids = tuple(job.id for job in new)
-    try:
-        with deps.database.write() as conn:
-            if idempotent is not None and not idempotency.remember(
-                conn, project_id, idempotent.route, idempotent.key, idempotent.fingerprint, ids
-            ):
-                raise TooLate  # noqa: TRY301 - it rolls the transaction back
-            _listen(conn, vault, project_id, requests, new)
-            new_jobs.insert(conn, new)
-    except TooLate:  # the same key in parallel: the other one made the job
-        known = earlier(deps, project_id, idempotent) if idempotent is not None else None
-        assert known is not None
-        return known
+
+    def store(conn: Connection) -> None:
+        _listen(conn, vault, project_id, requests, new)
+        new_jobs.insert(conn, new)
+
+    known = once(deps.database, project_id, idempotent, ids, store)
+    if known is not None:
+        return Submitted(known, replayed=True)
     hint(deps, [job.id for job in new if job.lane is Lane.INTERACTIVE], {job.lane for job in new})
     return Submitted(ids)
 
@@ -151,21 +114,6 @@ def weighed(deps: Deps, project_id: str, request: JobRequest) -> JobRequest:
         return request
     panel = read_panel(request.input)
     return replace(request, input=replace(panel, learned=learned(deps, project_id, panel)).stored())
-
-
-class TooLate(Exception):
-    """The same key in parallel: the other one was first. Rolls the transaction back."""
-
-
-def earlier(deps: Deps, project_id: str, idempotent: IdempotencyKey) -> Submitted | None:
-    """What a request with this key made before. Raises KeyReused."""
-    with deps.database.read() as conn:
-        known = idempotency.find(conn, project_id, idempotent.route, idempotent.key)
-    if known is None:
-        return None
-    if known.fingerprint != idempotent.fingerprint:
-        raise KeyReused(f"Idempotency-Key {idempotent.key[:40]!r} was used with another request in the last 24 hours")
-    return Submitted(known.made, replayed=True)
 
 
 def _new_job(deps: Deps, project_id: str, key_id: str | None, request: JobRequest) -> NewJob:

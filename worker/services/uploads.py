@@ -11,7 +11,7 @@ from worker import clock
 from worker.deps import Deps
 from worker.domain.file import FileView, UploadView
 from worker.services.files import Intake, new_id
-from worker.services.submit import fingerprint
+from worker.services.idempotency import fingerprint
 from worker.store import files, idempotency, uploads
 from worker.store.text import clean
 

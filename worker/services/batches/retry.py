@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from worker.deps import Deps
 from worker.domain.batch import FINAL, BatchStatus, BatchView
-from worker.services.batches.create import BatchRequest, Created, NotRetriable, create, earlier
+from worker.services.batches.create import BatchRequest, Created, NotRetriable, create, made_before
 from worker.services.batches.source import answered
-from worker.services.submit import IdempotencyKey, Unkeyed
+from worker.services.idempotency import IdempotencyKey, Unkeyed
 from worker.store import batch_views, files
 
 
@@ -26,8 +26,9 @@ def retry(
 
     Raises NotRetriable, StillRunning, KeyReused, Unavailable.
     """
-    if idempotent is not None and (made := earlier(deps, batch.project_id, idempotent)) is not None:
-        return made
+    before = made_before(deps, batch.project_id, idempotent)
+    if before is not None:
+        return before
     if batch.status not in FINAL:
         raise NotRetriable(f"batch {batch.id} is {batch.status}; only one that has ended can be retried")
     if batch.status is BatchStatus.FAILED:
