@@ -121,14 +121,7 @@ def run(
         terms = {"window": window, "priority": priority, "dedupe": dedupe, "cache": max_age}
         said = {name: value for name, value in terms.items() if value != _USUAL[name]}
         noted = what if file is None or not said else digest(file, given | said)
-        note, goes_on = _noted(target, noted, resumed)
-        goes_on = (goes_on or resumed is not None) and target != "-" and Path(target).is_file()
-        if note is not None and note.replaces:
-            goes_on = False
-        elif not goes_on and not overwrite and target != "-":
-            check_free(Path(target))
-        elif not goes_on and note is not None:
-            note = replace(note, replaces=is_occupied(Path(target)))
+        note, goes_on = _noted(target, noted, resumed, overwrite=overwrite)
         stack.enter_context(awake(screen, endpoint, api_url, then_sleep=scale_to_zero))
         at = stack.enter_context(server(screen, works=frozenset({Lane.BATCH})))
         if resumed is not None:
@@ -200,15 +193,28 @@ def by_kind(sums: Sums) -> str:
     return ", ".join(f"{kind} {count:,}" for kind, count in sums.failures.most_common())
 
 
-def _noted(target: str, what: str | None, resumed: str | None) -> tuple[Note | None, bool]:
-    """The note beside a file for records, and whether a run goes on with it. Without an input there is one only where
-    it is of the batch that is gone on with.
+def _noted(target: str, what: str | None, resumed: str | None, *, overwrite: bool) -> tuple[Note | None, bool]:
+    """The note beside a file for records, and whether the run goes on after the records that the file has.
+
+    Without an input there is a note only where it is of the batch that is gone on with. Raises CliFault where the file
+    has what nobody said to replace.
     """
-    output = Path(target)
-    if target == "-" or (output.exists() and not output.is_file()) or not output.parent.is_dir():
+    if target == "-":
         return None, False
-    note, found = Note.at(output, what)
-    return (None, False) if what is None and note.batch_id != resumed else (note, found)
+    output, note, found = Path(target), None, False
+    if output.parent.is_dir() and (output.is_file() or not output.exists()):
+        note, found = Note.at(output, what)
+        if what is None and note.batch_id != resumed:
+            note, found = None, False
+    if note is not None and note.replaces:
+        return note, False
+    if (found or resumed is not None) and output.is_file():
+        return note, True
+    if not overwrite:
+        check_free(output)
+    elif note is not None:
+        note = replace(note, replaces=is_occupied(output))
+    return note, False
 
 
 def _same(client: Client, batch_id: str, what: str | None) -> None:
