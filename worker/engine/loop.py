@@ -14,8 +14,9 @@ async def awaited(made: Awaitable[Any]) -> Any:
 
 
 def loud(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        events.emit("engine.broken", level="error", error=repr(task.exception())[:500])
+    exc = None if task.cancelled() else task.exception()
+    if exc is not None:
+        events.emit("engine.broken", level="error", **events.fault(exc))
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -328,7 +328,7 @@ class Gate:
             try:
                 await self._sync(shared)
             except Exception as exc:  # noqa: BLE001 - the next look is in a moment
-                events.emit("limits.fault", level="error", error=repr(exc)[:300])
+                events.emit("limits.fault", level="error", **events.fault(exc))
             await asyncio.sleep(0.02)  # what comes together is told together
 
     async def _sync(self, shared: Shared) -> None:

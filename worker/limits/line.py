@@ -304,7 +304,7 @@ class Line:
                     async with asyncio.timeout(wait_s):
                         await self._wake.wait()
         except Exception as exc:  # noqa: BLE001 - those that wait look again within seconds, and it is tried anew
-            events.emit("limits.fault", level="error", error=repr(exc)[:300])
+            events.emit("limits.fault", level="error", **events.fault(exc))
         finally:
             self._feeding = None
 
