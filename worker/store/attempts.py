@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -70,7 +71,8 @@ def mark(conn: sa.Connection, rows: Sequence[AttemptRow]) -> set[str]:
     One statement, for each job waits for it before its call leaves.
     """
     dialect = conn.dialect.name
-    return set(conn.execute(_mark(dialect), _BEGUN.params(dialect, [_begun(r) for r in rows])).scalars())
+    ordered = sorted(rows, key=attrgetter("job_id"))  # as others lock several jobs
+    return set(conn.execute(_mark(dialect), _BEGUN.params(dialect, [_begun(r) for r in ordered])).scalars())
 
 
 def _begun(r: AttemptRow) -> tuple[Any, ...]:

@@ -195,7 +195,7 @@ def still_ours(conn: sa.Connection, held: Sequence[tuple[str, str]]) -> set[str]
     That stays so until the transaction ends: a cancel or a take-back waits, and then finds what was marked.
     """
     dialect = conn.dialect.name
-    return set(conn.execute(_still_ours(dialect), _HELD.params(dialect, held)).scalars())
+    return set(conn.execute(_still_ours(dialect), _HELD.params(dialect, sorted(held))).scalars())
 
 
 @cache
