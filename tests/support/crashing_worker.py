@@ -22,7 +22,7 @@ from worker.services.idempotency import IdempotencyKey
 from worker.services.submit import JobRequest, submit
 from worker.services.worker import Worker
 from worker.settings import load
-from worker.store import attempts, claims, idempotency, new_jobs, projects
+from worker.store import claims, idempotency, new_jobs, projects
 
 DEAD: Final = 137
 Act = Callable[..., Any]
@@ -109,7 +109,7 @@ POINTS: Final[dict[str, Callable[[Fuse], None]]] = {
     "submit.after_commit_before_hint": lambda _fuse: None,  # the hints burn it
     "claim.before_commit": _set(claims, "claim", _after),
     "claim.after_commit": _set(claimer.Claimer, "block", _after_await, _found),
-    "mark.before_commit": _set(attempts, "mark", _before),  # a statement that commits itself
+    "mark.before_commit": _set(writer, "store", _after, _marks),
     "mark.after_commit": _set(writer.Writer, "_store", _after, _marks),
     "send.before": _set(Transport, "send", _before),
     "send.after_before_record": _set(Transport, "send", _after_await),

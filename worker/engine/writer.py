@@ -194,10 +194,10 @@ class Writer:
         """`again`: it is not known whether an earlier try was committed. `kept` is called with what went to disk."""
         tries = 0
         while True:
-            # Marks are one statement, and a call waits for each.
-            alone = not again and all(entry.is_plain_mark for entry in entries)
+            # In a transaction, though marks are one statement: what waits for a lock when its worker dies is rolled
+            # back then, for nobody is left to commit it, and no call is on record that was never made.
             try:
-                with self._database.each() if alone else self._database.write() as conn:
+                with self._database.write() as conn:
                     stored = store(conn, entries, again=again)
             except Unavailable as exc:
                 again = True
