@@ -193,7 +193,77 @@ def test_groq_gets_no_field_it_does_not_know():
     assert sent(call) == {"model": "m", "messages": [{"role": "assistant", "content": "a"}, TURN], "seed": 1}
     assert turns[0]["reasoning"] == "r"  # the job's own input is left as it was
     assert sent(completion(messages=turns))["messages"] == turns
+
+
+def test_groq_is_told_a_turn_as_openais_client_keeps_it():
+    """`messages.append(completion.choices[0].message)` sends all of its fields back, and Groq refuses what it does not
+    know, empty or not.
+    """
+    call = {"id": "t1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    kept = {"role": "assistant", "content": None, "tool_calls": [call]}
+    gone = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "name": None, "provider": "x"}
+    result = {"role": "tool", "tool_call_id": "t1", "content": "1"}
+    messages = [TURN, {**kept, **gone}, result]
+    assert sent(completion("https://api.groq.com/openai/v1", messages=messages))["messages"] == [TURN, kept, result]
+
+
+def test_groq_is_told_an_odd_turn_as_it_is():
+    turns = ["odd", TURN]
+    assert sent(completion("https://api.groq.com/openai/v1", messages=turns))["messages"] == turns
     assert sent(completion("https://api.groq.com/openai/v1", messages="odd"))["messages"] == "odd"
+
+
+KIMI = {"base_url": "https://api.moonshot.ai/v1", "model": "kimi-k2.6"}
+
+
+def test_kimis_thoughts_come_back_with_the_calls_they_led_to():
+    """Without them Kimi answers the next turn with a 400: "reasoning_content is missing in assistant tool call"."""
+    thought = {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "It asks for a city.",
+        "tool_calls": [tool("{}")],
+    }
+    answer = read(200, reply(thought, "tool_calls"), call=completion(**KIMI))
+    assert isinstance(answer, Answer)
+    assert answer.message is not None
+    assert "reasoning_content" not in answer.message  # others refuse a field of that name
+    messages = [TURN, dict(answer.message), {"role": "tool", "tool_call_id": "t1", "content": "1"}]
+    back = sent(completion(**KIMI, messages=messages))["messages"][1]
+    assert back == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": back["tool_calls"],
+        "reasoning_content": thought["reasoning_content"],
+    }
+    elsewhere = sent(completion(messages=messages))["messages"][1]
+    assert set(elsewhere) == {"role", "content", "tool_calls"}
+
+
+def test_only_kimis_thoughts_about_calls_are_kept():
+    said = {"role": "assistant", "content": "Lima", "reasoning_content": "Easy."}
+    for call, message in ((completion(**KIMI), said), (completion(), {**said, "tool_calls": [tool("{}")]})):
+        answer = read(200, reply(message), call=call)
+        assert isinstance(answer, Answer)
+        assert answer.message is not None
+        assert "extra_content" not in answer.message
+
+
+@pytest.mark.parametrize("extra", [None, "odd", {"moonshot": 7}, {"moonshot": {"reasoning_content": ""}}])
+def test_kimi_is_told_a_call_of_another_model_with_a_word_for_its_thoughts(extra):
+    turn = {"role": "assistant", "content": None, "tool_calls": [tool("{}")]}
+    told = turn if extra is None else {**turn, "extra_content": extra}
+    messages = [TURN, told, {"role": "assistant", "content": "Lima"}]
+    assert sent(completion(**KIMI, messages=messages))["messages"] == [
+        TURN,
+        {**turn, "reasoning_content": "."},
+        {"role": "assistant", "content": "Lima"},
+    ]
+
+
+def test_kimi_is_told_the_callers_own_thoughts_as_they_are():
+    turn = {"role": "assistant", "content": None, "tool_calls": [tool("{}")], "reasoning_content": "mine"}
+    assert sent(completion(**KIMI, messages=[turn]))["messages"] == [turn]
 
 
 @given(st.text())
