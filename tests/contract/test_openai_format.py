@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from worker.domain.answer import MESSAGE_CUT, Answer, Call, Failure
 from worker.domain.failure import FailureKind
 from worker.domain.money import Usage
+from worker.domain.question import AnswerSpec, schema_for
 from worker.providers.format import USER_AGENT, Format
 from worker.providers.openai import OpenAIFormat
 from worker.providers.waits import MAX_WAIT_S, Counter, counters, duration_s, spoken_wait_s
@@ -148,8 +149,63 @@ def test_the_target_names_the_model_and_nothing_is_streamed():
     assert sent(call) == {"model": "m", "messages": [TURN], "model_": 1}
 
 
-def test_a_schema_becomes_a_strict_response_format():
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}}
+CITY = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "km": {"type": ["number", "null"], "minimum": 0}},
+    "required": ["name", "km"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        CITY,
+        {"type": "object", "properties": {}, "required": [], "additionalProperties": False},
+        CITY | {"properties": {"name": {"$ref": "#/$defs/n"}, "km": CITY}, "$defs": {"n": {"enum": [1]}}},
+        CITY | {"properties": {"name": {"anyOf": [CITY, {"type": "null"}]}, "km": {"type": "integer"}}},
+        CITY | {"properties": {"name": {"type": "array", "items": CITY}, "km": {"const": 1}}},
+        schema_for(AnswerSpec("choice", ("Lima", "Cusco"))),
+        schema_for(AnswerSpec("number", min=0, max=9)),
+        schema_for(AnswerSpec("json", schema=CITY)),
+    ],
+)
+def test_a_schema_that_strict_mode_takes(schema):
+    assert sent(completion(schema=schema, messages=[TURN]))["response_format"]["json_schema"]["strict"] is True
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object"},
+        {"properties": {}, "required": [], "additionalProperties": False},
+        {"type": "object", "properties": {"ok": {"type": "boolean"}}},
+        CITY | {"required": ["name"]},
+        {name: value for name, value in CITY.items() if name != "additionalProperties"},
+        CITY | {"additionalProperties": {"type": "string"}},
+        CITY | {"properties": {"name": {}, "km": {"type": "number"}}},
+        CITY | {"properties": {"name": True, "km": {"type": "number"}}},
+        CITY | {"properties": {"name": {"type": "string", "default": "x"}, "km": {"type": "number"}}},
+        CITY | {"properties": {"name": {"type": "array"}, "km": {"type": "number"}}},
+        CITY | {"properties": {"name": {"type": "array", "items": {"type": "object"}}, "km": {"type": "number"}}},
+        CITY | {"properties": {"name": {"anyOf": [{"type": ["object", "null"]}]}, "km": {"type": "number"}}},
+        CITY | {"$defs": {"a": {"type": "object"}}},
+        CITY | {"oneOf": [{"type": "object"}]},
+        CITY | {"anyOf": [CITY]},
+        {"type": "array", "items": {"type": "string"}},
+    ],
+)
+def test_a_schema_that_strict_mode_refuses_is_asked_for_without_it(schema):
+    """With `strict` it is a 400, which ends the job although every provider could answer."""
+    wanted = sent(completion(schema=schema, messages=[TURN]))["response_format"]["json_schema"]
+    assert wanted == {"name": "answer", "schema": schema, "strict": False}
+    own = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+    told = sent(completion(schema=schema, messages=[TURN], response_format=own))["response_format"]["json_schema"]
+    assert told == {"name": "answer", "schema": schema, "strict": True}  # in OpenAI's own words: as the caller wants it
+
+
+def test_a_schema_becomes_a_response_format():
+    schema = CITY
     call = completion(schema=schema, messages=[TURN], response_format={"type": "text"})
     assert sent(call)["response_format"] == {
         "type": "json_schema",

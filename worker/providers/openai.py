@@ -25,11 +25,11 @@ from worker.providers.json_request import bearer, json_request
 from worker.providers.openai_chat import KIMI, MOONSHOT, read_chat
 from worker.providers.openai_embeddings import read_embeddings
 from worker.providers.openai_facts import facts_of
+from worker.providers.openai_schema import named_schema
 from worker.providers.openai_stream import completion_of
 from worker.providers.portable import EXTRA
 from worker.providers.reply import Shape, parsed
 
-SCHEMA_NAME: Final = "answer"
 ONLY_MODEL: Final = "endpoint"  # stands for the one model of an endpoint whose name nobody told
 _PATHS: Final = {"completion": "/chat/completions", "embedding": "/embeddings"}
 _ENDPOINT: Final = ".endpoints.huggingface.cloud"
@@ -163,5 +163,4 @@ def _complete(fields: dict[str, Any], call: Call, dialect: _Dialect) -> None:
         turn = dialect.turn
         fields["messages"] = [turn(each) if isinstance(each, Mapping) else each for each in fields["messages"]]
     if call.output_schema is not None:
-        schema = {"name": SCHEMA_NAME, "schema": call.output_schema, "strict": True}
-        fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+        fields["response_format"] = {"type": "json_schema", "json_schema": named_schema(call.output_schema, call.input)}
