@@ -868,6 +868,27 @@ def test_the_providers_word_on_trying_again_stands_over_the_status(status, body,
 
 
 @pytest.mark.parametrize(
+    ("status", "body", "advice", "final"),
+    [
+        (500, b"", "false", True),
+        (500, told("x", "server_error"), "False ", True),
+        (503, told("Overloaded", "overloaded_error"), "false", True),
+        (504, b"", "false", True),
+        (409, b"", "false", True),
+        (500, b"", "true", False),
+        (500, b"", "", False),
+        (429, told("x", code="rate_limit_exceeded"), "false", False),  # it is a wait that follows, not a repetition
+        (503, told("Loading model"), "false", False),
+        (401, b"", "false", False),  # that of another key
+    ],
+)
+def test_the_providers_last_word_on_trying_again(status, body, advice, final):
+    outcome = read(status, body, {"x-should-retry": advice})
+    assert isinstance(outcome, Failure)
+    assert outcome.final is final
+
+
+@pytest.mark.parametrize(
     ("body", "message", "code"),
     [
         (told("boom", "server_error"), "boom", "server_error"),

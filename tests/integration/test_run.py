@@ -81,6 +81,22 @@ def test_a_silent_target_is_not_asked_twice(database_url: str, provider: Scripte
         assert not job.cost_complete, "the silent one may have billed"
 
 
+def test_a_target_that_says_not_to_ask_again_is_asked_once(station: Station) -> None:
+    final = script.error(500, "oops", headers={"x-should-retry": "false"})
+    station.provider.always(lambda r: final if r.path.startswith("/first") else script.chat("second"))
+    assert station.course(station.run().id) == ["first:failed:server_error", "second:answered"]
+    job = station.run(models=("first/m",))
+    assert job.status is JobStatus.FAILED
+    assert station.course(job.id) == ["first:failed:server_error"]
+
+
+def test_a_gateway_that_ran_out_of_time_once_does_not_end_the_job_of_a_single_target(station: Station) -> None:
+    station.provider.queue(script.reply(504, body="<html><h1>504 Gateway Time-out</h1></html>"))
+    job = station.run(models=("first/m",))
+    assert job.status is JobStatus.COMPLETED
+    assert station.course(job.id) == ["first:failed:timeout", "first:answered"]
+
+
 @pytest.mark.parametrize(
     "body",
     [

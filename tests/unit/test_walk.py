@@ -33,8 +33,8 @@ def walk(*targets: Target, lane: Lane = Lane.INTERACTIVE, most: int = 6, **bound
     return Walk(route(*targets, **bounds), lane, NEEDS, most)
 
 
-def fail(w: Walk, ask: Ask, kind: FailureKind, *, wait_s: float | None = None, at_s: float = 0.0) -> None:
-    w.failed(ask.target.name, ask.key.name if ask.key else None, Failure(kind, "x", wait_s=wait_s), at_s=at_s, draw=0.5)
+def fail(w: Walk, ask: Ask, kind: FailureKind, *, at_s: float = 0.0, **said: Any) -> None:
+    w.failed(ask.target.name, ask.key.name if ask.key else None, Failure(kind, "x", **said), at_s=at_s, draw=0.5)
 
 
 def asked(w: Walk) -> Ask:
@@ -97,6 +97,40 @@ def test_the_course_that_follows_a_kind(kind: FailureKind, first: list[str], lan
     if lane is Lane.BATCH and kind is K.AUTH:
         first = ["a", "b", "park", "a", "b", "park"]  # and for somebody to mend the keys
     assert course(kind, lane, A, B)[: len(first)] == first
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+@pytest.mark.parametrize("kind", [K.SERVER_ERROR, K.OVERLOADED, K.CONFLICT])
+def test_a_target_that_says_not_to_ask_again_is_asked_once(kind: FailureKind, lane: Lane) -> None:
+    w = walk(A, B, lane=lane)
+    fail(w, asked(w), kind, wait_s=1.0, final=True)
+    second = asked(w)
+    assert (second.target, second.wait_s) == (B, 0.0)
+    fail(w, second, kind, final=True)
+    step = w.next()
+    assert isinstance(step, Stop)
+    assert step.failure.kind is kind
+
+
+def test_a_last_word_on_asking_again_does_not_turn_the_end_of_a_job_into_the_next_target() -> None:
+    w = walk(A, B, on={K.SERVER_ERROR: "fail"})
+    fail(w, asked(w), K.SERVER_ERROR, final=True)
+    assert isinstance(w.next(), Stop)
+
+
+def test_a_target_that_answers_that_it_ran_out_of_time_is_asked_again_when_nobody_else_is_left() -> None:
+    """Unlike one that kept silent: a gateway's 504 is as good as any other 5xx, and is no call that is still open."""
+    w = walk(A, B)
+    fail(w, asked(w), K.TIMEOUT, http_status=504)
+    second = asked(w)
+    assert second.target is B
+    fail(w, second, K.TIMEOUT)
+    assert isinstance(w.next(draw=0.5), Park)
+    w.resumed()
+    third = asked(w)
+    assert third.target is A
+    fail(w, third, K.TIMEOUT, http_status=200)  # it began an answer and fell silent
+    assert isinstance(w.next(), Stop)
 
 
 def test_a_short_rate_limit_is_waited_for_on_the_target_and_a_long_one_is_not() -> None:

@@ -60,6 +60,7 @@ class Failure:
     wait_s     what the provider asked us to wait, in seconds; None: it named none
     wait_from  where that was read: a header's name, or `body`
     unsent     nothing of the request had left: it cost nothing
+    final      the provider says that the same call must not be made again
     """
 
     kind: FailureKind
@@ -72,6 +73,7 @@ class Failure:
     model: str | None = None
     request_id: str | None = None
     unsent: bool = False
+    final: bool = False
 
 
 Outcome = Answer | Failure

@@ -15,6 +15,7 @@ from worker.domain.retry import IN_PLACE_S, LONGEST_WAIT_S, wait_s
 from worker.domain.route import Key, Needs, Route, Target, unfit
 
 COLD_POLL_S = 10.0  # between two looks at a sleeping endpoint that named no wait
+REFUSED = 400  # the lowest status of a reply that is no answer
 QUOTA_POLL_S = 60.0  # between two looks at an account without money, or at a pool of refused keys
 
 
@@ -105,7 +106,7 @@ class Walk:
         self._again = None
         self._at_s = at_s
         index = self._index(target)
-        rule = rule_for(failure.kind, self.lane, self.route.on)
+        rule = self._rule(failure)
         if not rule.free:
             self.calls += 1
         if index is None:  # the route has changed since; the call still counts
@@ -323,6 +324,15 @@ class Walk:
         return Park(wait, self._why())
 
     # -- bookkeeping --------------------------------------------------------------------------------------------
+
+    def _rule(self, failure: Failure) -> Rule:
+        """What follows this failure, where it says more than its kind."""
+        rule = rule_for(failure.kind, self.lane, self.route.on)
+        if failure.final and rule.then is Then.NEXT:
+            return replace(rule, retries=0, lasting=True)
+        if failure.kind is FailureKind.TIMEOUT and failure.http_status is not None and failure.http_status >= REFUSED:
+            return replace(rule, lasting=False)  # it answered that it ran out of time: it is not silent
+        return rule
 
     def _pause_s(self, rule: Rule, index: int, failure: Failure, at_s: float, draw: float) -> float | None:
         """Seconds until the target may be asked again; None: its cold-start budget is used up."""

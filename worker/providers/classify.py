@@ -223,10 +223,14 @@ def _by_status(status: int, headers: Mapping[str, str], by_status: Mapping[int, 
     kind = by_status.get(status)
     if kind is None:
         kind = _K.BAD_REQUEST if 400 <= status < 500 else _K.SERVER_ERROR
-    # The provider's own word on trying again stands over the status.
-    advice = headers.get("x-should-retry", "").strip().lower()
-    if advice == "true" and kind is _K.BAD_REQUEST:
+    told = advice(headers)
+    if told == "true" and kind is _K.BAD_REQUEST:
         return _K.SERVER_ERROR
-    if advice == "false" and kind is _K.RATE_LIMIT:
+    if told == "false" and kind is _K.RATE_LIMIT:
         return _K.QUOTA
     return kind
+
+
+def advice(headers: Mapping[str, str]) -> str:
+    """The provider's own word on trying again, which stands over the status: true | false, or none."""
+    return headers.get("x-should-retry", "").strip().lower()

@@ -163,7 +163,8 @@ def replay(walk: Walk, history: Sequence[Attempt]) -> None:
         if row.state is AttemptState.SKIPPED:
             walk.skipped(row.target, row.kind)
         elif row.state in {AttemptState.FAILED, AttemptState.LOST} and row.kind is not None:
-            failure = Failure(row.kind, row.reason or row.kind.value, wait_s=row.retry_after_s)
+            said = row.reason or row.kind.value
+            failure = Failure(row.kind, said, http_status=row.http_status, wait_s=row.retry_after_s)
             at_s = past.ended_at.timestamp() if past.ended_at is not None else 0.0
             walk.failed(row.target, row.key_name, failure, at_s=at_s, draw=0.5)
     walk.hedged = _overlapped(history)
