@@ -338,6 +338,37 @@ def test_of_ten_keys_with_nine_dead_the_living_one_answers_and_the_dead_are_not_
         assert not any(secret in recorded for secret in keys.values())
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda key: script.error(401, f"the token {key} is not known here", kind=key, code=key),
+        lambda key: script.error(400, f"no account for {key}{key}", code=f"no_{key}"),
+        lambda key: script.reply(200, json_body={"unheard": {"caller": key}}),
+        lambda key: script.reply(200, json_body={"error": {"message": f"quota of {key}", "request_id": key}}),
+        lambda key: script.reply(502, body="-" * 490 + key),
+    ],
+)
+def test_a_key_of_no_known_form_is_masked_wherever_its_provider_repeats_it(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path, told: Any
+) -> None:
+    """A proxy or a server of one's own gives out keys in any form: what was sent is what must not be seen."""
+    key = "Zebra.77/quite=ordinary"
+    config = tmp_path / "own.toml"
+    config.write_text(
+        f'[providers.own]\nformat = "openai"\nbase_url = "{provider.base_url}"\napi_keys = ["OWN_KEY"]\n'
+        '[routes.default]\ntargets = ["own/m"]\nbackoff = { base_s = 0.01, cap_s = 0.05 }\n'
+    )
+    provider.always(told(key))
+    with closing(Station(database_url, provider, tmp_path, COMPLETAR_CONFIG=str(config), OWN_KEY=key)) as station:
+        with station.worker():
+            job = station.run(max_attempts=1)
+        assert provider.requests[0].headers["authorization"] == f"Bearer {key}"
+        recorded = str(station.attempts(job.id)) + str(job)
+    assert job.status is JobStatus.FAILED
+    assert "Zebra" not in recorded
+    assert "***" in recorded or job.error["kind"] == "server_error"
+
+
 @pytest.mark.parametrize("lane", list(Lane))
 def test_a_key_that_is_asked_to_wait_is_replaced_by_that_of_another_account(
     database_url: str, provider: ScriptedProvider, tmp_path: Path, lane: Lane
