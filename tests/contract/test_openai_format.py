@@ -567,6 +567,8 @@ def test_a_tool_call_the_ceiling_cut():
         ("null", None),
         ('```json\n{"ok": true}\n```', {"ok": True}),
         ('<think>\n{"no"}\n</think>\n{"ok": true}', {"ok": True}),
+        ('Let me see: {"no"}.\n</think>\n\n{"ok": true}', {"ok": True}),  # the template wrote the opening tag
+        ('{"ok": "a </think> inside"}', {"ok": "a </think> inside"}),
         ('{"a": "\\udc00"}', {"a": "\ufffd"}),
     ],
 )

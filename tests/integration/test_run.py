@@ -237,6 +237,16 @@ def test_an_answer_that_does_not_fit_the_schema_gets_one_repair_turn(station: St
     assert "does not fit the schema" in second["messages"][2]["content"]
 
 
+def test_a_forced_call_of_a_tool_is_no_answer_of_the_wrong_shape(station: Station) -> None:
+    """OpenAI and vLLM end it with `stop`: it was paid three times, and failed."""
+    call = {"id": "t1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    station.provider.always(script.chat(None, tool_calls=[call], finish="stop"))
+    job = station.run(output_schema=SCHEMA)
+    assert job.status is JobStatus.COMPLETED
+    assert station.course(job.id) == ["first:answered"]
+    assert [one["name"] for one in job.result["tool_calls"]] == ["find"]
+
+
 def test_the_repair_turn_is_one_and_then_the_next_target_is_asked(station: Station) -> None:
     station.provider.always(lambda r: script.chat("no json" if r.path.startswith("/first") else '{"n": 1}'))
     job = station.run(output_schema=SCHEMA)

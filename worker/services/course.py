@@ -231,7 +231,7 @@ def estimate(course: Course, ask: Ask) -> int | None:
 
 def judge(course: Course, answer: Answer) -> Outcome:
     """A good answer of the wrong shape is a failure of its own kind."""
-    if course.kind != "completion" or answer.finish_reason == "tool_calls":
+    if course.kind != "completion" or answer.tool_calls:  # of a forced call many say that it ended by `stop`
         return answer
     if course.seat is not None:
         value, why = None, course.seat.complaint(answer.text)
