@@ -789,7 +789,36 @@ def told(message: str, kind: Any = None, code: Any = None, **rest: Any) -> Any:
         (503, {"error": "Model org/model is currently loading", "estimated_time": 20.0}, K.LOADING),
         (503, {"object": "error", "message": "The request queue is full.", "type": "503", "code": 503}, K.OVERLOADED),
         (500, told("The engine is currently overloaded, please try again later"), K.OVERLOADED),
+        # A 400 that is no fault of the request: nobody but this account, or this model, is out.
+        (
+            400,
+            told("Organization has been restricted. Please reach out.", code="organization_restricted"),
+            K.PERMISSION,
+        ),
+        (400, told("Organization has been restricted. Please reach out to support."), K.PERMISSION),
+        (400, told("The model `m` requires terms acceptance.", code="model_terms_required"), K.PERMISSION),
+        (400, told("x", code="blocked_api_access"), K.QUOTA),
+        (400, told("API access is blocked by a spend alert.", "invalid_request_error"), K.QUOTA),
+        (
+            400,
+            told("You have reached your specified workspace API usage limits. You will regain access on 2026-12-01."),
+            K.QUOTA,
+        ),
+        (400, told("This request was flagged.", code="cyber_policy"), K.CONTENT_FILTER),
+        (
+            400,
+            told(
+                "The decoder prompt (length 5951) is longer than the maximum model length of 4096.", "BadRequestError"
+            ),
+            K.CONTEXT_LENGTH,
+        ),
+        (
+            400,
+            told("This model's maximum prompt length is 131072 but the request contains 150000 tokens."),
+            K.CONTEXT_LENGTH,
+        ),
         # ... and is not over-read.
+        (400, told("max_tokens is too large: 9. This model supports at most 8 completion tokens."), K.BAD_REQUEST),
         (
             400,
             told("'temperature' does not support 0.2 with this model.", param="temperature", code="unsupported_value"),

@@ -26,16 +26,16 @@ BY_WORD: Final[Mapping[str, FailureKind]] = MappingProxyType(
             _K.QUOTA: "insufficient_quota credit_balance_exhausted organization_usage_limit_exceeded"
             " organization_spend_limit_exceeded project_spend_limit_exceeded exceeded_current_quota_error billing_error"
             " billing_hard_limit_reached billing_not_active enforced_spend_limit_reached contract_spend_limit_reached"
-            " insufficient_balance insufficient_credits",
+            " insufficient_balance insufficient_credits blocked_api_access",
             _K.AUTH: "invalid_api_key invalid_authentication_error incorrect_api_key_error authentication_error"
             " api_key_invalid unauthenticated unauthorized",
             _K.PERMISSION: "permission_denied_error permission_error unsupported_country_region_territory"
-            " failed_precondition",
+            " failed_precondition organization_restricted model_terms_required",
             _K.MODEL_NOT_FOUND: "model_not_found model_not_supported model_decommissioned model_not_available"
             " resource_not_found_error deploymentnotfound",
             _K.CONTEXT_LENGTH: "context_length_exceeded exceed_context_size_error request_too_large",
             _K.CONTENT_FILTER: "content_filter content_policy_violation invalid_prompt responsibleaipolicyviolation"
-            " bio_policy misalignment_policy_violation image_content_policy_violation",
+            " bio_policy cyber_policy misalignment_policy_violation image_content_policy_violation",
             _K.BAD_OUTPUT: "tool_use_failed json_validate_failed",
             _K.OVERLOADED: "server_is_overloaded service_unavailable_error serviceunavailableerror service_unavailable"
             " engine_overloaded_error overloaded_error overloaded capacity_exceeded",
@@ -107,8 +107,8 @@ _BY_TEXT: Final = (
         r"insufficient (?:balance|credits?|funds|quota)",
         r"credit balance",
         r"(?:monthly|included) credits",
-        r"spend(?:ing)? (?:limit|cap)",
-        r"specified API usage limits",
+        r"spend(?:ing)? (?:limit|cap|alert)",
+        r"specified (?:workspace )?API usage limits",
         r"out of credits",
         r"prepa(?:id|yment) .{0,40}(?:depleted|exhausted)",
     ),
@@ -124,6 +124,8 @@ _BY_TEXT: Final = (
         r"requested token count exceeds",
         r"prompt is too long",
         r"input is too long",
+        r"longer than the maximum model length",
+        r"maximum prompt length",
         r"too many (?:input |prompt )?tokens",
         r"reduce the length of the (?:messages|input|prompt)",
         r"must be <= \d+\. Given:",
@@ -151,7 +153,7 @@ _BY_TEXT: Final = (
     _pattern(
         _K.PERMISSION,
         _BARRED,
-        r"(?:organization|account|workspace|project) (?:has been|is) (?:disabled|suspended|deactivated)",
+        r"(?:organization|account|workspace|project) (?:has been|is) (?:disabled|suspended|deactivated|restricted)",
     ),
     _pattern(
         _K.MODEL_NOT_FOUND,
