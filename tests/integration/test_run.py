@@ -379,6 +379,32 @@ def test_a_key_of_no_known_form_is_masked_wherever_its_provider_repeats_it(
     assert "***" in recorded or job.error["kind"] == "server_error"
 
 
+def test_a_model_whose_day_is_spent_gives_way_to_another_of_the_same_account(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    """Google counts a day by model: one that was spent had closed all its others, for every worker."""
+    config = tmp_path / "google.toml"
+    config.write_text(
+        f'[providers.google]\nformat = "gemini"\nbase_url = "{provider.url}/v1beta"\napi_keys = ["GOOGLE_KEY"]\n'
+        '[routes.default]\ntargets = ["google/large", "google/small"]\n'
+    )
+    violation = {"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}
+    details = [{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation]}]
+    error = {"code": 429, "message": "You exceeded your current quota.", "status": "RESOURCE_EXHAUSTED"}
+    spent = script.reply(429, json_body={"error": {**error, "details": details}})
+    candidate = {"content": {"role": "model", "parts": [{"text": "fine"}]}, "finishReason": "STOP", "index": 0}
+    good = script.reply(json_body={"candidates": [candidate]})
+    provider.always(lambda r: spent if "/large:" in r.path else good)
+    env = {"COMPLETAR_CONFIG": str(config), "GOOGLE_KEY": "g-0123456789"}
+    with closing(Station(database_url, provider, tmp_path, **env)) as station:
+        with station.worker():
+            jobs = [station.run(max_attempts=1), station.run()]
+        assert [job.status for job in jobs] == [JobStatus.COMPLETED] * 2
+        assert station.course(jobs[0].id) == ["google:failed:quota", "google:answered"]
+        assert station.course(jobs[1].id) == ["google:skipped:quota", "google:answered"]
+        assert len(provider.requests) == 3, "the model whose day is spent is not asked for the next job"
+
+
 @pytest.mark.parametrize("lane", list(Lane))
 def test_a_key_that_is_asked_to_wait_is_replaced_by_that_of_another_account(
     database_url: str, provider: ScriptedProvider, tmp_path: Path, lane: Lane

@@ -250,6 +250,23 @@ def test_every_key_of_the_pool_is_tried_without_using_up_an_attempt() -> None:
     assert w.calls == 0
 
 
+def test_a_quota_of_one_model_leaves_the_other_models_of_the_account() -> None:
+    pool = (Key("K1", "acme"), Key("K2", "acme"), Key("K3", "other"))
+    w = walk(Target("a", "1", "A", pool), Target("a", "2", "A", pool))
+    seen = []
+    for _ in range(4):
+        ask = asked(w)
+        assert ask.key is not None
+        seen.append((ask.target.model, ask.key.name))
+        fail(w, ask, K.QUOTA, of_model=True)
+    assert seen == [("1", "K1"), ("1", "K3"), ("2", "K1"), ("2", "K3")]
+    assert isinstance(w.next(), Park)
+    assert w.calls == 0
+    assert w.skips == []
+    w.resumed()
+    assert asked(w).target.model == "1"
+
+
 def test_a_quota_error_skips_the_siblings_of_the_account_but_not_another_account() -> None:
     pool = (Key("K1", "acme"), Key("K2", "acme"), Key("K3", "other"))
     w = walk(Target("a", "1", "A", pool))

@@ -61,6 +61,7 @@ class Failure:
     wait_from  where that was read: a header's name, or `body`
     unsent     nothing of the request had left: it cost nothing
     final      the provider says that the same call must not be made again
+    of_model   the quota that is spent is this model's, not the account's
     """
 
     kind: FailureKind
@@ -74,6 +75,7 @@ class Failure:
     request_id: str | None = None
     unsent: bool = False
     final: bool = False
+    of_model: bool = False
 
 
 Outcome = Answer | Failure

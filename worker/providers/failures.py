@@ -82,5 +82,6 @@ def _failure(
         usage=facts.usage,
         model=facts.model,
         request_id=facts.request_id or error.request_id,
+        of_model=kind is FailureKind.QUOTA and error.of_model,
         final=kind in _REPEATED and advice(headers) == "false",
     )
