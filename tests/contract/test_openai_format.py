@@ -620,6 +620,21 @@ def test_a_stream_is_put_together(end):
     assert (outcome.usage, outcome.request_id) == (Usage(5, 2), "c1")
 
 
+def test_an_answer_under_the_name_of_a_stream():
+    """It is whole, and paid for: some gateways name every reply so."""
+    for body in (reply(), b" \r\n" + json.dumps(reply()).encode()):
+        outcome = read(200, body, {"content-type": "text/event-stream; charset=utf-8"})
+        assert isinstance(outcome, Answer)
+        assert outcome.text == "Hola."
+
+
+def test_a_stream_that_begins_with_a_comment_and_without_its_name():
+    body = b": keep-alive\n\n" + stream(chunk({"content": "Hola."}, "stop"), "[DONE]")
+    outcome = read(200, body, {"content-type": "application/json"})
+    assert isinstance(outcome, Answer)
+    assert outcome.text == "Hola."
+
+
 def test_a_stream_without_the_name_of_one():
     assert read(200, stream(chunk({"content": "Hola"}, "stop"), "[DONE]")).text == "Hola"
 

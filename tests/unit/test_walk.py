@@ -133,6 +133,14 @@ def test_a_target_that_answers_that_it_ran_out_of_time_is_asked_again_when_nobod
     assert isinstance(w.next(), Stop)
 
 
+def test_the_wait_that_a_timeout_names_is_a_floor_too() -> None:
+    w = walk(A)
+    fail(w, asked(w), K.TIMEOUT, http_status=504, wait_s=30.0)
+    step = w.next(draw=0.5)
+    assert isinstance(step, Park)
+    assert 30.0 <= step.wait_s <= 33.0
+
+
 def test_a_short_rate_limit_is_waited_for_on_the_target_and_a_long_one_is_not() -> None:
     w = walk(A, B)
     first = asked(w)

@@ -335,7 +335,8 @@ class Walk:
         if failure.final and rule.then is Then.NEXT:
             return replace(rule, retries=0, lasting=True)
         if failure.kind is FailureKind.TIMEOUT and failure.http_status is not None and failure.http_status >= REFUSED:
-            return replace(rule, lasting=False)  # it answered that it ran out of time: it is not silent
+            # It answered that it ran out of time: it is not silent.
+            return replace(rule, pause=Pause.BACKOFF, lasting=False)
         return rule
 
     def _pause_s(self, rule: Rule, index: int, failure: Failure, at_s: float, draw: float) -> float | None:
