@@ -935,6 +935,31 @@ def test_the_providers_last_word_on_trying_again(status, body, advice, final):
 
 
 @pytest.mark.parametrize(
+    ("message", "unfit"),
+    [
+        ("Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) is.", True),
+        ("Unsupported parameter: 'top_p' is not supported with this model.", True),
+        ("`temperature` is not supported for this model.", True),
+        ("`temperature` is deprecated for this model.", True),
+        ("`temperature` and `top_p` cannot both be specified for this model. Please use only one.", True),
+        ("invalid temperature: only 1 is allowed for this model", True),
+        ("This model does not support response format `json_schema`.", True),
+        ("('messages.0' : property 'reasoning_content' is unsupported)", True),
+        ('tool_choice="required" requires --tool-call-parser to be set', True),
+        ("Invalid 'temperature': decimal below minimum value. Expected a value >= 0, but got -1 instead.", False),
+        ("max_tokens must be at least 1", False),
+        ("Invalid 'messages': empty array.", False),
+        ("this model does as it is told; you support nothing", False),
+    ],
+)
+def test_what_this_model_lacks_is_told_from_what_is_wrong(message, unfit):
+    outcome = read(400, told(message, "invalid_request_error"))
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, outcome.unfit) == (K.BAD_REQUEST, unfit)
+    assert read(500, told(message)).unfit is False
+
+
+@pytest.mark.parametrize(
     ("body", "message", "code"),
     [
         (told("boom", "server_error"), "boom", "server_error"),

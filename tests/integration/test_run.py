@@ -90,6 +90,33 @@ def test_a_target_that_says_not_to_ask_again_is_asked_once(station: Station) -> 
     assert station.course(job.id) == ["first:failed:server_error"]
 
 
+LACKS = "Unsupported value: 'temperature' does not support 0.2 with this model."
+
+
+def test_a_parameter_that_one_model_lacks_sends_the_job_to_the_next(station: Station) -> None:
+    """Which model answers is not the caller's to know: a route whose first target was busy failed by its second."""
+    lacks = script.error(400, LACKS, code="unsupported_value")
+    station.provider.always(lambda r: lacks if r.path.startswith("/first") else script.chat("second"))
+    job = station.run()
+    assert job.status is JobStatus.COMPLETED
+    assert station.course(job.id) == ["first:failed:bad_request", "second:answered"]
+    alone = station.run(models=("first/m",))
+    assert (alone.status, alone.error["kind"]) == (JobStatus.FAILED, "bad_request")
+    assert LACKS in alone.error["message"]
+
+
+def test_what_one_model_lacks_is_remembered_over_a_park(station: Station) -> None:
+    lacks = script.error(400, LACKS, code="unsupported_value")
+    busy = script.error(429, "slow down", headers={"retry-after": "6"})
+    station.provider.always(lambda r: lacks if r.path.startswith("/first") else busy)
+    job_id = station.one(lane=Lane.BATCH)
+    wait_until(lambda: station.job(job_id).status is JobStatus.QUEUED and len(station.attempts(job_id)) == 2, "a park")
+    station.provider.always(lambda r: lacks if r.path.startswith("/first") else script.chat("second"))
+    (job,) = station.ended([job_id])
+    assert job.status is JobStatus.COMPLETED
+    assert station.course(job_id) == ["first:failed:bad_request", "second:failed:rate_limit", "second:answered"]
+
+
 def test_a_gateway_that_ran_out_of_time_once_does_not_end_the_job_of_a_single_target(station: Station) -> None:
     station.provider.queue(script.reply(504, body="<html><h1>504 Gateway Time-out</h1></html>"))
     job = station.run(models=("first/m",))

@@ -133,6 +133,21 @@ def test_a_target_that_answers_that_it_ran_out_of_time_is_asked_again_when_nobod
     assert isinstance(w.next(), Stop)
 
 
+@pytest.mark.parametrize("lane", list(Lane))
+def test_what_one_model_lacks_another_may_have(lane: Lane) -> None:
+    w = walk(A, B, lane=lane)
+    fail(w, asked(w), K.BAD_REQUEST, unfit=True)
+    second = asked(w)
+    assert second.target is B
+    fail(w, second, K.BAD_REQUEST, unfit=True)
+    step = w.next()
+    assert isinstance(step, Stop)
+    assert step.failure.kind is K.BAD_REQUEST
+    only = walk(A, B, lane=lane, on={K.BAD_REQUEST: "fail"})
+    fail(only, asked(only), K.BAD_REQUEST, unfit=True)
+    assert isinstance(only.next(), Stop)
+
+
 def test_the_wait_that_a_timeout_names_is_a_floor_too() -> None:
     w = walk(A)
     fail(w, asked(w), K.TIMEOUT, http_status=504, wait_s=30.0)

@@ -61,6 +61,7 @@ class Failure:
     wait_from  where that was read: a header's name, or `body`
     unsent     nothing of the request had left: it cost nothing
     final      the provider says that the same call must not be made again
+    unfit      this model has no such thing as was asked, and another may have it
     of_model   the quota that is spent is this model's, not the account's
     """
 
@@ -75,6 +76,7 @@ class Failure:
     request_id: str | None = None
     unsent: bool = False
     final: bool = False
+    unfit: bool = False
     of_model: bool = False
 
 

@@ -332,6 +332,8 @@ class Walk:
     def _rule(self, failure: Failure) -> Rule:
         """What follows this failure, where it says more than its kind."""
         rule = rule_for(failure.kind, self.lane, self.route.on)
+        if failure.unfit and failure.kind not in self.route.on:
+            return replace(rule, then=Then.NEXT)
         if failure.final and rule.then is Then.NEXT:
             return replace(rule, retries=0, lasting=True)
         if failure.kind is FailureKind.TIMEOUT and failure.http_status is not None and failure.http_status >= REFUSED:

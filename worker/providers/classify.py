@@ -182,6 +182,13 @@ _BY_TEXT: Final = (
     _pattern(_K.RATE_LIMIT, frozenset({403, 503}), r"\brate limit", r"too many requests"),
 )
 
+# Told of a request that is sound: this model takes no such parameter, or this server was started without.
+_LACKING: Final = re.compile(
+    r"\b(?:supported|support .{1,80}|allowed|specified|deprecated) (?:for|with|by|on) (?:this|the) model\b"
+    r"|\bmodel does not support\b|\bproperty '[^']{1,80}' is unsupported\b|\brequires --\w",
+    re.IGNORECASE,
+)
+
 # Google says so of its minute windows too: then a wait stands beside it, or at least Google's own word.
 _VAGUE: Final = re.compile(r"exceeded your current quota|check your plan and billing", re.IGNORECASE)
 _WINDOW: Final = "resource_exhausted"
@@ -204,6 +211,11 @@ def classify(
     if (kind := _by_text(status, error)) is not None:
         return kind
     return _by_status(status, headers, by_status)
+
+
+def is_unfit(kind: FailureKind | None, message: str) -> bool:
+    """Whether what this model refused another may take. By the message alone, which is kept with the call."""
+    return kind is _K.BAD_REQUEST and _LACKING.search(message) is not None
 
 
 def _by_text(status: int, error: ErrorBody) -> FailureKind | None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from worker.domain.answer import Failure
 from worker.domain.failure import FailureKind
-from worker.providers.classify import BY_STATUS, UNKNOWN, advice, classify
+from worker.providers.classify import BY_STATUS, UNKNOWN, advice, classify, is_unfit
 from worker.providers.error_body import ErrorBody, error_of, read_error_body
 from worker.providers.facts import Facts, request_id
 from worker.providers.waits import wait_of
@@ -82,6 +82,7 @@ def _failure(
         usage=facts.usage,
         model=facts.model,
         request_id=facts.request_id or error.request_id,
+        unfit=is_unfit(kind, error.message),
         of_model=kind is FailureKind.QUOTA and error.of_model,
         final=kind in _REPEATED and advice(headers) == "false",
     )

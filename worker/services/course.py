@@ -27,6 +27,7 @@ from worker.engine.engine import Engine
 from worker.engine.held import Held
 from worker.limits.gate import Gate, Size
 from worker.providers.catalog import Catalog, UnknownModel
+from worker.providers.classify import is_unfit
 from worker.providers.redaction import one_line
 from worker.providers.transport import Reply, Transport
 from worker.services.pricing import priced
@@ -164,7 +165,8 @@ def replay(walk: Walk, history: Sequence[Attempt]) -> None:
             walk.skipped(row.target, row.kind)
         elif row.state in {AttemptState.FAILED, AttemptState.LOST} and row.kind is not None:
             said = row.reason or row.kind.value
-            failure = Failure(row.kind, said, http_status=row.http_status, wait_s=row.retry_after_s)
+            unfit = is_unfit(row.kind, said)
+            failure = Failure(row.kind, said, http_status=row.http_status, wait_s=row.retry_after_s, unfit=unfit)
             at_s = past.ended_at.timestamp() if past.ended_at is not None else 0.0
             walk.failed(row.target, row.key_name, failure, at_s=at_s, draw=0.5)
     walk.hedged = _overlapped(history)
