@@ -960,6 +960,22 @@ def test_what_this_model_lacks_is_told_from_what_is_wrong(message, unfit):
 
 
 @pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b"Not Found"),
+        (404, {"detail": "Not Found"}),
+        (405, b""),
+        (501, told("This server does not support embeddings.", "not_supported_error", 501)),
+    ],
+)
+def test_what_is_not_at_this_address_may_be_at_another(status, body):
+    """A wrong base_url, an endpoint that was deleted: the request is sound."""
+    outcome = read(status, body)
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, outcome.unfit) == (K.BAD_REQUEST, True)
+
+
+@pytest.mark.parametrize(
     ("body", "message", "code"),
     [
         (told("boom", "server_error"), "boom", "server_error"),

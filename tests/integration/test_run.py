@@ -58,6 +58,7 @@ def test_a_job_completes_with_result_usage_and_one_attempt(station: Station) -> 
         (script.error(500, "oops"), ["first:failed:server_error"] * 2),
         (script.error(401, "no", code="invalid_api_key"), ["first:failed:auth"]),
         (script.error(404, "no model", code="model_not_found"), ["first:failed:model_not_found"]),
+        (script.reply(404, body="Not Found"), ["first:failed:bad_request"]),
         (script.reset(), ["first:failed:connection"] * 2),
         (script.reply(200, body="<html>gateway</html>"), ["first:failed:server_error"] * 2),
         (script.reply(200, body=""), ["first:failed:server_error"] * 2),

@@ -182,6 +182,9 @@ _BY_TEXT: Final = (
     _pattern(_K.RATE_LIMIT, frozenset({403, 503}), r"\brate limit", r"too many requests"),
 )
 
+# Nothing answers at this address, or not this: a base URL that is wrong, a server started for something else.
+_ABSENT: Final = frozenset({404, 405, 501})
+
 # Told of a request that is sound: this model takes no such parameter, or this server was started without.
 _LACKING: Final = re.compile(
     r"\b(?:supported|support .{1,80}|allowed|specified|deprecated) (?:for|with|by|on) (?:this|the) model\b"
@@ -213,9 +216,9 @@ def classify(
     return _by_status(status, headers, by_status)
 
 
-def is_unfit(kind: FailureKind | None, message: str) -> bool:
-    """Whether what this model refused another may take. By the message alone, which is kept with the call."""
-    return kind is _K.BAD_REQUEST and _LACKING.search(message) is not None
+def is_unfit(kind: FailureKind | None, status: int | None, message: str) -> bool:
+    """Whether what this model, or this address, refused another may take. By what is kept with a call, and no more."""
+    return kind is _K.BAD_REQUEST and (status in _ABSENT or _LACKING.search(message) is not None)
 
 
 def _by_text(status: int, error: ErrorBody) -> FailureKind | None:

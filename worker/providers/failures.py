@@ -82,7 +82,7 @@ def _failure(
         usage=facts.usage,
         model=facts.model,
         request_id=facts.request_id or error.request_id,
-        unfit=is_unfit(kind, error.message),
+        unfit=is_unfit(kind, facts.status, error.message),
         of_model=kind is FailureKind.QUOTA and error.of_model,
         final=kind in _REPEATED and advice(headers) == "false",
     )

@@ -165,7 +165,7 @@ def replay(walk: Walk, history: Sequence[Attempt]) -> None:
             walk.skipped(row.target, row.kind)
         elif row.state in {AttemptState.FAILED, AttemptState.LOST} and row.kind is not None:
             said = row.reason or row.kind.value
-            unfit = is_unfit(row.kind, said)
+            unfit = is_unfit(row.kind, row.http_status, said)
             failure = Failure(row.kind, said, http_status=row.http_status, wait_s=row.retry_after_s, unfit=unfit)
             at_s = past.ended_at.timestamp() if past.ended_at is not None else 0.0
             walk.failed(row.target, row.key_name, failure, at_s=at_s, draw=0.5)
