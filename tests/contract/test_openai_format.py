@@ -468,6 +468,32 @@ def test_a_good_status_with_something_else(body, kind):
         ({"prompt_tokens": 9, "cached_tokens": 400}, Usage(9, None, 9)),
         ({"completion_tokens": 9, "reasoning_tokens": 4}, Usage(None, 9, None, 4)),
         ({"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 4}}, Usage(None, 9, None, 4)),
+        (
+            {
+                "prompt_tokens": 12,
+                "completion_tokens": 1,
+                "total_tokens": 399,
+                "completion_tokens_details": {"reasoning_tokens": 386},
+            },
+            Usage(12, 387, None, 386),  # xAI, and gateways to Gemini, count the thoughts apart
+        ),
+        (
+            {
+                "prompt_tokens": 12,
+                "completion_tokens": 400,
+                "total_tokens": 412,
+                "completion_tokens_details": {"reasoning_tokens": 386},
+            },
+            Usage(12, 400, None, 386),
+        ),
+        (
+            {"prompt_tokens": 12, "completion_tokens": 4, "total_tokens": 99, "reasoning_tokens": 2},
+            Usage(12, 4, None, 2),
+        ),
+        (
+            {"prompt_tokens": 12, "completion_tokens": 4, "total_tokens": "18", "reasoning_tokens": 2},
+            Usage(12, 4, None, 2),
+        ),
         ({"prompt_tokens": -1, "completion_tokens": "3"}, Usage()),
         ({"prompt_tokens": True, "completion_tokens": 10**30}, Usage()),
         ([], Usage()),
