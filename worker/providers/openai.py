@@ -49,6 +49,8 @@ _GROQ_TURN: Final = frozenset({"role", "content", "name", "tool_calls", "tool_ca
 
 def _groq_turn(turn: Mapping[str, Json]) -> Mapping[str, Json]:
     """Clients send back the turns that other providers gave them, and OpenAI's keeps fields that hold nothing."""
+    if turn.keys() <= _GROQ_TURN and None not in turn.values():
+        return turn
     return {
         name: value for name, value in turn.items() if name in _GROQ_TURN and (value is not None or name == "content")
     }
