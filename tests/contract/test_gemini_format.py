@@ -382,6 +382,21 @@ def test_errors(status, message, word, details, kind, wait_s):
         assert (outcome.kind, outcome.wait_s) == (kind, wait_s)
 
 
+@pytest.mark.parametrize(
+    ("quotas", "of_model"),
+    [
+        ([DAY], True),
+        ([MINUTE, DAY], True),
+        (["GenerateRequestsPerDayPerProject"], False),
+        (["GenerateRequestsPerDayPerProject", DAY], False),
+        ([MINUTE], False),
+    ],
+)
+def test_a_days_quota_may_be_that_of_one_model(quotas, of_model):
+    error = {"code": 429, "message": VAGUE, "status": "RESOURCE_EXHAUSTED", "details": [quota(*quotas)]}
+    assert read(429, {"error": error}).of_model is of_model
+
+
 # Embeddings
 
 

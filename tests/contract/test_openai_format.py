@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from worker.domain.answer import MESSAGE_CUT, Answer, Call, Failure
 from worker.domain.failure import FailureKind
 from worker.domain.money import Usage
+from worker.domain.question import AnswerSpec, schema_for
 from worker.providers.format import USER_AGENT, Format
 from worker.providers.openai import OpenAIFormat
 from worker.providers.waits import MAX_WAIT_S, Counter, counters, duration_s, spoken_wait_s
@@ -148,8 +149,63 @@ def test_the_target_names_the_model_and_nothing_is_streamed():
     assert sent(call) == {"model": "m", "messages": [TURN], "model_": 1}
 
 
-def test_a_schema_becomes_a_strict_response_format():
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}}
+CITY = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "km": {"type": ["number", "null"], "minimum": 0}},
+    "required": ["name", "km"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        CITY,
+        {"type": "object", "properties": {}, "required": [], "additionalProperties": False},
+        CITY | {"properties": {"name": {"$ref": "#/$defs/n"}, "km": CITY}, "$defs": {"n": {"enum": [1]}}},
+        CITY | {"properties": {"name": {"anyOf": [CITY, {"type": "null"}]}, "km": {"type": "integer"}}},
+        CITY | {"properties": {"name": {"type": "array", "items": CITY}, "km": {"const": 1}}},
+        schema_for(AnswerSpec("choice", ("Lima", "Cusco"))),
+        schema_for(AnswerSpec("number", min=0, max=9)),
+        schema_for(AnswerSpec("json", schema=CITY)),
+    ],
+)
+def test_a_schema_that_strict_mode_takes(schema):
+    assert sent(completion(schema=schema, messages=[TURN]))["response_format"]["json_schema"]["strict"] is True
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object"},
+        {"properties": {}, "required": [], "additionalProperties": False},
+        {"type": "object", "properties": {"ok": {"type": "boolean"}}},
+        CITY | {"required": ["name"]},
+        {name: value for name, value in CITY.items() if name != "additionalProperties"},
+        CITY | {"additionalProperties": {"type": "string"}},
+        CITY | {"properties": {"name": {}, "km": {"type": "number"}}},
+        CITY | {"properties": {"name": True, "km": {"type": "number"}}},
+        CITY | {"properties": {"name": {"type": "string", "default": "x"}, "km": {"type": "number"}}},
+        CITY | {"properties": {"name": {"type": "array"}, "km": {"type": "number"}}},
+        CITY | {"properties": {"name": {"type": "array", "items": {"type": "object"}}, "km": {"type": "number"}}},
+        CITY | {"properties": {"name": {"anyOf": [{"type": ["object", "null"]}]}, "km": {"type": "number"}}},
+        CITY | {"$defs": {"a": {"type": "object"}}},
+        CITY | {"oneOf": [{"type": "object"}]},
+        CITY | {"anyOf": [CITY]},
+        {"type": "array", "items": {"type": "string"}},
+    ],
+)
+def test_a_schema_that_strict_mode_refuses_is_asked_for_without_it(schema):
+    """With `strict` it is a 400, which ends the job although every provider could answer."""
+    wanted = sent(completion(schema=schema, messages=[TURN]))["response_format"]["json_schema"]
+    assert wanted == {"name": "answer", "schema": schema, "strict": False}
+    own = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+    told = sent(completion(schema=schema, messages=[TURN], response_format=own))["response_format"]["json_schema"]
+    assert told == {"name": "answer", "schema": schema, "strict": True}  # in OpenAI's own words: as the caller wants it
+
+
+def test_a_schema_becomes_a_response_format():
+    schema = CITY
     call = completion(schema=schema, messages=[TURN], response_format={"type": "text"})
     assert sent(call)["response_format"] == {
         "type": "json_schema",
@@ -193,7 +249,77 @@ def test_groq_gets_no_field_it_does_not_know():
     assert sent(call) == {"model": "m", "messages": [{"role": "assistant", "content": "a"}, TURN], "seed": 1}
     assert turns[0]["reasoning"] == "r"  # the job's own input is left as it was
     assert sent(completion(messages=turns))["messages"] == turns
+
+
+def test_groq_is_told_a_turn_as_openais_client_keeps_it():
+    """`messages.append(completion.choices[0].message)` sends all of its fields back, and Groq refuses what it does not
+    know, empty or not.
+    """
+    call = {"id": "t1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    kept = {"role": "assistant", "content": None, "tool_calls": [call]}
+    gone = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "name": None, "provider": "x"}
+    result = {"role": "tool", "tool_call_id": "t1", "content": "1"}
+    messages = [TURN, {**kept, **gone}, result]
+    assert sent(completion("https://api.groq.com/openai/v1", messages=messages))["messages"] == [TURN, kept, result]
+
+
+def test_groq_is_told_an_odd_turn_as_it_is():
+    turns = ["odd", TURN]
+    assert sent(completion("https://api.groq.com/openai/v1", messages=turns))["messages"] == turns
     assert sent(completion("https://api.groq.com/openai/v1", messages="odd"))["messages"] == "odd"
+
+
+KIMI = {"base_url": "https://api.moonshot.ai/v1", "model": "kimi-k2.6"}
+
+
+def test_kimis_thoughts_come_back_with_the_calls_they_led_to():
+    """Without them Kimi answers the next turn with a 400: "reasoning_content is missing in assistant tool call"."""
+    thought = {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "It asks for a city.",
+        "tool_calls": [tool("{}")],
+    }
+    answer = read(200, reply(thought, "tool_calls"), call=completion(**KIMI))
+    assert isinstance(answer, Answer)
+    assert answer.message is not None
+    assert "reasoning_content" not in answer.message  # others refuse a field of that name
+    messages = [TURN, dict(answer.message), {"role": "tool", "tool_call_id": "t1", "content": "1"}]
+    back = sent(completion(**KIMI, messages=messages))["messages"][1]
+    assert back == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": back["tool_calls"],
+        "reasoning_content": thought["reasoning_content"],
+    }
+    elsewhere = sent(completion(messages=messages))["messages"][1]
+    assert set(elsewhere) == {"role", "content", "tool_calls"}
+
+
+def test_only_kimis_thoughts_about_calls_are_kept():
+    said = {"role": "assistant", "content": "Lima", "reasoning_content": "Easy."}
+    for call, message in ((completion(**KIMI), said), (completion(), {**said, "tool_calls": [tool("{}")]})):
+        answer = read(200, reply(message), call=call)
+        assert isinstance(answer, Answer)
+        assert answer.message is not None
+        assert "extra_content" not in answer.message
+
+
+@pytest.mark.parametrize("extra", [None, "odd", {"moonshot": 7}, {"moonshot": {"reasoning_content": ""}}])
+def test_kimi_is_told_a_call_of_another_model_with_a_word_for_its_thoughts(extra):
+    turn = {"role": "assistant", "content": None, "tool_calls": [tool("{}")]}
+    told = turn if extra is None else {**turn, "extra_content": extra}
+    messages = [TURN, told, {"role": "assistant", "content": "Lima"}]
+    assert sent(completion(**KIMI, messages=messages))["messages"] == [
+        TURN,
+        {**turn, "reasoning_content": "."},
+        {"role": "assistant", "content": "Lima"},
+    ]
+
+
+def test_kimi_is_told_the_callers_own_thoughts_as_they_are():
+    turn = {"role": "assistant", "content": None, "tool_calls": [tool("{}")], "reasoning_content": "mine"}
+    assert sent(completion(**KIMI, messages=[turn]))["messages"] == [turn]
 
 
 @given(st.text())
@@ -342,6 +468,32 @@ def test_a_good_status_with_something_else(body, kind):
         ({"prompt_tokens": 9, "cached_tokens": 400}, Usage(9, None, 9)),
         ({"completion_tokens": 9, "reasoning_tokens": 4}, Usage(None, 9, None, 4)),
         ({"completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 4}}, Usage(None, 9, None, 4)),
+        (
+            {
+                "prompt_tokens": 12,
+                "completion_tokens": 1,
+                "total_tokens": 399,
+                "completion_tokens_details": {"reasoning_tokens": 386},
+            },
+            Usage(12, 387, None, 386),  # xAI, and gateways to Gemini, count the thoughts apart
+        ),
+        (
+            {
+                "prompt_tokens": 12,
+                "completion_tokens": 400,
+                "total_tokens": 412,
+                "completion_tokens_details": {"reasoning_tokens": 386},
+            },
+            Usage(12, 400, None, 386),
+        ),
+        (
+            {"prompt_tokens": 12, "completion_tokens": 4, "total_tokens": 99, "reasoning_tokens": 2},
+            Usage(12, 4, None, 2),
+        ),
+        (
+            {"prompt_tokens": 12, "completion_tokens": 4, "total_tokens": "18", "reasoning_tokens": 2},
+            Usage(12, 4, None, 2),
+        ),
         ({"prompt_tokens": -1, "completion_tokens": "3"}, Usage()),
         ({"prompt_tokens": True, "completion_tokens": 10**30}, Usage()),
         ([], Usage()),
@@ -441,6 +593,8 @@ def test_a_tool_call_the_ceiling_cut():
         ("null", None),
         ('```json\n{"ok": true}\n```', {"ok": True}),
         ('<think>\n{"no"}\n</think>\n{"ok": true}', {"ok": True}),
+        ('Let me see: {"no"}.\n</think>\n\n{"ok": true}', {"ok": True}),  # the template wrote the opening tag
+        ('{"ok": "a </think> inside"}', {"ok": "a </think> inside"}),
         ('{"a": "\\udc00"}', {"a": "\ufffd"}),
     ],
 )
@@ -490,6 +644,21 @@ def test_a_stream_is_put_together(end):
     assert isinstance(outcome, Answer)
     assert (outcome.text, outcome.finish_reason, outcome.model) == ("Hola", "stop", "m-1")
     assert (outcome.usage, outcome.request_id) == (Usage(5, 2), "c1")
+
+
+def test_an_answer_under_the_name_of_a_stream():
+    """It is whole, and paid for: some gateways name every reply so."""
+    for body in (reply(), b" \r\n" + json.dumps(reply()).encode()):
+        outcome = read(200, body, {"content-type": "text/event-stream; charset=utf-8"})
+        assert isinstance(outcome, Answer)
+        assert outcome.text == "Hola."
+
+
+def test_a_stream_that_begins_with_a_comment_and_without_its_name():
+    body = b": keep-alive\n\n" + stream(chunk({"content": "Hola."}, "stop"), "[DONE]")
+    outcome = read(200, body, {"content-type": "application/json"})
+    assert isinstance(outcome, Answer)
+    assert outcome.text == "Hola."
 
 
 def test_a_stream_without_the_name_of_one():
@@ -661,7 +830,36 @@ def told(message: str, kind: Any = None, code: Any = None, **rest: Any) -> Any:
         (503, {"error": "Model org/model is currently loading", "estimated_time": 20.0}, K.LOADING),
         (503, {"object": "error", "message": "The request queue is full.", "type": "503", "code": 503}, K.OVERLOADED),
         (500, told("The engine is currently overloaded, please try again later"), K.OVERLOADED),
+        # A 400 that is no fault of the request: nobody but this account, or this model, is out.
+        (
+            400,
+            told("Organization has been restricted. Please reach out.", code="organization_restricted"),
+            K.PERMISSION,
+        ),
+        (400, told("Organization has been restricted. Please reach out to support."), K.PERMISSION),
+        (400, told("The model `m` requires terms acceptance.", code="model_terms_required"), K.PERMISSION),
+        (400, told("x", code="blocked_api_access"), K.QUOTA),
+        (400, told("API access is blocked by a spend alert.", "invalid_request_error"), K.QUOTA),
+        (
+            400,
+            told("You have reached your specified workspace API usage limits. You will regain access on 2026-12-01."),
+            K.QUOTA,
+        ),
+        (400, told("This request was flagged.", code="cyber_policy"), K.CONTENT_FILTER),
+        (
+            400,
+            told(
+                "The decoder prompt (length 5951) is longer than the maximum model length of 4096.", "BadRequestError"
+            ),
+            K.CONTEXT_LENGTH,
+        ),
+        (
+            400,
+            told("This model's maximum prompt length is 131072 but the request contains 150000 tokens."),
+            K.CONTEXT_LENGTH,
+        ),
         # ... and is not over-read.
+        (400, told("max_tokens is too large: 9. This model supports at most 8 completion tokens."), K.BAD_REQUEST),
         (
             400,
             told("'temperature' does not support 0.2 with this model.", param="temperature", code="unsupported_value"),
@@ -739,6 +937,68 @@ def test_a_sleeping_endpoint(status, body, kind):
 )
 def test_the_providers_word_on_trying_again_stands_over_the_status(status, body, advice, kind):
     assert read(status, body, {"x-should-retry": advice}).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "advice", "final"),
+    [
+        (500, b"", "false", True),
+        (500, told("x", "server_error"), "False ", True),
+        (503, told("Overloaded", "overloaded_error"), "false", True),
+        (504, b"", "false", True),
+        (409, b"", "false", True),
+        (500, b"", "true", False),
+        (500, b"", "", False),
+        (429, told("x", code="rate_limit_exceeded"), "false", False),  # it is a wait that follows, not a repetition
+        (503, told("Loading model"), "false", False),
+        (401, b"", "false", False),  # that of another key
+    ],
+)
+def test_the_providers_last_word_on_trying_again(status, body, advice, final):
+    outcome = read(status, body, {"x-should-retry": advice})
+    assert isinstance(outcome, Failure)
+    assert outcome.final is final
+
+
+@pytest.mark.parametrize(
+    ("message", "unfit"),
+    [
+        ("Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) is.", True),
+        ("Unsupported parameter: 'top_p' is not supported with this model.", True),
+        ("`temperature` is not supported for this model.", True),
+        ("`temperature` is deprecated for this model.", True),
+        ("`temperature` and `top_p` cannot both be specified for this model. Please use only one.", True),
+        ("invalid temperature: only 1 is allowed for this model", True),
+        ("This model does not support response format `json_schema`.", True),
+        ("('messages.0' : property 'reasoning_content' is unsupported)", True),
+        ('tool_choice="required" requires --tool-call-parser to be set', True),
+        ("Invalid 'temperature': decimal below minimum value. Expected a value >= 0, but got -1 instead.", False),
+        ("max_tokens must be at least 1", False),
+        ("Invalid 'messages': empty array.", False),
+        ("this model does as it is told; you support nothing", False),
+    ],
+)
+def test_what_this_model_lacks_is_told_from_what_is_wrong(message, unfit):
+    outcome = read(400, told(message, "invalid_request_error"))
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, outcome.unfit) == (K.BAD_REQUEST, unfit)
+    assert read(500, told(message)).unfit is False
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b"Not Found"),
+        (404, {"detail": "Not Found"}),
+        (405, b""),
+        (501, told("This server does not support embeddings.", "not_supported_error", 501)),
+    ],
+)
+def test_what_is_not_at_this_address_may_be_at_another(status, body):
+    """A wrong base_url, an endpoint that was deleted: the request is sound."""
+    outcome = read(status, body)
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, outcome.unfit) == (K.BAD_REQUEST, True)
 
 
 @pytest.mark.parametrize(

@@ -165,8 +165,10 @@ def test_what_it_cannot_take():
 
 def test_a_schema():
     schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}}
-    own = {"type": "json_schema", "name": "answer", "schema": schema, "strict": True}
-    assert sent(completion(schema, messages=[TURN], response_format={"type": "text"}))["text"] == {"format": own}
+    closed = {**schema, "required": ["ok"], "additionalProperties": False}
+    for each, strict in ((schema, False), (closed, True)):
+        own = {"type": "json_schema", "name": "answer", "schema": each, "strict": strict}
+        assert sent(completion(each, messages=[TURN], response_format={"type": "text"}))["text"] == {"format": own}
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
     theirs = {"type": "json_schema", "name": "n", "schema": schema}
     assert sent(completion(messages=[TURN], response_format=wanted))["text"] == {"format": theirs}

@@ -58,6 +58,7 @@ def test_a_job_completes_with_result_usage_and_one_attempt(station: Station) -> 
         (script.error(500, "oops"), ["first:failed:server_error"] * 2),
         (script.error(401, "no", code="invalid_api_key"), ["first:failed:auth"]),
         (script.error(404, "no model", code="model_not_found"), ["first:failed:model_not_found"]),
+        (script.reply(404, body="Not Found"), ["first:failed:bad_request"]),
         (script.reset(), ["first:failed:connection"] * 2),
         (script.reply(200, body="<html>gateway</html>"), ["first:failed:server_error"] * 2),
         (script.reply(200, body=""), ["first:failed:server_error"] * 2),
@@ -79,6 +80,49 @@ def test_a_silent_target_is_not_asked_twice(database_url: str, provider: Scripte
             job = station.run()
         assert station.course(job.id) == ["first:failed:timeout", "second:answered"]
         assert not job.cost_complete, "the silent one may have billed"
+
+
+def test_a_target_that_says_not_to_ask_again_is_asked_once(station: Station) -> None:
+    final = script.error(500, "oops", headers={"x-should-retry": "false"})
+    station.provider.always(lambda r: final if r.path.startswith("/first") else script.chat("second"))
+    assert station.course(station.run().id) == ["first:failed:server_error", "second:answered"]
+    job = station.run(models=("first/m",))
+    assert job.status is JobStatus.FAILED
+    assert station.course(job.id) == ["first:failed:server_error"]
+
+
+LACKS = "Unsupported value: 'temperature' does not support 0.2 with this model."
+
+
+def test_a_parameter_that_one_model_lacks_sends_the_job_to_the_next(station: Station) -> None:
+    """Which model answers is not the caller's to know: a route whose first target was busy failed by its second."""
+    lacks = script.error(400, LACKS, code="unsupported_value")
+    station.provider.always(lambda r: lacks if r.path.startswith("/first") else script.chat("second"))
+    job = station.run()
+    assert job.status is JobStatus.COMPLETED
+    assert station.course(job.id) == ["first:failed:bad_request", "second:answered"]
+    alone = station.run(models=("first/m",))
+    assert (alone.status, alone.error["kind"]) == (JobStatus.FAILED, "bad_request")
+    assert LACKS in alone.error["message"]
+
+
+def test_what_one_model_lacks_is_remembered_over_a_park(station: Station) -> None:
+    lacks = script.error(400, LACKS, code="unsupported_value")
+    busy = script.error(429, "slow down", headers={"retry-after": "6"})
+    station.provider.always(lambda r: lacks if r.path.startswith("/first") else busy)
+    job_id = station.one(lane=Lane.BATCH)
+    wait_until(lambda: station.job(job_id).status is JobStatus.QUEUED and len(station.attempts(job_id)) == 2, "a park")
+    station.provider.always(lambda r: lacks if r.path.startswith("/first") else script.chat("second"))
+    (job,) = station.ended([job_id])
+    assert job.status is JobStatus.COMPLETED
+    assert station.course(job_id) == ["first:failed:bad_request", "second:failed:rate_limit", "second:answered"]
+
+
+def test_a_gateway_that_ran_out_of_time_once_does_not_end_the_job_of_a_single_target(station: Station) -> None:
+    station.provider.queue(script.reply(504, body="<html><h1>504 Gateway Time-out</h1></html>"))
+    job = station.run(models=("first/m",))
+    assert job.status is JobStatus.COMPLETED
+    assert station.course(job.id) == ["first:failed:timeout", "first:answered"]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +265,16 @@ def test_an_answer_that_does_not_fit_the_schema_gets_one_repair_turn(station: St
     assert "does not fit the schema" in second["messages"][2]["content"]
 
 
+def test_a_forced_call_of_a_tool_is_no_answer_of_the_wrong_shape(station: Station) -> None:
+    """OpenAI and vLLM end it with `stop`: it was paid three times, and failed."""
+    call = {"id": "t1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    station.provider.always(script.chat(None, tool_calls=[call], finish="stop"))
+    job = station.run(output_schema=SCHEMA)
+    assert job.status is JobStatus.COMPLETED
+    assert station.course(job.id) == ["first:answered"]
+    assert [one["name"] for one in job.result["tool_calls"]] == ["find"]
+
+
 def test_the_repair_turn_is_one_and_then_the_next_target_is_asked(station: Station) -> None:
     station.provider.always(lambda r: script.chat("no json" if r.path.startswith("/first") else '{"n": 1}'))
     job = station.run(output_schema=SCHEMA)
@@ -320,6 +374,63 @@ def test_of_ten_keys_with_nine_dead_the_living_one_answers_and_the_dead_are_not_
         assert len(provider.requests) == 9, "the dead ones are not asked again for the next job"
         recorded = str([station.attempts(job.id) for job in (first, second)]) + str(first) + str(second)
         assert not any(secret in recorded for secret in keys.values())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda key: script.error(401, f"the token {key} is not known here", kind=key, code=key),
+        lambda key: script.error(400, f"no account for {key}{key}", code=f"no_{key}"),
+        lambda key: script.reply(200, json_body={"unheard": {"caller": key}}),
+        lambda key: script.reply(200, json_body={"error": {"message": f"quota of {key}", "request_id": key}}),
+        lambda key: script.reply(502, body="-" * 490 + key),
+    ],
+)
+def test_a_key_of_no_known_form_is_masked_wherever_its_provider_repeats_it(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path, told: Any
+) -> None:
+    """A proxy or a server of one's own gives out keys in any form: what was sent is what must not be seen."""
+    key = "Zebra.77/quite=ordinary"
+    config = tmp_path / "own.toml"
+    config.write_text(
+        f'[providers.own]\nformat = "openai"\nbase_url = "{provider.base_url}"\napi_keys = ["OWN_KEY"]\n'
+        '[routes.default]\ntargets = ["own/m"]\nbackoff = { base_s = 0.01, cap_s = 0.05 }\n'
+    )
+    provider.always(told(key))
+    with closing(Station(database_url, provider, tmp_path, COMPLETAR_CONFIG=str(config), OWN_KEY=key)) as station:
+        with station.worker():
+            job = station.run(max_attempts=1)
+        assert provider.requests[0].headers["authorization"] == f"Bearer {key}"
+        recorded = str(station.attempts(job.id)) + str(job)
+    assert job.status is JobStatus.FAILED
+    assert "Zebra" not in recorded
+    assert "***" in recorded or job.error["kind"] == "server_error"
+
+
+def test_a_model_whose_day_is_spent_gives_way_to_another_of_the_same_account(
+    database_url: str, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    """Google counts a day by model: one that was spent had closed all its others, for every worker."""
+    config = tmp_path / "google.toml"
+    config.write_text(
+        f'[providers.google]\nformat = "gemini"\nbase_url = "{provider.url}/v1beta"\napi_keys = ["GOOGLE_KEY"]\n'
+        '[routes.default]\ntargets = ["google/large", "google/small"]\n'
+    )
+    violation = {"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}
+    details = [{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation]}]
+    error = {"code": 429, "message": "You exceeded your current quota.", "status": "RESOURCE_EXHAUSTED"}
+    spent = script.reply(429, json_body={"error": {**error, "details": details}})
+    candidate = {"content": {"role": "model", "parts": [{"text": "fine"}]}, "finishReason": "STOP", "index": 0}
+    good = script.reply(json_body={"candidates": [candidate]})
+    provider.always(lambda r: spent if "/large:" in r.path else good)
+    env = {"COMPLETAR_CONFIG": str(config), "GOOGLE_KEY": "g-0123456789"}
+    with closing(Station(database_url, provider, tmp_path, **env)) as station:
+        with station.worker():
+            jobs = [station.run(max_attempts=1), station.run()]
+        assert [job.status for job in jobs] == [JobStatus.COMPLETED] * 2
+        assert station.course(jobs[0].id) == ["google:failed:quota", "google:answered"]
+        assert station.course(jobs[1].id) == ["google:skipped:quota", "google:answered"]
+        assert len(provider.requests) == 3, "the model whose day is spent is not asked for the next job"
 
 
 @pytest.mark.parametrize("lane", list(Lane))

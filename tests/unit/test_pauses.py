@@ -94,6 +94,16 @@ def test_what_a_failure_pauses(pauses: Pauses, kind: FailureKind, key: Key, scop
     assert (pauses.look(OTHER, key, 0.0) is not None) == (scope is not None and scope.covers != "grant")
 
 
+def test_a_quota_of_one_model_closes_no_other(pauses: Pauses) -> None:
+    call(pauses, Failure(K.QUOTA, "enough for today", of_model=True))
+    (cause,) = told(pauses)
+    assert isinstance(cause, Cause)
+    assert (cause.scope, cause.kind) == (Scope("grant", "p", "p/m", "K1"), PauseKind.QUOTA)
+    assert cause.reason == "key K1 has no quota left for p/m: enough for today"
+    assert kinds(pauses) == [K.QUOTA, None, None]
+    assert pauses.look(OTHER, K1, 0.0) is None
+
+
 def test_without_a_key_only_the_target_rests(pauses: Pauses) -> None:
     pauses.leave(BARE, None, Failure(K.QUOTA, "x"), 0.0)
     assert pauses.look(BARE, None, 0.0) is not None

@@ -33,8 +33,8 @@ def walk(*targets: Target, lane: Lane = Lane.INTERACTIVE, most: int = 6, **bound
     return Walk(route(*targets, **bounds), lane, NEEDS, most)
 
 
-def fail(w: Walk, ask: Ask, kind: FailureKind, *, wait_s: float | None = None, at_s: float = 0.0) -> None:
-    w.failed(ask.target.name, ask.key.name if ask.key else None, Failure(kind, "x", wait_s=wait_s), at_s=at_s, draw=0.5)
+def fail(w: Walk, ask: Ask, kind: FailureKind, *, at_s: float = 0.0, **said: Any) -> None:
+    w.failed(ask.target.name, ask.key.name if ask.key else None, Failure(kind, "x", **said), at_s=at_s, draw=0.5)
 
 
 def asked(w: Walk) -> Ask:
@@ -97,6 +97,63 @@ def test_the_course_that_follows_a_kind(kind: FailureKind, first: list[str], lan
     if lane is Lane.BATCH and kind is K.AUTH:
         first = ["a", "b", "park", "a", "b", "park"]  # and for somebody to mend the keys
     assert course(kind, lane, A, B)[: len(first)] == first
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+@pytest.mark.parametrize("kind", [K.SERVER_ERROR, K.OVERLOADED, K.CONFLICT])
+def test_a_target_that_says_not_to_ask_again_is_asked_once(kind: FailureKind, lane: Lane) -> None:
+    w = walk(A, B, lane=lane)
+    fail(w, asked(w), kind, wait_s=1.0, final=True)
+    second = asked(w)
+    assert (second.target, second.wait_s) == (B, 0.0)
+    fail(w, second, kind, final=True)
+    step = w.next()
+    assert isinstance(step, Stop)
+    assert step.failure.kind is kind
+
+
+def test_a_last_word_on_asking_again_does_not_turn_the_end_of_a_job_into_the_next_target() -> None:
+    w = walk(A, B, on={K.SERVER_ERROR: "fail"})
+    fail(w, asked(w), K.SERVER_ERROR, final=True)
+    assert isinstance(w.next(), Stop)
+
+
+def test_a_target_that_answers_that_it_ran_out_of_time_is_asked_again_when_nobody_else_is_left() -> None:
+    """Unlike one that kept silent: a gateway's 504 is as good as any other 5xx, and is no call that is still open."""
+    w = walk(A, B)
+    fail(w, asked(w), K.TIMEOUT, http_status=504)
+    second = asked(w)
+    assert second.target is B
+    fail(w, second, K.TIMEOUT)
+    assert isinstance(w.next(draw=0.5), Park)
+    w.resumed()
+    third = asked(w)
+    assert third.target is A
+    fail(w, third, K.TIMEOUT, http_status=200)  # it began an answer and fell silent
+    assert isinstance(w.next(), Stop)
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+def test_what_one_model_lacks_another_may_have(lane: Lane) -> None:
+    w = walk(A, B, lane=lane)
+    fail(w, asked(w), K.BAD_REQUEST, unfit=True)
+    second = asked(w)
+    assert second.target is B
+    fail(w, second, K.BAD_REQUEST, unfit=True)
+    step = w.next()
+    assert isinstance(step, Stop)
+    assert step.failure.kind is K.BAD_REQUEST
+    only = walk(A, B, lane=lane, on={K.BAD_REQUEST: "fail"})
+    fail(only, asked(only), K.BAD_REQUEST, unfit=True)
+    assert isinstance(only.next(), Stop)
+
+
+def test_the_wait_that_a_timeout_names_is_a_floor_too() -> None:
+    w = walk(A)
+    fail(w, asked(w), K.TIMEOUT, http_status=504, wait_s=30.0)
+    step = w.next(draw=0.5)
+    assert isinstance(step, Park)
+    assert 30.0 <= step.wait_s <= 33.0
 
 
 def test_a_short_rate_limit_is_waited_for_on_the_target_and_a_long_one_is_not() -> None:
@@ -214,6 +271,23 @@ def test_every_key_of_the_pool_is_tried_without_using_up_an_attempt() -> None:
     assert last.key is not None
     assert len({*keys, last.key.name}) == 10
     assert w.calls == 0
+
+
+def test_a_quota_of_one_model_leaves_the_other_models_of_the_account() -> None:
+    pool = (Key("K1", "acme"), Key("K2", "acme"), Key("K3", "other"))
+    w = walk(Target("a", "1", "A", pool), Target("a", "2", "A", pool))
+    seen = []
+    for _ in range(4):
+        ask = asked(w)
+        assert ask.key is not None
+        seen.append((ask.target.model, ask.key.name))
+        fail(w, ask, K.QUOTA, of_model=True)
+    assert seen == [("1", "K1"), ("1", "K3"), ("2", "K1"), ("2", "K3")]
+    assert isinstance(w.next(), Park)
+    assert w.calls == 0
+    assert w.skips == []
+    w.resumed()
+    assert asked(w).target.model == "1"
 
 
 def test_a_quota_error_skips_the_siblings_of_the_account_but_not_another_account() -> None:

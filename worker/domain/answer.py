@@ -60,6 +60,9 @@ class Failure:
     wait_s     what the provider asked us to wait, in seconds; None: it named none
     wait_from  where that was read: a header's name, or `body`
     unsent     nothing of the request had left: it cost nothing
+    final      the provider says that the same call must not be made again
+    unfit      this model has no such thing as was asked, and another may have it
+    of_model   the quota that is spent is this model's, not the account's
     """
 
     kind: FailureKind
@@ -72,6 +75,9 @@ class Failure:
     model: str | None = None
     request_id: str | None = None
     unsent: bool = False
+    final: bool = False
+    unfit: bool = False
+    of_model: bool = False
 
 
 Outcome = Answer | Failure

@@ -130,6 +130,9 @@ def cause_of(target: Target, key: Key | None, failure: Failure) -> Cause | None:
         case FailureKind.QUOTA if key is None:  # there is no account to speak of: only this target rests
             scope = Scope("target", target.provider, target.name)
             return Cause(scope, PauseKind.QUOTA, f"{target.name} has no quota left: {said}", floor)
+        case FailureKind.QUOTA if key is not None and failure.of_model:
+            scope = Scope("grant", target.provider, target.name, key.name, key.tag)
+            return Cause(scope, PauseKind.QUOTA, f"key {key.name} has no quota left for {target.name}: {said}", floor)
         case FailureKind.QUOTA if key is not None:
             scope = Scope("account", target.provider, key.account)
             return Cause(scope, PauseKind.QUOTA, f"account {key.account} has no quota left: {said}", floor)

@@ -15,6 +15,7 @@ from worker.domain.retry import IN_PLACE_S, LONGEST_WAIT_S, wait_s
 from worker.domain.route import Key, Needs, Route, Target, unfit
 
 COLD_POLL_S = 10.0  # between two looks at a sleeping endpoint that named no wait
+REFUSED = 400  # the lowest status of a reply that is no answer
 QUOTA_POLL_S = 60.0  # between two looks at an account without money, or at a pool of refused keys
 
 
@@ -88,6 +89,7 @@ class Walk:
     _gone: set[int] = field(default_factory=set)  # for the whole job
     _bad_keys: set[tuple[str, str]] = field(default_factory=set)
     _resting: dict[tuple[str, str], FailureKind] = field(default_factory=dict)  # keys to leave, and why, for this pass
+    _spent_here: set[tuple[int, str]] = field(default_factory=set)  # target, account without quota for it in this pass
     _busy: dict[tuple[int, str], float] = field(default_factory=dict)  # target, account -> until when it is to be left
     _at_s: float = 0.0  # of the last news, on the clock of `failed`
     _poor: set[int] = field(default_factory=set)  # targets set aside because no key of theirs was of use
@@ -105,7 +107,7 @@ class Walk:
         self._again = None
         self._at_s = at_s
         index = self._index(target)
-        rule = rule_for(failure.kind, self.lane, self.route.on)
+        rule = self._rule(failure)
         if not rule.free:
             self.calls += 1
         if index is None:  # the route has changed since; the call still counts
@@ -180,6 +182,7 @@ class Walk:
         if all(i in self._aside or i in self._gone for i in range(len(self.route.targets))):
             self._next_pass()  # it was parked because a pass was over
         self._resting.clear()  # meanwhile the money may be back; who looks after the keys knows better than we did
+        self._spent_here.clear()
         for index in self._poor:
             self._aside.pop(index, None)
         self._poor.clear()
@@ -267,6 +270,8 @@ class Walk:
         if found is None:
             resting = [self._resting.get((target.provider, key.name)) for key in target.keys]
             kind = next((why for why in resting if why is not None), None)
+            if kind is None and any((index, key.account) in self._spent_here for key in target.keys):
+                kind = FailureKind.QUOTA
             if index not in self._asked:
                 why = kind if kind is not None else FailureKind.AUTH
                 self._skip(target, f"no key of {target.provider} is left to try", why)
@@ -324,6 +329,18 @@ class Walk:
 
     # -- bookkeeping --------------------------------------------------------------------------------------------
 
+    def _rule(self, failure: Failure) -> Rule:
+        """What follows this failure, where it says more than its kind."""
+        rule = rule_for(failure.kind, self.lane, self.route.on)
+        if failure.unfit and failure.kind not in self.route.on:
+            return replace(rule, then=Then.NEXT)
+        if failure.final and rule.then is Then.NEXT:
+            return replace(rule, retries=0, lasting=True)
+        if failure.kind is FailureKind.TIMEOUT and failure.http_status is not None and failure.http_status >= REFUSED:
+            # It answered that it ran out of time: it is not silent.
+            return replace(rule, pause=Pause.BACKOFF, lasting=False)
+        return rule
+
     def _pause_s(self, rule: Rule, index: int, failure: Failure, at_s: float, draw: float) -> float | None:
         """Seconds until the target may be asked again; None: its cold-start budget is used up."""
         if rule.pause is Pause.COLD_START:
@@ -353,7 +370,8 @@ class Walk:
     def _usable(self, index: int) -> list[Key]:
         """The keys of the pool that are neither refused nor without quota."""
         target, closed = self.route.targets[index], self._bad_keys | self._resting.keys()
-        return [key for key in target.keys if (target.provider, key.name) not in closed]
+        keys = [key for key in target.keys if (target.provider, key.name) not in closed]
+        return keys if not self._spent_here else [key for key in keys if (index, key.account) not in self._spent_here]
 
     def _others(self, index: int) -> bool:
         """Whether an account of the pool is left that has not asked to wait."""
@@ -381,6 +399,9 @@ class Walk:
         leaving = [index]
         if rule.aside is Aside.ACCOUNT and target.keys:
             account = self._account(index, key)
+            if account is not None and self.last is not None and self.last.of_model:
+                self._spent_here.add((index, account))
+                return  # as above
             spent = (k.name for k in target.keys if k.account == account)
             self._resting.update(((target.provider, name), FailureKind.QUOTA) for name in spent)
             leaving = [i for i, t in enumerate(self.route.targets) if t.provider == target.provider and self._spent(t)]
@@ -402,6 +423,7 @@ class Walk:
     def _next_pass(self) -> None:
         self.passes += 1
         self._resting.clear()  # the money may be back
+        self._spent_here.clear()
         self._aside.clear()
         self._busy.clear()
         self._tries.clear()

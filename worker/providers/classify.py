@@ -26,16 +26,16 @@ BY_WORD: Final[Mapping[str, FailureKind]] = MappingProxyType(
             _K.QUOTA: "insufficient_quota credit_balance_exhausted organization_usage_limit_exceeded"
             " organization_spend_limit_exceeded project_spend_limit_exceeded exceeded_current_quota_error billing_error"
             " billing_hard_limit_reached billing_not_active enforced_spend_limit_reached contract_spend_limit_reached"
-            " insufficient_balance insufficient_credits",
+            " insufficient_balance insufficient_credits blocked_api_access",
             _K.AUTH: "invalid_api_key invalid_authentication_error incorrect_api_key_error authentication_error"
             " api_key_invalid unauthenticated unauthorized",
             _K.PERMISSION: "permission_denied_error permission_error unsupported_country_region_territory"
-            " failed_precondition",
+            " failed_precondition organization_restricted model_terms_required",
             _K.MODEL_NOT_FOUND: "model_not_found model_not_supported model_decommissioned model_not_available"
             " resource_not_found_error deploymentnotfound",
             _K.CONTEXT_LENGTH: "context_length_exceeded exceed_context_size_error request_too_large",
             _K.CONTENT_FILTER: "content_filter content_policy_violation invalid_prompt responsibleaipolicyviolation"
-            " bio_policy misalignment_policy_violation image_content_policy_violation",
+            " bio_policy cyber_policy misalignment_policy_violation image_content_policy_violation",
             _K.BAD_OUTPUT: "tool_use_failed json_validate_failed",
             _K.OVERLOADED: "server_is_overloaded service_unavailable_error serviceunavailableerror service_unavailable"
             " engine_overloaded_error overloaded_error overloaded capacity_exceeded",
@@ -107,8 +107,8 @@ _BY_TEXT: Final = (
         r"insufficient (?:balance|credits?|funds|quota)",
         r"credit balance",
         r"(?:monthly|included) credits",
-        r"spend(?:ing)? (?:limit|cap)",
-        r"specified API usage limits",
+        r"spend(?:ing)? (?:limit|cap|alert)",
+        r"specified (?:workspace )?API usage limits",
         r"out of credits",
         r"prepa(?:id|yment) .{0,40}(?:depleted|exhausted)",
     ),
@@ -124,6 +124,8 @@ _BY_TEXT: Final = (
         r"requested token count exceeds",
         r"prompt is too long",
         r"input is too long",
+        r"longer than the maximum model length",
+        r"maximum prompt length",
         r"too many (?:input |prompt )?tokens",
         r"reduce the length of the (?:messages|input|prompt)",
         r"must be <= \d+\. Given:",
@@ -151,7 +153,7 @@ _BY_TEXT: Final = (
     _pattern(
         _K.PERMISSION,
         _BARRED,
-        r"(?:organization|account|workspace|project) (?:has been|is) (?:disabled|suspended|deactivated)",
+        r"(?:organization|account|workspace|project) (?:has been|is) (?:disabled|suspended|deactivated|restricted)",
     ),
     _pattern(
         _K.MODEL_NOT_FOUND,
@@ -180,6 +182,16 @@ _BY_TEXT: Final = (
     _pattern(_K.RATE_LIMIT, frozenset({403, 503}), r"\brate limit", r"too many requests"),
 )
 
+# Nothing answers at this address, or not this: a base URL that is wrong, a server started for something else.
+_ABSENT: Final = frozenset({404, 405, 501})
+
+# Told of a request that is sound: this model takes no such parameter, or this server was started without.
+_LACKING: Final = re.compile(
+    r"\b(?:supported|support .{1,80}|allowed|specified|deprecated) (?:for|with|by|on) (?:this|the) model\b"
+    r"|\bmodel does not support\b|\bproperty '[^']{1,80}' is unsupported\b|\brequires --\w",
+    re.IGNORECASE,
+)
+
 # Google says so of its minute windows too: then a wait stands beside it, or at least Google's own word.
 _VAGUE: Final = re.compile(r"exceeded your current quota|check your plan and billing", re.IGNORECASE)
 _WINDOW: Final = "resource_exhausted"
@@ -204,6 +216,11 @@ def classify(
     return _by_status(status, headers, by_status)
 
 
+def is_unfit(kind: FailureKind | None, status: int | None, message: str) -> bool:
+    """Whether what this model, or this address, refused another may take. By what is kept with a call, and no more."""
+    return kind is _K.BAD_REQUEST and (status in _ABSENT or _LACKING.search(message) is not None)
+
+
 def _by_text(status: int, error: ErrorBody) -> FailureKind | None:
     if error.loading and status >= 500:
         return _K.LOADING
@@ -223,10 +240,14 @@ def _by_status(status: int, headers: Mapping[str, str], by_status: Mapping[int, 
     kind = by_status.get(status)
     if kind is None:
         kind = _K.BAD_REQUEST if 400 <= status < 500 else _K.SERVER_ERROR
-    # The provider's own word on trying again stands over the status.
-    advice = headers.get("x-should-retry", "").strip().lower()
-    if advice == "true" and kind is _K.BAD_REQUEST:
+    told = advice(headers)
+    if told == "true" and kind is _K.BAD_REQUEST:
         return _K.SERVER_ERROR
-    if advice == "false" and kind is _K.RATE_LIMIT:
+    if told == "false" and kind is _K.RATE_LIMIT:
         return _K.QUOTA
     return kind
+
+
+def advice(headers: Mapping[str, str]) -> str:
+    """The provider's own word on trying again, which stands over the status: true | false, or none."""
+    return headers.get("x-should-retry", "").strip().lower()

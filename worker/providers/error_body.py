@@ -34,6 +34,7 @@ class ErrorBody:
     wait_s   a wait in a field of its own (RetryInfo, estimated_time), in seconds
     loading  it carries an estimate of when a model will be loaded
     daily    the window it speaks of is a day (Google's QuotaFailure)
+    of_model every such window is that of one model
     request_id  the provider's id of the call, where it stands in the body
     fields   the innermost object, for what only one format knows
     """
@@ -46,6 +47,7 @@ class ErrorBody:
     wait_s: float | None = None
     loading: bool = False
     daily: bool = False
+    of_model: bool = False
     request_id: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
@@ -65,6 +67,7 @@ def error_of(value: Any) -> ErrorBody:
     objects = [layer for layer in reversed(layers) if isinstance(layer, dict)]
     words = [word for layer in objects for word in _words(layer)]
     estimate = next((_seconds(layer["estimated_time"]) for layer in objects if "estimated_time" in layer), None)
+    daily = [quota for layer in objects for quota in _daily(layer)]
     delay = next((wait for layer in objects if (wait := _retry_delay(layer)) is not None), None)
     return ErrorBody(
         message=one_line(texts[0]) if texts else "",
@@ -74,7 +77,8 @@ def error_of(value: Any) -> ErrorBody:
         number=next((n for layer in objects if (n := _number(layer)) is not None), None),
         wait_s=delay if delay is not None else estimate,
         loading=estimate is not None,
-        daily=any(_is_daily(layer) for layer in objects),
+        daily=bool(daily),
+        of_model=bool(daily) and all("PerModel" in quota for quota in daily),
         request_id=next((i for layer in objects if (i := name_of(layer.get("request_id")))), None),
         fields=objects[0] if objects else {},
     )
@@ -153,7 +157,7 @@ def _retry_delay(layer: Mapping[str, Any]) -> float | None:
     return None
 
 
-def _is_daily(layer: Mapping[str, Any]) -> bool:
+def _daily(layer: Mapping[str, Any]) -> Iterator[str]:
     """Google names the quotas that are used up: `...RequestsPerDayPerProjectPerModel-FreeTier`."""
     details = layer.get("details")
     for item in details if isinstance(details, list) else ():
@@ -161,8 +165,7 @@ def _is_daily(layer: Mapping[str, Any]) -> bool:
         for violation in found if isinstance(found, list) else ():
             quota = violation.get("quotaId") if isinstance(violation, dict) else None
             if isinstance(quota, str) and "PerDay" in quota:
-                return True
-    return False
+                yield quota
 
 
 def _seconds(value: Any) -> float | None:

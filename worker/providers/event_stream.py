@@ -20,7 +20,11 @@ class BrokenStreamError(Exception):
 
 
 def is_event_stream(content_type: str, body: bytes) -> bool:
-    return content_type.lower().startswith("text/event-stream") or body[:64].lstrip().startswith((b"data:", b"event:"))
+    """By how it begins: no JSON does like a stream, and some gateways name every reply one. Else by its name."""
+    head = body[:64].lstrip()
+    if head.startswith((b"data:", b"event:", b":")):
+        return True
+    return content_type.lower().startswith("text/event-stream") and not head.startswith((b"{", b"["))
 
 
 def events(body: bytes) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from worker.domain.answer import Failure
 from worker.domain.failure import FailureKind
-from worker.providers.classify import BY_STATUS, UNKNOWN, classify
+from worker.providers.classify import BY_STATUS, UNKNOWN, advice, classify, is_unfit
 from worker.providers.error_body import ErrorBody, error_of, read_error_body
 from worker.providers.facts import Facts, request_id
 from worker.providers.waits import wait_of
@@ -25,6 +25,10 @@ _WAITABLE: Final = frozenset(
         FailureKind.CONFLICT,
         FailureKind.QUOTA,
     }
+)
+# After these the same target is asked again with the same key, unless the provider says that it must not be.
+_REPEATED: Final = frozenset(
+    {FailureKind.SERVER_ERROR, FailureKind.OVERLOADED, FailureKind.TIMEOUT, FailureKind.CONFLICT}
 )
 _DAILY: Final = re.compile(r"\b(?:TPD|RPD)\b|\bper day\b|\bdaily\b")
 _MOONSHOT_LIMIT: Final = "rate_limit_reached_error"
@@ -78,4 +82,7 @@ def _failure(
         usage=facts.usage,
         model=facts.model,
         request_id=facts.request_id or error.request_id,
+        unfit=is_unfit(kind, facts.status, error.message),
+        of_model=kind is FailureKind.QUOTA and error.of_model,
+        final=kind in _REPEATED and advice(headers) == "false",
     )

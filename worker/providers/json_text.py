@@ -13,7 +13,8 @@ from pydantic_core import from_json
 from worker.domain.fence import unfenced
 
 MAX_DEPTH: Final = 100  # of values that are kept; deeper ones break whoever walks them later
-_THOUGHTS: Final = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+# Some templates swallow the opening tag. What begins as JSON may speak of a tag in its texts.
+_THOUGHTS: Final = re.compile(r"(?!\s*[{\[`\"]).*?</think>", re.DOTALL)
 
 
 def read_json(body: bytes) -> Any:

@@ -17,19 +17,19 @@ from typing import Any, Final
 import httpx
 
 from worker import clock
-from worker.domain.answer import Call, Failure, Outcome
+from worker.domain.answer import Call, Failure, Json, Outcome
 from worker.domain.failure import FailureKind
 from worker.providers.classify import BY_STATUS, ENDPOINT_STATUSES
 from worker.providers.format import refuse_task
 from worker.providers.json_request import bearer, json_request
-from worker.providers.openai_chat import read_chat
+from worker.providers.openai_chat import KIMI, MOONSHOT, read_chat
 from worker.providers.openai_embeddings import read_embeddings
 from worker.providers.openai_facts import facts_of
+from worker.providers.openai_schema import named_schema
 from worker.providers.openai_stream import completion_of
 from worker.providers.portable import EXTRA
 from worker.providers.reply import Shape, parsed
 
-SCHEMA_NAME: Final = "answer"
 ONLY_MODEL: Final = "endpoint"  # stands for the one model of an endpoint whose name nobody told
 _PATHS: Final = {"completion": "/chat/completions", "embedding": "/embeddings"}
 _ENDPOINT: Final = ".endpoints.huggingface.cloud"
@@ -39,18 +39,49 @@ STATUSES: Final = MappingProxyType({**BY_STATUS, 404: FailureKind.BAD_REQUEST})
 _ENDPOINT_STATUSES: Final = MappingProxyType({**ENDPOINT_STATUSES, 404: FailureKind.BAD_REQUEST})
 
 
+def _plain_turn(turn: Mapping[str, Json]) -> Mapping[str, Json]:
+    return turn if EXTRA not in turn else {name: value for name, value in turn.items() if name != EXTRA}
+
+
+# All that Groq knows of a message.
+_GROQ_TURN: Final = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "function_call"})
+
+
+def _groq_turn(turn: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Clients send back the turns that other providers gave them, and OpenAI's keeps fields that hold nothing."""
+    if turn.keys() <= _GROQ_TURN and None not in turn.values():
+        return turn
+    return {
+        name: value for name, value in turn.items() if name in _GROQ_TURN and (value is not None or name == "content")
+    }
+
+
+# Kimi refuses a turn that calls tools and says nothing of its thoughts, which another model's turn cannot.
+_NO_THOUGHTS: Final = "."
+
+
+def _kimi_turn(turn: Mapping[str, Json]) -> Mapping[str, Json]:
+    plain = _plain_turn(turn)
+    if not turn.get("tool_calls") or turn.get("reasoning_content"):
+        return plain
+    extra = turn.get(EXTRA)
+    own = extra.get(MOONSHOT) if isinstance(extra, Mapping) else None
+    thoughts = own.get("reasoning_content") if isinstance(own, Mapping) else None
+    return {**plain, "reasoning_content": thoughts if isinstance(thoughts, str) and thoughts else _NO_THOUGHTS}
+
+
 @dataclass(frozen=True, slots=True)
 class _Dialect:
     """What one member of the family does not take, found by its host or by the model's name.
 
-    drops          fields it answers with a 400
-    renames        fields it knows by another name
-    drops_of_turn  fields it refuses inside a message
+    drops    fields it answers with a 400
+    renames  fields it knows by another name
+    turn     a message as it takes it
     """
 
     drops: frozenset[str] = frozenset()
     renames: tuple[tuple[str, str], ...] = ()
-    drops_of_turn: frozenset[str] = frozenset({EXTRA})
+    turn: Callable[[Mapping[str, Json]], Mapping[str, Json]] = _plain_turn
 
 
 # Answers are stored whole: none is streamed.
@@ -58,13 +89,12 @@ _NEVER: Final = frozenset({"model", "stream", "stream_options"})
 _ANY: Final = _Dialect(drops=_NEVER)
 # `max_tokens` is deprecated, and a 400 with reasoning models.
 _OPENAI: Final = _Dialect(drops=_NEVER, renames=(("max_tokens", "max_completion_tokens"),))
-# Unknown properties are a 400, inside messages too, and clients send back the turns other providers gave them.
-_GROQ: Final = _Dialect(
-    drops=_NEVER | {"logprobs", "top_logprobs", "logit_bias", "store"},
-    drops_of_turn=frozenset({EXTRA, "reasoning", "reasoning_content"}),
-)
+# Unknown properties are a 400, inside messages too.
+_GROQ: Final = _Dialect(drops=_NEVER | {"logprobs", "top_logprobs", "logit_bias", "store"}, turn=_groq_turn)
 # Each model takes one value only, and which one varies: a caller cannot know it, least of all after a fallback.
-_KIMI: Final = _Dialect(drops=_NEVER | {"temperature", "top_p", "n", "presence_penalty", "frequency_penalty"})
+_KIMI: Final = _Dialect(
+    drops=_NEVER | {"temperature", "top_p", "n", "presence_penalty", "frequency_penalty"}, turn=_kimi_turn
+)
 
 
 @lru_cache(maxsize=1024)
@@ -74,7 +104,7 @@ def _dialect(base_url: str, model: str) -> _Dialect:
         return _OPENAI
     if host == "api.groq.com":
         return _GROQ
-    return _KIMI if model.startswith("kimi-") else _ANY
+    return _KIMI if model.startswith(KIMI) else _ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +161,8 @@ def _complete(fields: dict[str, Any], call: Call, dialect: _Dialect) -> None:
     prompt = fields.pop("prompt", None)
     if "messages" not in fields and prompt is not None:
         fields["messages"] = [{"role": "user", "content": prompt}]
-    if dialect.drops_of_turn and isinstance(fields.get("messages"), list | tuple):
-        fields["messages"] = [_turn(message, dialect.drops_of_turn) for message in fields["messages"]]
+    if isinstance(fields.get("messages"), list | tuple):
+        turn = dialect.turn
+        fields["messages"] = [turn(each) if isinstance(each, Mapping) else each for each in fields["messages"]]
     if call.output_schema is not None:
-        schema = {"name": SCHEMA_NAME, "schema": call.output_schema, "strict": True}
-        fields["response_format"] = {"type": "json_schema", "json_schema": schema}
-
-
-def _turn(message: Any, drops: frozenset[str]) -> Any:
-    if not isinstance(message, Mapping) or drops.isdisjoint(message):
-        return message
-    return {name: value for name, value in message.items() if name not in drops}
+        fields["response_format"] = {"type": "json_schema", "json_schema": named_schema(call.output_schema, call.input)}

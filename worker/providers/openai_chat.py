@@ -11,6 +11,10 @@ from worker.domain.failure import FailureKind
 from worker.providers.completion import Said, WrittenCall, completion, raw_word
 from worker.providers.json_text import clean
 from worker.providers.openai_facts import facts_of
+from worker.providers.portable import EXTRA
+
+KIMI: Final = "kimi-"  # what the names of Moonshot's models that think begin with
+MOONSHOT: Final = "moonshot"  # its part of EXTRA: {"reasoning_content": the thoughts that led to the calls of the turn}
 
 # Raw finish reasons of the family. Unknown ones count as `stop` where there is text.
 FINISH: Final[Mapping[str, str]] = MappingProxyType(
@@ -47,8 +51,17 @@ def read_chat(call: Call, status: int, headers: Mapping[str, str], reply: Any) -
     finish = FINISH.get(raw or "", "tool_calls" if tools and not text else "stop")
 
     refusal = message.get("refusal")
-    said = Said(text, finish, raw, tools, refusal if isinstance(refusal, str) else None)
+    extra = _thoughts(message) if tools and call.model.startswith(KIMI) else None
+    said = Said(text, finish, raw, tools, refusal if isinstance(refusal, str) else None, extra)
     return completion(call, facts, said)
+
+
+def _thoughts(message: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Not under their own name: a later request may go to somebody who refuses it."""
+    thoughts = message.get("reasoning_content")
+    return (
+        {EXTRA: {MOONSHOT: {"reasoning_content": clean(thoughts)}}} if isinstance(thoughts, str) and thoughts else None
+    )
 
 
 def _text(content: Any) -> str | None:

@@ -21,16 +21,24 @@ def facts_of(status: int, headers: Mapping[str, str], reply: Any) -> Facts:
 
 
 def usage_of(usage: Any) -> Usage:
-    """Kimi and some behind the Hugging Face router put the cached tokens, SGLang the reasoning, at the top."""
+    """Kimi and some behind the Hugging Face router put the cached tokens, SGLang the reasoning, at the top.
+
+    xAI, and gateways to Gemini, leave the reasoning out of the output; their total tells.
+    """
     if not isinstance(usage, dict):
         return NO_USAGE
     tokens = token_count(usage.get("prompt_tokens"))
     cached = _detail(usage, "prompt_tokens_details", "cached_tokens")
+    written = token_count(usage.get("completion_tokens"))
+    thought = _detail(usage, "completion_tokens_details", "reasoning_tokens")
+    if thought and tokens is not None and written is not None:
+        both = written + thought
+        written = token_count(both) if usage.get("total_tokens") == tokens + both else written
     return Usage(
         input_tokens=tokens,
-        output_tokens=token_count(usage.get("completion_tokens")),
+        output_tokens=written,
         cached_tokens=cached if cached is None or tokens is None else min(cached, tokens),
-        reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
+        reasoning_tokens=thought,
     )
 
 

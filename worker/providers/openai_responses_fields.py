@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from worker.domain.answer import Call, Json
 from worker.providers.format import Unfit
-from worker.providers.openai import SCHEMA_NAME
+from worker.providers.openai_schema import named_schema
 from worker.providers.portable import (
     Turn,
     ceiling,
@@ -91,8 +91,7 @@ def _text_config(call: Call) -> dict[str, Any]:
     config: dict[str, Any] = {}
     wanted = response_format(call.input)
     if call.output_schema is not None:
-        schema = {"name": SCHEMA_NAME, "schema": call.output_schema, "strict": True}
-        config["format"] = {"type": "json_schema", **schema}
+        config["format"] = {"type": "json_schema", **named_schema(call.output_schema, call.input)}
     elif wanted:
         inner = wanted.get("json_schema")
         config["format"] = {"type": wanted.get("type"), **(inner if isinstance(inner, Mapping) else {})}

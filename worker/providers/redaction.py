@@ -10,6 +10,8 @@ from worker.providers.json_text import clean
 
 MASK: Final = "***"
 
+_LEAST_SECRET: Final = 8  # characters; `EMPTY` and the like are no secrets, and are words of replies
+
 _KEY: Final = re.compile(
     r"(?<![A-Za-z0-9])"
     r"(?:(?:sk|ak|rk|ck|xai|pplx|nvapi|csk)[-_]|(?:gsk|hf|r8|ghp|github_pat)_(?!inference|endpoint|hub)|AIza|AKIA|eyJ)"
@@ -27,6 +29,13 @@ def mask(text: str) -> str:
     """The text with every credential in it replaced by `***`."""
     text = _BEARER.sub(r"\1 " + MASK, _CREDENTIALS.sub(MASK + "@", text))
     return _KEY.sub(MASK, _NAMED.sub(r"\1" + MASK, text))
+
+
+def without(body: bytes, secret: str | None) -> bytes:
+    """The bytes with this very key replaced by `***`; the same object where it is not in them."""
+    if secret is None or len(secret) < _LEAST_SECRET or (sought := secret.encode("utf-8", "replace")) not in body:
+        return body
+    return body.replace(sought, MASK.encode())
 
 
 def one_line(text: str, length: int = MESSAGE_CUT) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import httpx
@@ -18,6 +18,7 @@ from worker.engine.entry import Entry
 from worker.limits.gate import Ticket
 from worker.providers.format import Format, Unfit
 from worker.providers.formats import FORMATS
+from worker.providers.redaction import without
 from worker.providers.transport import Reply
 from worker.providers.waits import counters
 from worker.services.course import DUE_S, Course, closed, estimate, judge, size_of, with_repair
@@ -34,6 +35,7 @@ class Letter:
     wire: Format
     request: httpx.Request
     estimate_nano: int | None  # what it may cost, where a budget is kept
+    secret: str | None = field(default=None, repr=False)  # the key it goes out with
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def written(course: Course, ask: Ask) -> Letter | None:
     except Unfit as exc:
         course.walk.unfit(ask.target.name, str(exc))
         return None
-    return Letter(ask, call, wire, built, estimate(course, ask))
+    return Letter(ask, call, wire, built, estimate(course, ask), secret)
 
 
 def joined(course: Course, letter: Letter) -> Ticket:
@@ -140,7 +142,22 @@ async def send(course: Course, letter: Letter) -> tuple[Outcome, Reply | None]:
         return _cut(course, reply), None
     _heed(course, letter.ask, reply)
     outcome = letter.wire.read_response(letter.call, reply.status, reply.headers, reply.body)
-    return judge(course, outcome) if isinstance(outcome, Answer) else outcome, reply
+    return (judge(course, outcome), reply) if isinstance(outcome, Answer) else _masked(letter, outcome, reply)
+
+
+def _masked(letter: Letter, failure: Failure, reply: Reply) -> tuple[Failure, Reply]:
+    """The same with the key taken out that was sent: what is said of a failure is kept and shown.
+
+    Read anew, because a message that was cut may end in a part of it.
+    """
+    body = without(reply.body, letter.secret)
+    if body is reply.body:
+        return failure, reply
+    told = letter.wire.read_response(letter.call, reply.status, reply.headers, body)
+    if not isinstance(told, Failure):
+        told = Failure(failure.kind, f"HTTP {reply.status}, and the reply repeats the key")
+    failure = replace(failure, message=told.message, code=told.code, model=told.model, request_id=told.request_id)
+    return failure, replace(reply, body=body)
 
 
 def _heed(course: Course, ask: Ask, reply: Reply) -> None:

@@ -27,6 +27,7 @@ from worker.engine.engine import Engine
 from worker.engine.held import Held
 from worker.limits.gate import Gate, Size
 from worker.providers.catalog import Catalog, UnknownModel
+from worker.providers.classify import is_unfit
 from worker.providers.redaction import one_line
 from worker.providers.transport import Reply, Transport
 from worker.services.pricing import priced
@@ -163,7 +164,9 @@ def replay(walk: Walk, history: Sequence[Attempt]) -> None:
         if row.state is AttemptState.SKIPPED:
             walk.skipped(row.target, row.kind)
         elif row.state in {AttemptState.FAILED, AttemptState.LOST} and row.kind is not None:
-            failure = Failure(row.kind, row.reason or row.kind.value, wait_s=row.retry_after_s)
+            said = row.reason or row.kind.value
+            unfit = is_unfit(row.kind, row.http_status, said)
+            failure = Failure(row.kind, said, http_status=row.http_status, wait_s=row.retry_after_s, unfit=unfit)
             at_s = past.ended_at.timestamp() if past.ended_at is not None else 0.0
             walk.failed(row.target, row.key_name, failure, at_s=at_s, draw=0.5)
     walk.hedged = _overlapped(history)
@@ -230,7 +233,7 @@ def estimate(course: Course, ask: Ask) -> int | None:
 
 def judge(course: Course, answer: Answer) -> Outcome:
     """A good answer of the wrong shape is a failure of its own kind."""
-    if course.kind != "completion" or answer.finish_reason == "tool_calls":
+    if course.kind != "completion" or answer.tool_calls:  # of a forced call many say that it ended by `stop`
         return answer
     if course.seat is not None:
         value, why = None, course.seat.complaint(answer.text)
