@@ -22,7 +22,7 @@ from worker.services.hints import NoHints
 from worker.services.last_exit import be_gone_in
 from worker.services.watchdog import EXIT_CODE
 from worker.services.worker import Worker
-from worker.settings import Settings, SettingsError, load
+from worker.settings import Fault, Settings, SettingsError, read
 
 RUN_JOBS: Final = "completar.run_jobs"
 DRAIN: Final = "completar.drain"
@@ -119,8 +119,10 @@ class CeleryHints:
 class Process:
     """The Worker of this process, once Celery has started it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, faults: Sequence[Fault] = ()) -> None:
+        """`faults` end it when it is started: an exception while Celery imports us is a traceback, and exit code 1."""
         self._settings = settings
+        self._faults = faults
         self._draining: threading.Thread | None = None
         self.worker: Worker | None = None
 
@@ -129,6 +131,8 @@ class Process:
         was there that looked well, took every hint and did nothing.
         """
         events.configure(self._settings.log_level)
+        if self._faults:
+            _end(UNFIT, faults=[str(fault) for fault in self._faults])
         try:
             deps = build(discovered(self._settings), NoHints(), connections=CONNECTIONS, pings=False)
             for warning in said_at_start(self._settings, deps.catalog):
@@ -163,8 +167,8 @@ def _end(code: int, **why: Any) -> NoReturn:
 
 
 def _make() -> tuple[Celery, Process]:
-    settings = load(os.environ)
-    made = Process(settings)
+    settings, faults = read(os.environ)
+    made = Process(settings, faults)
     signals.setup_logging.connect(lambda **_kw: None, weak=False)
     signals.worker_init.connect(made.start, weak=False)
     signals.worker_shutting_down.connect(made.begin_drain, weak=False)

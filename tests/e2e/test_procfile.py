@@ -58,6 +58,15 @@ def test_a_worker_that_cannot_start_ends_and_says_why(processes: Processes, tmp_
     assert "routes.default.targets" in line
     assert "nobody" in line
     assert "Traceback" not in worker.output
+
+
+def test_a_worker_with_wrong_variables_names_them_all(processes: Processes) -> None:
+    worker = processes.from_procfile("worker", {"SLOTS": "many", "DATABASE_URL": "mysql://u:secret@h/x", "LANES": "x"})
+    assert worker.wait(20.0) == 78, worker.tail()
+    (line,) = [line for line in worker.output.splitlines() if "worker.not_started" in line]
+    assert all(name in line for name in ("SLOTS: must be a whole number", "DATABASE_URL: must begin with", "LANES"))
+    assert "Traceback" not in worker.output
+    assert "secret" not in worker.output
     assert "ready." not in worker.output
 
 
