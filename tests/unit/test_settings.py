@@ -252,6 +252,10 @@ def test_the_data_folder_is_where_the_platform_wants_it(platform: str, environ: 
         ("postgresql+psycopg://h/db", "postgresql+psycopg://h/db"),
         ("postgresql://u:a#b/c:d@h:5432/db", "postgresql+psycopg://u:a#b/c:d@h:5432/db"),
         ("postgresql://postgres:@/postgres?host=/tmp/pg", "postgresql+psycopg://postgres:@/postgres?host=/tmp/pg"),
+        (
+            "postgres://u:a?b=c@h/db?sslmode=require&channel_binding=require",
+            "postgresql+psycopg://u:a?b=c@h/db?sslmode=require&channel_binding=require",
+        ),
         ("sqlite:///jobs.db", "sqlite:///jobs.db"),
         ("sqlite:////var/jobs.db", "sqlite:////var/jobs.db"),
     ],
@@ -266,6 +270,8 @@ def test_databases(given_url: str, expected: str) -> None:
     [
         *("", "db", "mysql://h/db", "postgresql:/h/db", "postgres://h:port/db", "postgres://u:p@ss@h/db"),
         *("sqlite://", "sqlite:///", "sqlite://x.db", "sqlite:///:memory:"),
+        *("postgres://h/db?pgbouncer=true", "postgres://h/db?sslmode=require&schema=public"),
+        *("postgres://u:a?b@h/db?prepare_threshold=0", "postgres://h/db?connection_limit="),
     ],
 )
 def test_no_databases(url: str) -> None:

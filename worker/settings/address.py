@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -28,6 +28,11 @@ def database_url(text: str) -> str:
         if rest.count("@") > 1:  # SQLAlchemy ends the password at the first, and the rest would be told as the host
             raise ValueError("holds more than one @: those of the user name, password or query are written %40")
         _check_host(rest)
+        if not _known_to_libpq(rest):
+            raise ValueError(
+                "has something after its ? that libpq does not know, as pgbouncer, schema or connection_limit, which"
+                " are for other clients: leave it out, and name the database itself, not a pooler in transaction mode"
+            )
         return f"postgresql+psycopg://{rest}"
     if found and scheme == "sqlite":
         if not rest.startswith("/"):
@@ -96,6 +101,17 @@ def is_loopback(host: str) -> bool:
 def _check_host(rest: str) -> str | None:
     """The host of what follows `://`. A password may hold any character, so only what is after the last @ is split."""
     return _split("//" + rest.rpartition("@")[2]).hostname
+
+
+def _known_to_libpq(rest: str) -> bool:
+    """Whether the driver takes the parameters; it would refuse each connection for one that it does not know."""
+    query = rest.rpartition("@")[2].partition("?")[2]
+    if not query:
+        return True
+    from psycopg.pq import Conninfo  # noqa: PLC0415 - a tenth of a second that few need
+
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    return all(name in known for name, _ in parse_qsl(query, keep_blank_values=True))
 
 
 def _http(text: str) -> SplitResult:
