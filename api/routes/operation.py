@@ -33,7 +33,7 @@ class Ready(Out):
     """
 
     status: Literal["ready", "unready"]
-    database: Literal["up", "away"]
+    database: Literal["up", "read-only", "away"]
     migrations: Literal["current", "pending", "unknown"]
     hints: HintsKind
     broker: Literal["up", "away", "none"]
