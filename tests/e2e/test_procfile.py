@@ -117,8 +117,18 @@ def test_gunicorn_listens_where_it_is_told_and_logs_no_query(processes: Processe
     assert "gthread" in web.output
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("WEB_CONCURRENCY", "two"), ("WEB_CONCURRENCY", "1.5"), ("WEB_CONCURRENCY", "-1"), ("PORT", "a")]
+)
+def test_a_web_with_a_wrong_number_names_the_variable(processes: Processes, name: str, value: str) -> None:
+    web = processes.from_procfile("web", {name: value})
+    assert web.wait() == 4
+    assert f"{name}: must be a whole number" in web.output
+    assert "Traceback" not in web.output
+
+
 def test_web_says_once_what_was_forgotten(processes: Processes, tmp_path: Path) -> None:
-    web, _ = processes.web({"WEB_CONCURRENCY": "2", "COMPLETAR_DATA_DIR": str(tmp_path)})
+    web, _ = processes.web({"WEB_CONCURRENCY": "", "COMPLETAR_DATA_DIR": str(tmp_path)})
     web.stop()
     assert web.output.count(f"DATABASE_URL is not set: SQLite at {tmp_path}/completar.sqlite3") == 1
     assert web.output.count("no provider has a key: set one of GROQ_API_KEY") == 1
