@@ -118,7 +118,8 @@ def test_gunicorn_listens_where_it_is_told_and_logs_no_query(processes: Processe
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("WEB_CONCURRENCY", "two"), ("WEB_CONCURRENCY", "1.5"), ("WEB_CONCURRENCY", "-1"), ("PORT", "a")]
+    ("name", "value"),
+    [("WEB_CONCURRENCY", "two"), ("WEB_CONCURRENCY", "1.5"), ("WEB_CONCURRENCY", "-1"), ("PORT", "a")],
 )
 def test_a_web_with_a_wrong_number_names_the_variable(processes: Processes, name: str, value: str) -> None:
     web = processes.from_procfile("web", {name: value})
