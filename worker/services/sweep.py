@@ -23,7 +23,7 @@ from worker.store import (
     uploads,
     workers,
 )
-from worker.store.database import Connection, Database
+from worker.store.database import Connection, Database, Unavailable
 
 LEASE: Final = "sweep"
 ENDPOINTS: Final = "webhook endpoints"
@@ -41,26 +41,43 @@ def sweep(
 ) -> bool:
     """One round; False when another holds the lease. Raises Unavailable when the database is away.
 
+    A part that fails holds up no other: what takes too long would do so again each round, and the disk would fill.
+
     buries  False: nobody is declared dead just now; those that are lose their claims all the same
     """
     with database.write() as conn:
         if not leases.take(conn, LEASE, holder, 3 * every_s):
             return False
-    bury(database, lease_s if buries else None)
-    expire(database)
-    forget(database, jobs.purge, retention_s)
-    with database.write() as conn:
-        idempotency.prune(conn)
-        workers.forget(conn, WORKERS_KEPT_S)
-        pauses.forget(conn)
-    with database.write() as conn:
-        batches.prune(conn, retention_s)
-        uploads.prune(conn)
-    with database.write() as conn:
-        files.prune(conn)
-    forget(database, deliveries.purge, retention_s)
-    forget_endpoints(database)
+    parts: dict[str, Callable[[], object]] = {
+        "bury": lambda: bury(database, lease_s if buries else None),
+        "expire": lambda: expire(database),
+        "jobs": lambda: forget(database, jobs.purge, retention_s),
+        "idempotency": lambda: forget(database, idempotency.prune, idempotency.KEPT_S),
+        "workers": lambda: _step(database, lambda conn: workers.forget(conn, WORKERS_KEPT_S)),
+        "pauses": lambda: _step(database, pauses.forget),
+        "batches": lambda: _step(database, lambda conn: batches.prune(conn, retention_s)),
+        "uploads": lambda: _step(database, uploads.prune),
+        "files": lambda: _step(database, files.prune),
+        "deliveries": lambda: forget(database, deliveries.purge, retention_s),
+        "endpoints": lambda: forget_endpoints(database),
+    }
+    failed: dict[str, Exception] = {}
+    for name, part in parts.items():
+        try:
+            part()
+        except Exception as exc:  # noqa: BLE001 - said below
+            failed[name] = exc
+    if len(failed) == len(parts):  # nobody is there
+        raise next(iter(failed.values()))
+    for name, fault in failed.items():
+        why = {"reason": str(fault)} if isinstance(fault, Unavailable) else events.fault(fault)
+        events.emit("sweep.failed", level="error", part=name, **why)
     return True
+
+
+def _step(database: Database, step: Callable[[Connection], object]) -> None:
+    with database.write() as conn:
+        step(conn)
 
 
 def forget_endpoints(database: Database) -> None:
