@@ -666,6 +666,7 @@ _ALONE: Final = {
     workers.reports: "only reads",
     workers.forget: "drops rows of workers dead for a day, which no other move changes",
     idempotency.find: "only reads",
+    jobs.forget: "drops tombstones, which no other move changes",
     idempotency.prune: "drops rows that no reader finds any more",
     idempotency.note: "a row that nobody else makes",
     idempotency.take: "races with itself alone, in test_batches",

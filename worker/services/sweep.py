@@ -32,6 +32,7 @@ EXPIRED_AT_ONCE: Final = 500
 FORGOTTEN_AT_ONCE: Final = 500
 FORGET_S: Final = 0.5  # in a round, of jobs and of deliveries: 500 a round were fewer than came in
 WORKERS_KEPT_S: Final = 24 * 3600.0
+TOMBSTONES_KEPT_S: Final = 365 * 86400.0  # after all else of a job is gone
 
 Purge = Callable[[Connection, float, int], int]
 
@@ -52,6 +53,7 @@ def sweep(
         "bury": lambda: bury(database, lease_s if buries else None),
         "expire": lambda: expire(database),
         "jobs": lambda: forget(database, jobs.purge, retention_s),
+        "tombstones": lambda: forget(database, jobs.forget, retention_s + TOMBSTONES_KEPT_S),
         "idempotency": lambda: forget(database, idempotency.prune, idempotency.KEPT_S),
         "workers": lambda: _step(database, lambda conn: workers.forget(conn, WORKERS_KEPT_S)),
         "pauses": lambda: _step(database, pauses.forget),
