@@ -9,12 +9,15 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _POSTGRES: Final = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 _REDIS: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
+_TLS: Final = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
+_NUMBERED: Final = re.compile(r"[^/#]+(/\d*)?")
+_WRITTEN: Final = ":%!$&'()*+,;="  # as they are in a password; what is written with % is written so already
 _USERINFO: Final = re.compile(r"(?s)(?<=://)([^:@/]*):.*(?=@)")
 _PLAIN: Final = re.compile(r"[!-~]+")  # ASCII without blanks
 _HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?")
@@ -44,13 +47,27 @@ def database_url(text: str) -> str:
 
 
 def redis_url(text: str) -> str:
-    """`redis://` or `rediss://`; Valkey's schemes are the same protocol."""
+    """`redis://` or `rediss://`; Valkey's schemes are the same protocol. Its readers take a password only as a URL has
+    it, and each parameter as one of their own arguments: `?family=0`, which others need on Railway, stopped a worker.
+    """
     scheme, found, rest = text.partition("://")
     if not found or scheme not in _REDIS:
         raise ValueError("must begin with redis:// or rediss://")
     if not _check_host(rest):
         raise ValueError("names no host")
-    return f"{_REDIS[scheme]}://{rest}"
+    scheme = _REDIS[scheme]
+    userinfo, at, place = rest.rpartition("@")
+    place, _, query = place.partition("?")
+    if not _NUMBERED.fullmatch(place):
+        raise ValueError("may have the number of a database after its host, and nothing else: redis://host:6379/0")
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    if not given.keys() <= (_TLS if scheme == "rediss" else frozenset()):
+        raise ValueError(f"takes nothing after a ?, and rediss:// only {', '.join(sorted(_TLS))}: leave the rest out")
+    if "ssl_cert_reqs" in given:
+        given["ssl_cert_reqs"] = given["ssl_cert_reqs"].lower().removeprefix("cert_")
+        if given["ssl_cert_reqs"] not in {"none", "optional", "required"}:
+            raise ValueError("must have none, optional or required for ssl_cert_reqs")
+    return f"{scheme}://{quote(userinfo, safe=_WRITTEN)}{at}{place}" + (f"?{urlencode(given)}" if given else "")
 
 
 def base_url(text: str) -> str:
