@@ -302,7 +302,7 @@ def test_only_silent_workers_are_buried_and_only_the_dead_are_robbed(database: D
         assert sorted(workers.dead_holders(conn)) == ["wrk_dead", "wrk_left", "wrk_never_seen"]
         assert workers.beat(conn, "wrk_live", {"in_flight": 1})
         assert not workers.beat(conn, "wrk_dead", {})
-        assert workers.reports(conn) == {"wrk_live": {"in_flight": 1}}
+        assert workers.reports(conn, 15.0) == {"wrk_live": {"in_flight": 1}}
 
 
 def test_expire_ends_only_what_is_late_and_still_queued(database: Database) -> None:

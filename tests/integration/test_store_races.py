@@ -663,7 +663,7 @@ _ALONE: Final = {
     workers.register: "a row that nobody knows of yet",
     workers.leave: "of two that end a worker either may win",
     workers.dead_holders: "only reads; take_back has its own guard",
-    workers.reports: "only reads",
+    **dict.fromkeys((workers.reports, workers.listed), "only reads"),
     workers.forget: "drops rows of workers dead for a day, which no other move changes",
     idempotency.find: "only reads",
     jobs.forget: "drops tombstones, which no other move changes",
