@@ -33,9 +33,9 @@ def new_id(prefix: str) -> str:
     return prefix + "_" + encode32(number, 26)
 
 
-def least_id(prefix: str, age_s: float) -> str:
-    """Every id that was made longer ago than that comes before it."""
-    return prefix + "_" + encode32(max(0, time.time_ns() // 1_000_000 - round(age_s * 1000)) << 80, 26)
+def least_id(prefix: str, at_s: float) -> str:
+    """No id that was made from then on (seconds since 1970) comes before it, and each that was made earlier does."""
+    return prefix + "_" + encode32(max(0, round(at_s * 1000)) << 80, 26)
 
 
 def encode32(number: int, width: int) -> str:

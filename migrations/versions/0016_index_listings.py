@@ -1,4 +1,4 @@
-"""List jobs of a project by how they ended, and jobs that are still kept, without reading all the others.
+"""List jobs and deliveries of a project by how they ended, and jobs that are still kept, without reading all others.
 
 Replaces `ix_job_project_id`, in which jobs that were forgotten stayed for ever: a listing that came to its end read
 them all. The release before asks in words that fit the new ones too.
@@ -16,8 +16,14 @@ depends_on = None
 
 OLD = "ix_job_project_id"
 NEW = {
-    "ix_job_kept": (["project_id", "id"], "purged_at IS NULL"),
+    "ix_job_kept": ("job", ["project_id", "id"], "purged_at IS NULL"),
+    "ix_delivery_undelivered": (
+        "delivery",
+        ["project_id", "state", "id"],
+        "state IN ('exhausted', 'refused', 'skipped')",
+    ),
     "ix_job_unanswered": (
+        "job",
         ["project_id", "status", "id"],
         "status IN ('failed', 'expired', 'cancelled') AND purged_at IS NULL",
     ),
@@ -26,17 +32,17 @@ NEW = {
 
 def upgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
-        for name, (columns, where) in NEW.items():
-            op.create_index(name, "job", columns, unique=False, sqlite_where=sa.text(where))
+        for name, (table, columns, where) in NEW.items():
+            op.create_index(name, table, columns, unique=False, sqlite_where=sa.text(where))
         op.drop_index(OLD, "job")
         return
     with op.get_context().autocommit_block():
-        for name, (columns, where) in NEW.items():
+        for name, (table, columns, where) in NEW.items():
             if _cut_short(name):
-                op.drop_index(name, "job", postgresql_concurrently=True)
+                op.drop_index(name, table, postgresql_concurrently=True)
             op.create_index(
                 name,
-                "job",
+                table,
                 columns,
                 unique=False,
                 postgresql_where=sa.text(where),

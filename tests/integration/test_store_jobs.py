@@ -348,7 +348,7 @@ def test_a_tombstone_goes_when_its_job_was_made_long_enough_ago(database: Databa
 def test_a_sweep_forgets_tombstones_a_year_after_all_else(database: Database) -> None:
     def left(made_s: float) -> bool:
         (one,) = stored(database)
-        aged = clock.least_id("job", made_s)
+        aged = clock.least_id("job", clock.now().timestamp() - made_s)
         with database.write() as conn:
             jobs.cancel(conn, PROJECT, one)
             jobs.purge(conn, -1.0)

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from tests.support.postgres import Postgres
+from worker.domain.delivery import DeliveryState
 from worker.domain.failure import Lane
 from worker.domain.job import AttemptRow, Ending, NewJob
 from worker.domain.state import AttemptState, JobStatus
@@ -28,6 +29,7 @@ from worker.store import (
     backlog,
     claims,
     deliveries,
+    delivery_views,
     idempotency,
     jobs,
     keys,
@@ -210,6 +212,11 @@ CALLS: Final[dict[str, tuple[Call, int]]] = {
     "list_expired": (lambda c, o: views.listed(c, "proj_00", Filter(status=JobStatus.EXPIRED)), WASTE),
     "list_cancelling": (lambda c, o: views.listed(c, "proj_19", Filter(status=JobStatus.CANCELLING)), WASTE),
     "list_to_the_end": (lambda c, o: views.listed(c, "proj_19", Filter(limit=ROWS)), WASTE),
+    "list_since": (lambda c, o: views.listed(c, "proj_00", Filter(created_after=instant(c))), WASTE),
+    "list_exhausted_deliveries": (
+        lambda c, o: delivery_views.listed(c, "proj_00", delivery_views.Filter(state=DeliveryState.EXHAUSTED)),
+        WASTE,
+    ),
     "lines_to_write": (lambda c, o: lines.ended(c, "proj_00", "batch_large", 5_000, 1_000, 4_000_000), WASTE),
     "usage_of_today": (_days, ROWS // 10),
 }

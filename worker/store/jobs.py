@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from worker.clock import least_id
+from worker import clock
 from worker.domain.answer import Failure
 from worker.domain.failure import FailureKind
 from worker.domain.state import JobStatus
@@ -114,12 +114,8 @@ def forget(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
 
     Their ids are in the order of their making, so that it takes no index of its own.
     """
-    first = (
-        sa.select(job.c.id)
-        .where(job.c.id < least_id("job", older_than_s), job.c.purged_at.is_not(None))
-        .order_by(job.c.id)
-        .limit(most)
-    )
+    since = clock.least_id("job", clock.now().timestamp() - older_than_s)
+    first = sa.select(job.c.id).where(job.c.id < since, job.c.purged_at.is_not(None)).order_by(job.c.id).limit(most)
     ids = list(conn.execute(first).scalars())
     if ids:
         conn.execute(job.delete().where(job.c.id.in_(ids)))
