@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import Any, Final, NoReturn
 
 from celery import Celery, signals
@@ -32,6 +33,8 @@ DRAIN: Final = "completar.drain"
 CONNECTIONS: Final = 9
 UNFIT: Final = 78  # exit code, of sysexits.h: the settings are wrong
 PUBLISH_S: Final = 0.5  # the caller waits for its 202, not for the broker
+LOOK_EVERY: Final = 1_000  # hints, between two looks at how many nobody has taken
+UNHEARD: Final = 10_000  # so many of a lane are thrown away: its rows are found without them
 # One try: kombu would rest for 2 s and try again.
 _AT_ONCE: Final[dict[str, Any]] = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
@@ -86,6 +89,7 @@ class CeleryHints:
         app.conf.broker_transport_options = {**app.conf.broker_transport_options, **_AT_ONCE, **silent}
         self._app = app
         self._quiet = threading.Event()
+        self._published = count(1)
 
     def jobs(self, ids: Sequence[str]) -> None:
         self._publish(RUN_JOBS, Lane.INTERACTIVE, [list(ids)])
@@ -114,6 +118,16 @@ class CeleryHints:
             timer.daemon = True
             timer.start()
             raise
+        if next(self._published) % LOOK_EVERY == 0:
+            self._look(lane)
+
+    def _look(self, lane: Lane) -> None:
+        """Workers that have no REDIS_URL take none, and Redis grew with every job until it was full."""
+        with self._app.connection_for_write() as connection:
+            waiting = connection.default_channel.queue_declare(queue=lane.value).message_count
+            if waiting > UNHEARD:
+                connection.default_channel.queue_purge(queue=lane.value)
+                events.emit("hints.unheard", level="warning", lane=lane.value, hints=waiting)
 
 
 class Process:
