@@ -124,9 +124,10 @@ class CeleryHints:
     def _look(self, lane: Lane) -> None:
         """Workers that have no REDIS_URL take none, and Redis grew with every job until it was full."""
         with self._app.connection_for_write() as connection:
-            waiting = connection.default_channel.queue_declare(queue=lane.value).message_count
+            channel: Any = connection.default_channel
+            waiting = channel.queue_declare(queue=lane.value).message_count
             if waiting > UNHEARD:
-                connection.default_channel.queue_purge(queue=lane.value)
+                channel.queue_purge(queue=lane.value)
                 events.emit("hints.unheard", level="warning", lane=lane.value, hints=waiting)
 
 
