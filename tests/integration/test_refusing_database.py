@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_cli import Inside
 from tests.support.postgres import Postgres
 from tests.support.web import web
 from worker.store import migrate, workers
@@ -45,6 +47,12 @@ def test_one_that_takes_no_writes_is_not_ready(postgres: Postgres, postgres_url:
         ready = site.client.get("/readyz")
         assert (ready.status_code, ready.json["database"], ready.json["migrations"]) == (503, "read-only", "current")
         assert site.post("/v1/jobs", {"model": "default", "input": {"prompt": "p"}}).status_code == 503
+
+
+def test_doctor_says_that_it_takes_no_writes(postgres: Postgres, postgres_url: str, tmp_path: Path) -> None:
+    read_only(postgres, postgres_url, "on")
+    told = Inside(tmp_path, DATABASE_URL=postgres_url, GROQ_API_KEY="k")("doctor", code=4).stdout
+    assert re.search(r"^fault +database +Postgres takes no writes", told, re.MULTILINE)
 
 
 @pytest.fixture
