@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from api.app import create_app
 from tests.e2e.test_cli import Inside
 from tests.support.postgres import Postgres
 from tests.support.web import web
@@ -47,6 +48,19 @@ def test_one_that_takes_no_writes_is_not_ready(postgres: Postgres, postgres_url:
         ready = site.client.get("/readyz")
         assert (ready.status_code, ready.json["database"], ready.json["migrations"]) == (503, "read-only", "current")
         assert site.post("/v1/jobs", {"model": "default", "input": {"prompt": "p"}}).status_code == 503
+
+
+def test_what_is_stored_can_be_read_while_it_takes_no_writes(
+    postgres: Postgres, postgres_url: str, tmp_path: Path
+) -> None:
+    secret = "ck_" + 32 * "x"
+    with web(postgres_url, tmp_path, COMPLETAR_API_KEY=secret) as site:
+        auth = {"Authorization": f"Bearer {secret}"}
+        assert site.client.get("/v1/jobs", headers=auth).status_code == 200
+        read_only(postgres, postgres_url, "on")
+        site.deps.database._engine.dispose()
+        again = create_app(site.deps).test_client()  # as a process that starts meanwhile
+        assert again.get("/v1/jobs", headers=auth).status_code == 200
 
 
 def test_doctor_says_that_it_takes_no_writes(postgres: Postgres, postgres_url: str, tmp_path: Path) -> None:
