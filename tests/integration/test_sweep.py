@@ -14,6 +14,7 @@ from worker.store.database import Database, Unavailable
 from worker.store.moment import later
 from worker.store.tables import idempotency as keys
 from worker.store.tables import worker
+from worker.store.webhook_tables import outbox
 
 
 @pytest.fixture
@@ -62,3 +63,22 @@ def test_idempotency_keys_go_a_block_at_a_time(database: Database, monkeypatch: 
     monkeypatch.setattr(sweeping, "FORGET_S", 0.0)
     assert len(left()) == 2
     assert left() == ["k4"]
+
+
+def test_notes_that_no_worker_sends_are_dropped_with_all_else(database: Database) -> None:
+    def note(object_id: str, age_s: float) -> None:
+        values = {
+            "project_id": "proj_a",
+            "object": "job",
+            "object_id": object_id,
+            "type": "job.completed",
+            "version": 3,
+        }
+        with database.write() as conn:
+            conn.execute(outbox.insert().values(**values, at=later(-age_s)))
+
+    note("job_old", 2 * 86400.0)
+    note("job_new", 60.0)
+    assert sweep(database)
+    with database.read() as conn:
+        assert conn.execute(sa.select(outbox.c.object_id)).scalars().all() == ["job_new"]

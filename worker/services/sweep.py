@@ -18,6 +18,7 @@ from worker.store import (
     jobs,
     leases,
     orphans,
+    outbox,
     pauses,
     retired_endpoints,
     uploads,
@@ -60,6 +61,7 @@ def sweep(
         "batches": lambda: _step(database, lambda conn: batches.prune(conn, retention_s)),
         "uploads": lambda: _step(database, uploads.prune),
         "files": lambda: _step(database, files.prune),
+        "outbox": lambda: forget(database, outbox.prune, retention_s),
         "deliveries": lambda: forget(database, deliveries.purge, retention_s),
         "endpoints": lambda: forget_endpoints(database),
     }
