@@ -32,7 +32,7 @@ _NOT_NOW: Final = {
     "42501": "the database's user may not do this: name the owner of the schema in DATABASE_URL, or grant it",
 }
 _POOLED: Final = "unsupported startup parameter"
-_POOLER: Final = "DATABASE_URL names a pooler in transaction mode: name the database itself, or a pool of sessions"
+_POOLER: Final = "DATABASE_URL names a pooler that takes no settings of a session: name the database itself"
 _FRESH_S: Final = 1.0  # a connection that worked so short a while ago is lent as it is
 _LEFT: Final = "completar_left_s"
 
