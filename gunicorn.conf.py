@@ -1,4 +1,4 @@
-"""Gunicorn for `web` in production: `gunicorn -c gunicorn.conf.py api.wsgi:app`."""
+"""Gunicorn for `web` in production: `python -m api.web`, or `gunicorn -c gunicorn.conf.py api.wsgi:app`."""
 
 from __future__ import annotations
 

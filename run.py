@@ -21,7 +21,8 @@ HELP = """Completar: a durable queue for calls to language models.
   python3 run.py demo        see it work: no key, no account, no other service needed
   python3 run.py up          everything in one process, for your own machine
   python3 run.py COMMAND     run, batch, predictions, jobs, webhooks, dead-letters, usage, keys, projects, queue,
-                             providers, routes, plan, endpoints, config, doctor, db: each says more with --help
+                             workers, providers, routes, plan, endpoints, config, doctor, db: each says more with
+                             --help
 
   python3 run.py test        the whole check: linters, types, import rules, every test
   python3 run.py test ARGS   only pytest, with these arguments (paths from the repository's root)

@@ -30,6 +30,7 @@ from api.routes.uploads import uploads
 from api.routes.usage import usage
 from api.routes.webhook_deliveries import webhook_deliveries
 from api.routes.webhook_endpoints import webhook_endpoints
+from api.routes.workers import workers
 from worker.deps import Deps
 
 _WORK: Final = tuple(
@@ -47,7 +48,7 @@ _WORK: Final = tuple(
             batch_results,
             batch_estimate,
         ),
-        *(completar, webhook_endpoints, webhook_deliveries, operation, pausing, queue, usage),
+        *(completar, webhook_endpoints, webhook_deliveries, operation, pausing, queue, workers, usage),
     )
 )
 OPERATIONS: Final[tuple[Operation, ...]] = (*_WORK, *documentation(_WORK))

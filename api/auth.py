@@ -31,7 +31,7 @@ class Keys:
     """One per process. Thread-safe."""
 
     def __init__(self, database: Database, first: SecretStr | None = None) -> None:
-        """`first` is a key the first project always has: stored at the first look-up that reaches the database."""
+        """`first` is a key the first project always has: stored at the first look-up that finds nothing."""
         self._database = database
         self._first = first
         self._lock = threading.Lock()
@@ -58,9 +58,14 @@ class Keys:
         return seen.key
 
     def _look_up(self, secret: str, digest: str, now_s: float) -> _Seen:
-        self._store_first()
+        # Looked for before it is stored: where it is there already, a database that takes no writes can still be read.
+        to_store = self._first is not None
         with self._database.read() as conn:
             key = keys.find(conn, secret)
+        if key is None and to_store:
+            self._store_first()
+            with self._database.read() as conn:
+                key = keys.find(conn, secret)
         if key is None:
             self._seen.pop(digest, None)
             raise _unauthorized("This key is unknown, revoked or expired.")

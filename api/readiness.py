@@ -22,7 +22,7 @@ class State:
     broker  none: they need none
     """
 
-    database: Literal["up", "away"]
+    database: Literal["up", "read-only", "away"]
     migrations: Literal["current", "pending", "unknown"]
     hints: HintsKind
     broker: Literal["up", "away", "none"]
@@ -54,6 +54,7 @@ class Readiness:
             broker = "up" if self._deps.hints.alive() else "away"
         try:
             pending = migrate.pending(self._deps.database)
+            read_only = self._deps.database.read_only()
         except Unavailable:
             return State("away", "unknown", hints, broker)
-        return State("up", "pending" if pending else "current", hints, broker)
+        return State("read-only" if read_only else "up", "pending" if pending else "current", hints, broker)

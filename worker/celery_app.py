@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import Any, Final, NoReturn
 
 from celery import Celery, signals
@@ -22,7 +23,7 @@ from worker.services.hints import NoHints
 from worker.services.last_exit import be_gone_in
 from worker.services.watchdog import EXIT_CODE
 from worker.services.worker import Worker
-from worker.settings import Settings, SettingsError, load
+from worker.settings import Fault, Settings, SettingsError, read
 
 RUN_JOBS: Final = "completar.run_jobs"
 DRAIN: Final = "completar.drain"
@@ -32,6 +33,8 @@ DRAIN: Final = "completar.drain"
 CONNECTIONS: Final = 9
 UNFIT: Final = 78  # exit code, of sysexits.h: the settings are wrong
 PUBLISH_S: Final = 0.5  # the caller waits for its 202, not for the broker
+LOOK_EVERY: Final = 1_000  # hints, between two looks at how many nobody has taken
+UNHEARD: Final = 10_000  # so many of a lane are thrown away: its rows are found without them
 # One try: kombu would rest for 2 s and try again.
 _AT_ONCE: Final[dict[str, Any]] = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
@@ -86,6 +89,7 @@ class CeleryHints:
         app.conf.broker_transport_options = {**app.conf.broker_transport_options, **_AT_ONCE, **silent}
         self._app = app
         self._quiet = threading.Event()
+        self._published = count(1)
 
     def jobs(self, ids: Sequence[str]) -> None:
         self._publish(RUN_JOBS, Lane.INTERACTIVE, [list(ids)])
@@ -114,13 +118,26 @@ class CeleryHints:
             timer.daemon = True
             timer.start()
             raise
+        if next(self._published) % LOOK_EVERY == 0:
+            self._look(lane)
+
+    def _look(self, lane: Lane) -> None:
+        """Workers that have no REDIS_URL take none, and Redis grew with every job until it was full."""
+        with self._app.connection_for_write() as connection:
+            channel: Any = connection.default_channel
+            waiting = channel.queue_declare(queue=lane.value).message_count
+            if waiting > UNHEARD:
+                channel.queue_purge(queue=lane.value)
+                events.emit("hints.unheard", level="warning", lane=lane.value, hints=waiting)
 
 
 class Process:
     """The Worker of this process, once Celery has started it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, faults: Sequence[Fault] = ()) -> None:
+        """`faults` end it when it is started: an exception while Celery imports us is a traceback, and exit code 1."""
         self._settings = settings
+        self._faults = faults
         self._draining: threading.Thread | None = None
         self.worker: Worker | None = None
 
@@ -129,6 +146,8 @@ class Process:
         was there that looked well, took every hint and did nothing.
         """
         events.configure(self._settings.log_level)
+        if self._faults:
+            _end(UNFIT, faults=[str(fault) for fault in self._faults])
         try:
             deps = build(discovered(self._settings), NoHints(), connections=CONNECTIONS, pings=False)
             for warning in said_at_start(self._settings, deps.catalog):
@@ -163,8 +182,8 @@ def _end(code: int, **why: Any) -> NoReturn:
 
 
 def _make() -> tuple[Celery, Process]:
-    settings = load(os.environ)
-    made = Process(settings)
+    settings, faults = read(os.environ)
+    made = Process(settings, faults)
     signals.setup_logging.connect(lambda **_kw: None, weak=False)
     signals.worker_init.connect(made.start, weak=False)
     signals.worker_shutting_down.connect(made.begin_drain, weak=False)

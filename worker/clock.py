@@ -33,6 +33,11 @@ def new_id(prefix: str) -> str:
     return prefix + "_" + encode32(number, 26)
 
 
+def least_id(prefix: str, at_s: float) -> str:
+    """No id that was made from then on (seconds since 1970) comes before it, and each that was made earlier does."""
+    return prefix + "_" + encode32(max(0, round(at_s * 1000)) << 80, 26)
+
+
 def encode32(number: int, width: int) -> str:
     """The number in `width` digits (even), most significant first."""
     return "".join([_PAIRS[number >> shift & 1023] for shift in range(5 * width - 10, -1, -10)])

@@ -121,7 +121,10 @@ def _database(settings: Settings) -> Iterator[Finding]:
             before = clock.now()
             theirs = moment.instant(conn)
             took_s = (clock.now() - before).total_seconds()
-        yield Finding("database", "ok", f"{kind} answers in {took_s * 1000:.0f} ms")
+        if database.read_only():
+            yield Finding("database", "fault", f"{kind} takes no writes", "Has its disk run full? Is it a standby?")
+        else:
+            yield Finding("database", "ok", f"{kind} answers in {took_s * 1000:.0f} ms")
         if not migrate.pending(database):
             yield Finding("schema", "ok", "up to date")
         elif settings.database_url is None:

@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "keys": ("api.cli.keys:keys", "Keys of the API."),
     "projects": ("api.cli.projects:projects", "Projects, and the limits of their queues."),
     "queue": ("api.cli.queue:queue", "What waits, and how much may."),
+    "workers": ("api.cli.workers:workers", "Which worker processes live."),
     "providers": ("api.cli.providers:providers", "The providers that are configured."),
     "routes": ("api.cli.routes:routes", "The routes and their targets."),
     "plan": ("api.cli.plan:plan", "What would follow each kind of failure on a route."),

@@ -33,7 +33,7 @@ class Ready(Out):
     """
 
     status: Literal["ready", "unready"]
-    database: Literal["up", "away"]
+    database: Literal["up", "read-only", "away"]
     migrations: Literal["current", "pending", "unknown"]
     hints: HintsKind
     broker: Literal["up", "away", "none"]
@@ -165,7 +165,7 @@ def readyz(desk: Desk, _call: Call) -> Reply:
 def list_providers(desk: Desk, _call: Call) -> Reply:
     """With the state of their targets as the workers see it."""
     with desk.deps.database.read() as conn:
-        reports = workers.reports(conn)
+        reports = workers.reports(conn, desk.deps.settings.lease_s)
         held = pauses.holding(conn)
     catalog = desk.deps.catalog
     used = [target for route in catalog.routes.values() for target in route.targets]

@@ -58,6 +58,15 @@ def test_a_worker_that_cannot_start_ends_and_says_why(processes: Processes, tmp_
     assert "routes.default.targets" in line
     assert "nobody" in line
     assert "Traceback" not in worker.output
+
+
+def test_a_worker_with_wrong_variables_names_them_all(processes: Processes) -> None:
+    worker = processes.from_procfile("worker", {"SLOTS": "many", "DATABASE_URL": "mysql://u:secret@h/x", "LANES": "x"})
+    assert worker.wait(20.0) == 78, worker.tail()
+    (line,) = [line for line in worker.output.splitlines() if "worker.not_started" in line]
+    assert all(name in line for name in ("SLOTS: must be a whole number", "DATABASE_URL: must begin with", "LANES"))
+    assert "Traceback" not in worker.output
+    assert "secret" not in worker.output
     assert "ready." not in worker.output
 
 
@@ -108,8 +117,19 @@ def test_gunicorn_listens_where_it_is_told_and_logs_no_query(processes: Processe
     assert "gthread" in web.output
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WEB_CONCURRENCY", "two"), ("WEB_CONCURRENCY", "1.5"), ("WEB_CONCURRENCY", "-1"), ("PORT", "a")],
+)
+def test_a_web_with_a_wrong_number_names_the_variable(processes: Processes, name: str, value: str) -> None:
+    web = processes.from_procfile("web", {name: value})
+    assert web.wait() == 4
+    assert f"{name}: must be a whole number" in web.output
+    assert "Traceback" not in web.output
+
+
 def test_web_says_once_what_was_forgotten(processes: Processes, tmp_path: Path) -> None:
-    web, _ = processes.web({"WEB_CONCURRENCY": "2", "COMPLETAR_DATA_DIR": str(tmp_path)})
+    web, _ = processes.web({"WEB_CONCURRENCY": "", "COMPLETAR_DATA_DIR": str(tmp_path)})
     web.stop()
     assert web.output.count(f"DATABASE_URL is not set: SQLite at {tmp_path}/completar.sqlite3") == 1
     assert web.output.count("no provider has a key: set one of GROQ_API_KEY") == 1

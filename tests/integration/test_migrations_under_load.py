@@ -150,6 +150,21 @@ def test_an_index_is_built_beside_a_writer(database: Database, tmp_path: Path, m
         assert conn.exec_driver_sql(lock).scalar_one() == 0, "the session's own settings and lock are gone with it"
 
 
+def test_an_index_that_was_cut_short_is_built_again_and_one_that_was_not_stays(database: Database) -> None:
+    migrate.upgrade(database, "0015")
+    oid = "SELECT indexrelid, indisvalid FROM pg_index WHERE indexrelid = '{0}'::regclass"
+    with database.write() as conn:
+        conn.exec_driver_sql("CREATE INDEX ix_job_kept ON job (kind)")
+        conn.exec_driver_sql("CREATE INDEX ix_job_unanswered ON job (kind)")
+        conn.exec_driver_sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_job_kept'::regclass")
+        before = [conn.exec_driver_sql(oid.format(name)).one()[0] for name in ("ix_job_kept", "ix_job_unanswered")]
+    migrate.upgrade(database)
+    with database.read() as conn:
+        after = [conn.exec_driver_sql(oid.format(name)).one() for name in ("ix_job_kept", "ix_job_unanswered")]
+    assert [valid for _, valid in after] == [True, True]
+    assert [old == new for old, (new, _) in zip(before, after, strict=True)] == [False, True]
+
+
 def _waiting(database: Database) -> bool:
     with database.read() as conn:
         found = (

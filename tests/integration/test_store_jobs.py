@@ -16,6 +16,7 @@ from worker.domain.failure import FailureKind, Lane
 from worker.domain.job import FORMAT, AttemptRow, Claimed, Ending, NewJob, Return
 from worker.domain.money import Usage
 from worker.domain.state import FINAL, MOVES, AttemptState, JobStatus
+from worker.services import sweep
 from worker.store import (
     attempts,
     claims,
@@ -301,7 +302,7 @@ def test_only_silent_workers_are_buried_and_only_the_dead_are_robbed(database: D
         assert sorted(workers.dead_holders(conn)) == ["wrk_dead", "wrk_left", "wrk_never_seen"]
         assert workers.beat(conn, "wrk_live", {"in_flight": 1})
         assert not workers.beat(conn, "wrk_dead", {})
-        assert workers.reports(conn) == {"wrk_live": {"in_flight": 1}}
+        assert workers.reports(conn, 15.0) == {"wrk_live": {"in_flight": 1}}
 
 
 def test_expire_ends_only_what_is_late_and_still_queued(database: Database) -> None:
@@ -330,6 +331,35 @@ def test_purge_forgets_the_text_and_leaves_a_tombstone(database: Database) -> No
         assert (view.purged, view.result, view.metadata) == (True, None, {})
         assert attempts.of_jobs(conn, [old])[old] == []
         assert [v.id for v in views.listed(conn, PROJECT, views.Filter())[0]] == [open_]
+
+
+def test_a_tombstone_goes_when_its_job_was_made_long_enough_ago(database: Database) -> None:
+    forgotten, ended, open_ = stored(database, 3)
+    with database.write() as conn:
+        jobs.cancel(conn, PROJECT, forgotten)
+        assert jobs.purge(conn, -1.0) == 1
+        jobs.cancel(conn, PROJECT, ended)
+        assert jobs.forget(conn, 3600.0) == 0
+        assert jobs.forget(conn, -3600.0) == 1
+        assert jobs.forget(conn, -3600.0) == 0
+        assert [views.get(conn, PROJECT, one) is None for one in (forgotten, ended, open_)] == [True, False, False]
+
+
+def test_a_sweep_forgets_tombstones_a_year_after_all_else(database: Database) -> None:
+    def left(made_s: float) -> bool:
+        (one,) = stored(database)
+        aged = clock.least_id("job", clock.now().timestamp() - made_s)
+        with database.write() as conn:
+            jobs.cancel(conn, PROJECT, one)
+            jobs.purge(conn, -1.0)
+            conn.execute(job_table.update().where(job_table.c.id == one).values(id=aged))
+            leases.take(conn, sweep.LEASE, "long gone", -1.0)
+        sweep.sweep(database, "wrk_1", lease_s=15.0, every_s=1.0, retention_s=86400.0)
+        with database.read() as conn:
+            return views.get(conn, PROJECT, aged) is not None
+
+    assert left(365 * 86400.0)
+    assert not left(367 * 86400.0)
 
 
 def test_listing_is_newest_first_and_pages_without_gaps(database: Database) -> None:

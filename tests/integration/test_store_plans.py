@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from tests.support.postgres import Postgres
+from worker.domain.delivery import DeliveryState
 from worker.domain.failure import Lane
 from worker.domain.job import AttemptRow, Ending, NewJob
 from worker.domain.state import AttemptState, JobStatus
@@ -28,6 +29,7 @@ from worker.store import (
     backlog,
     claims,
     deliveries,
+    delivery_views,
     idempotency,
     jobs,
     keys,
@@ -55,6 +57,7 @@ BIG: Final = frozenset(
 WASTE: Final = 2_000  # rows that a statement may read and throw away, whatever the size of the table
 # 20 projects, of which the first has half of all; 5 in 100 queued (a fifth of these parked), 1 in 100 running under 10
 # workers, a few of these being cancelled, 4 in 100 failed; a third has a deadline that lies ahead. Made in 25 days.
+# What has ended of the last project is forgotten.
 _SEED: Final = """
 INSERT INTO job (id, project_id, kind, lane, status, version, priority, models, created_at, queued_at, run_at,
                  started_at, ended_at, deadline_at, claim_id, worker_id, attempts, rows, losses, on_interruption,
@@ -81,6 +84,7 @@ CROSS JOIN LATERAL (SELECT CASE WHEN draw < 50 THEN 'queued'
                                 WHEN draw < 60 THEN 'cancelling'
                                 WHEN draw < 100 THEN 'failed'
                                 ELSE 'completed' END AS status) s;
+UPDATE job SET purged_at = now() WHERE project_id = 'proj_19' AND ended_at IS NOT NULL;
 INSERT INTO job_input SELECT id, '{{"input":{{"prompt":"p"}},"output_schema":null}}', '{{}}' FROM job;
 INSERT INTO job_result SELECT id, '{{"text":"x"}}', NULL FROM job WHERE ended_at IS NOT NULL;
 INSERT INTO attempt (job_id, id, claim_id, number, state, target, provider, model, sent_at, ended_at, input_tokens,
@@ -205,6 +209,14 @@ CALLS: Final[dict[str, tuple[Call, int]]] = {
     "list_kind": (lambda c, o: views.listed(c, "proj_00", Filter(kind="embedding")), WASTE),
     "list_batch": (lambda c, o: views.listed(c, "proj_00", Filter(batch_id="batch_7")), 5_000),
     "list_failed": (lambda c, o: views.listed(c, "proj_05", Filter(status=JobStatus.FAILED)), WASTE),
+    "list_expired": (lambda c, o: views.listed(c, "proj_00", Filter(status=JobStatus.EXPIRED)), WASTE),
+    "list_cancelling": (lambda c, o: views.listed(c, "proj_19", Filter(status=JobStatus.CANCELLING)), WASTE),
+    "list_to_the_end": (lambda c, o: views.listed(c, "proj_19", Filter(limit=ROWS)), WASTE),
+    "list_since": (lambda c, o: views.listed(c, "proj_00", Filter(created_after=instant(c))), WASTE),
+    "list_exhausted_deliveries": (
+        lambda c, o: delivery_views.listed(c, "proj_00", delivery_views.Filter(state=DeliveryState.EXHAUSTED)),
+        WASTE,
+    ),
     "lines_to_write": (lambda c, o: lines.ended(c, "proj_00", "batch_large", 5_000, 1_000, 4_000_000), WASTE),
     "usage_of_today": (_days, ROWS // 10),
 }

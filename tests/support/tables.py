@@ -232,7 +232,7 @@ COMMAND_TABLES: Final[Mapping[str, Sequence[str]]] = {
     "cli_predictions": ("predictions",),
     "cli_webhooks": ("webhooks",),
     "cli_keys": ("keys", "projects"),
-    "cli_state": ("queue", "usage"),
+    "cli_state": ("queue", "workers", "usage"),
     "cli_providers": ("providers", "routes", "plan"),
     "cli_endpoints": ("endpoints",),
 }

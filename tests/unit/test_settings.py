@@ -7,12 +7,15 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import unquote
 
 import httpx
+import kombu
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr, ValidationError
+from redis.connection import parse_url
 from sqlalchemy import make_url
 
 from worker.domain.consensus import Consensus
@@ -252,6 +255,10 @@ def test_the_data_folder_is_where_the_platform_wants_it(platform: str, environ: 
         ("postgresql+psycopg://h/db", "postgresql+psycopg://h/db"),
         ("postgresql://u:a#b/c:d@h:5432/db", "postgresql+psycopg://u:a#b/c:d@h:5432/db"),
         ("postgresql://postgres:@/postgres?host=/tmp/pg", "postgresql+psycopg://postgres:@/postgres?host=/tmp/pg"),
+        (
+            "postgres://u:a?b=c@h/db?sslmode=require&channel_binding=require",
+            "postgresql+psycopg://u:a?b=c@h/db?sslmode=require&channel_binding=require",
+        ),
         ("sqlite:///jobs.db", "sqlite:///jobs.db"),
         ("sqlite:////var/jobs.db", "sqlite:////var/jobs.db"),
     ],
@@ -266,6 +273,8 @@ def test_databases(given_url: str, expected: str) -> None:
     [
         *("", "db", "mysql://h/db", "postgresql:/h/db", "postgres://h:port/db", "postgres://u:p@ss@h/db"),
         *("sqlite://", "sqlite:///", "sqlite://x.db", "sqlite:///:memory:"),
+        *("postgres://h/db?pgbouncer=true", "postgres://h/db?sslmode=require&schema=public"),
+        *("postgres://u:a?b@h/db?prepare_threshold=0", "postgres://h/db?connection_limit="),
     ],
 )
 def test_no_databases(url: str) -> None:
@@ -283,9 +292,26 @@ def test_a_password_with_an_at_sign_is_told_how_it_is_written_and_not_repeated()
 def test_redis_addresses() -> None:
     assert redis_url("redis://h:6379/0") == "redis://h:6379/0"
     assert redis_url("valkeys://u:p@h:6379") == "rediss://u:p@h:6379"
-    for url in ("amqp://h", "redis://", "redis:h", "redis://h:x"):
+    for url in ("amqp://h", "redis://", "redis:h", "redis://h:x", "redis://h/jobs", "redis://h/0/1", "redis://h#0"):
         with pytest.raises(ValueError):
             redis_url(url)
+
+
+@pytest.mark.parametrize("password", ["p/w", "p#w", "p?w", "p@w", "p:w", "p%2Fw", "ñ", "p+w", "[", "p w"])
+def test_redis_passwords_are_read_as_they_were_written(password: str) -> None:
+    url = redis_url(f"redis://default:{password}@h:6379/1")
+    read = kombu.Connection(url).info()
+    assert (read["hostname"], read["port"], read["virtual_host"]) == ("h", 6379, "1")
+    assert read["password"] == parse_url(url)["password"] == unquote(password)
+    assert redis_url(url) == url
+
+
+def test_redis_takes_what_is_for_tls_and_nothing_else() -> None:
+    given = "rediss://:p@h:6379/0?ssl_cert_reqs=CERT_NONE&ssl_ca_certs=%2Fetc%2Fca.pem"
+    assert redis_url(given) == "rediss://:p@h:6379/0?ssl_cert_reqs=none&ssl_ca_certs=%2Fetc%2Fca.pem"
+    for ending in ("://h?family=0", "://h?ssl_cert_reqs=none", "s://h?family=0", "s://h?ssl_cert_reqs=x"):
+        with pytest.raises(ValueError):
+            redis_url(f"redis{ending}")
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,13 @@ from worker.store import (
     jobs,
     leases,
     orphans,
+    outbox,
     pauses,
     retired_endpoints,
     uploads,
     workers,
 )
-from worker.store.database import Connection, Database
+from worker.store.database import Connection, Database, Unavailable
 
 LEASE: Final = "sweep"
 ENDPOINTS: Final = "webhook endpoints"
@@ -32,6 +33,7 @@ EXPIRED_AT_ONCE: Final = 500
 FORGOTTEN_AT_ONCE: Final = 500
 FORGET_S: Final = 0.5  # in a round, of jobs and of deliveries: 500 a round were fewer than came in
 WORKERS_KEPT_S: Final = 24 * 3600.0
+TOMBSTONES_KEPT_S: Final = 365 * 86400.0  # after all else of a job is gone
 
 Purge = Callable[[Connection, float, int], int]
 
@@ -41,26 +43,45 @@ def sweep(
 ) -> bool:
     """One round; False when another holds the lease. Raises Unavailable when the database is away.
 
+    A part that fails holds up no other: what takes too long would do so again each round, and the disk would fill.
+
     buries  False: nobody is declared dead just now; those that are lose their claims all the same
     """
     with database.write() as conn:
         if not leases.take(conn, LEASE, holder, 3 * every_s):
             return False
-    bury(database, lease_s if buries else None)
-    expire(database)
-    forget(database, jobs.purge, retention_s)
-    with database.write() as conn:
-        idempotency.prune(conn)
-        workers.forget(conn, WORKERS_KEPT_S)
-        pauses.forget(conn)
-    with database.write() as conn:
-        batches.prune(conn, retention_s)
-        uploads.prune(conn)
-    with database.write() as conn:
-        files.prune(conn)
-    forget(database, deliveries.purge, retention_s)
-    forget_endpoints(database)
+    parts: dict[str, Callable[[], object]] = {
+        "bury": lambda: bury(database, lease_s if buries else None),
+        "expire": lambda: expire(database),
+        "jobs": lambda: forget(database, jobs.purge, retention_s),
+        "tombstones": lambda: forget(database, jobs.forget, retention_s + TOMBSTONES_KEPT_S),
+        "idempotency": lambda: forget(database, idempotency.prune, idempotency.KEPT_S),
+        "workers": lambda: _step(database, lambda conn: workers.forget(conn, WORKERS_KEPT_S)),
+        "pauses": lambda: _step(database, pauses.forget),
+        "batches": lambda: _step(database, lambda conn: batches.prune(conn, retention_s)),
+        "uploads": lambda: _step(database, uploads.prune),
+        "files": lambda: _step(database, files.prune),
+        "outbox": lambda: forget(database, outbox.prune, retention_s),
+        "deliveries": lambda: forget(database, deliveries.purge, retention_s),
+        "endpoints": lambda: forget_endpoints(database),
+    }
+    failed: dict[str, Exception] = {}
+    for name, part in parts.items():
+        try:
+            part()
+        except Exception as exc:  # noqa: BLE001 - said below
+            failed[name] = exc
+    if len(failed) == len(parts):  # nobody is there
+        raise next(iter(failed.values()))
+    for name, fault in failed.items():
+        why = {"reason": str(fault)} if isinstance(fault, Unavailable) else events.fault(fault)
+        events.emit("sweep.failed", level="error", part=name, **why)
     return True
+
+
+def _step(database: Database, step: Callable[[Connection], object]) -> None:
+    with database.write() as conn:
+        step(conn)
 
 
 def forget_endpoints(database: Database) -> None:

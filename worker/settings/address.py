@@ -9,12 +9,15 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _POSTGRES: Final = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 _REDIS: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
+_TLS: Final = frozenset({"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"})
+_NUMBERED: Final = re.compile(r"[^/#]+(/\d*)?")
+_WRITTEN: Final = ":%!$&'()*+,;="  # as they are in a password; what is written with % is written so already
 _USERINFO: Final = re.compile(r"(?s)(?<=://)([^:@/]*):.*(?=@)")
 _PLAIN: Final = re.compile(r"[!-~]+")  # ASCII without blanks
 _HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?")
@@ -28,6 +31,11 @@ def database_url(text: str) -> str:
         if rest.count("@") > 1:  # SQLAlchemy ends the password at the first, and the rest would be told as the host
             raise ValueError("holds more than one @: those of the user name, password or query are written %40")
         _check_host(rest)
+        if not _known_to_libpq(rest):
+            raise ValueError(
+                "has something after its ? that libpq does not know, as pgbouncer, schema or connection_limit, which"
+                " are for other clients: leave it out, and name the database itself, not a pooler in transaction mode"
+            )
         return f"postgresql+psycopg://{rest}"
     if found and scheme == "sqlite":
         if not rest.startswith("/"):
@@ -39,13 +47,27 @@ def database_url(text: str) -> str:
 
 
 def redis_url(text: str) -> str:
-    """`redis://` or `rediss://`; Valkey's schemes are the same protocol."""
+    """`redis://` or `rediss://`; Valkey's schemes are the same protocol. Its readers take a password only as a URL has
+    it, and each parameter as one of their own arguments: `?family=0`, which others need on Railway, stopped a worker.
+    """
     scheme, found, rest = text.partition("://")
     if not found or scheme not in _REDIS:
         raise ValueError("must begin with redis:// or rediss://")
     if not _check_host(rest):
         raise ValueError("names no host")
-    return f"{_REDIS[scheme]}://{rest}"
+    scheme = _REDIS[scheme]
+    userinfo, at, place = rest.rpartition("@")
+    place, _, query = place.partition("?")
+    if not _NUMBERED.fullmatch(place):
+        raise ValueError("may have the number of a database after its host, and nothing else: redis://host:6379/0")
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    if not given.keys() <= (_TLS if scheme == "rediss" else frozenset()):
+        raise ValueError(f"takes nothing after a ?, and rediss:// only {', '.join(sorted(_TLS))}: leave the rest out")
+    if "ssl_cert_reqs" in given:
+        given["ssl_cert_reqs"] = given["ssl_cert_reqs"].lower().removeprefix("cert_")
+        if given["ssl_cert_reqs"] not in {"none", "optional", "required"}:
+            raise ValueError("must have none, optional or required for ssl_cert_reqs")
+    return f"{scheme}://{quote(userinfo, safe=_WRITTEN)}{at}{place}" + (f"?{urlencode(given)}" if given else "")
 
 
 def base_url(text: str) -> str:
@@ -96,6 +118,17 @@ def is_loopback(host: str) -> bool:
 def _check_host(rest: str) -> str | None:
     """The host of what follows `://`. A password may hold any character, so only what is after the last @ is split."""
     return _split("//" + rest.rpartition("@")[2]).hostname
+
+
+def _known_to_libpq(rest: str) -> bool:
+    """Whether the driver takes the parameters; it would refuse each connection for one that it does not know."""
+    query = rest.rpartition("@")[2].partition("?")[2]
+    if not query:
+        return True
+    from psycopg.pq import Conninfo  # noqa: PLC0415 - a tenth of a second that few need
+
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    return all(name in known for name, _ in parse_qsl(query, keep_blank_values=True))
 
 
 def _http(text: str) -> SplitResult:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from worker.clock import monotonic_s
@@ -25,6 +25,14 @@ _PG_OPTIONS: Final = (
 
 Connection = sa.Connection
 _OLDER_SCHEMA: Final = ("42P01", "42703")  # no such table, no such column
+# The server says of itself, or of us, that nothing can be done just now: no fault of the statement's. Jobs whose ends a
+# standby refused were given up as broken, and their answers set aside.
+_NOT_NOW: Final = {
+    "25006": "the database takes no writes: a standby, or one that its provider has locked, as when its disk is full",
+    "42501": "the database's user may not do this: name the owner of the schema in DATABASE_URL, or grant it",
+}
+_POOLED: Final = "unsupported startup parameter"
+_POOLER: Final = "DATABASE_URL names a pooler that takes no settings of a session: name the database itself"
 _FRESH_S: Final = 1.0  # a connection that worked so short a while ago is lent as it is
 _LEFT: Final = "completar_left_s"
 
@@ -80,6 +88,13 @@ class Database:
         """Statements that each see the newest committed rows. Raises Unavailable when the database is away."""
         return self._lent(self._autocommit)
 
+    def read_only(self) -> bool:
+        """Whether the server would refuse a write just now. Raises Unavailable when the database is away."""
+        if self.dialect != "postgresql":
+            return False
+        with self.read() as conn:
+            return bool(conn.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on")
+
     @contextmanager
     def session(self) -> Iterator[sa.Connection]:
         """A connection that is not lent again afterwards, for what sets things of its own. Raises Unavailable."""
@@ -96,6 +111,10 @@ class Database:
         with _translated(), engine.connect() as conn:
             try:
                 yield conn
+            except DBAPIError as exc:
+                if _sqlstate(exc) in _NOT_NOW:  # kept, it would go on to a standby when another server has taken over
+                    conn.invalidate()
+                raise
             finally:
                 if self._gone.is_set():  # nobody is left to close it later
                     conn.invalidate()
@@ -114,21 +133,27 @@ def _translated() -> Iterator[None]:
         raise Unavailable("no database connection was free in time") from exc
     except (OperationalError, InterfaceError) as exc:
         raise Unavailable(_reason(exc)) from exc
-    except ProgrammingError as exc:
-        if getattr(exc.orig, "sqlstate", None) in _OLDER_SCHEMA:
+    except DBAPIError as exc:
+        state = _sqlstate(exc)
+        if state in _OLDER_SCHEMA:
             raise Unavailable(
                 "the database is not at this release's schema: `python3 run.py db upgrade` brings it there"
             ) from exc
-        raise
-    except DBAPIError as exc:
+        if state in _NOT_NOW:
+            raise Unavailable(f"{_reason(exc)}; {_NOT_NOW[state]}") from exc
         if exc.connection_invalidated:
             raise Unavailable(_reason(exc)) from exc
         raise
 
 
+def _sqlstate(exc: DBAPIError) -> str:
+    return getattr(exc.orig, "sqlstate", None) or ""
+
+
 def _reason(exc: DBAPIError) -> str:
     """The driver's first line, which names host and port but never the password."""
-    return str(exc.orig).strip().splitlines()[0][:200] if exc.orig is not None else "the database is away"
+    told = str(exc.orig).strip().splitlines()[0][:200] if exc.orig is not None else "the database is away"
+    return f"{told}; {_POOLER}" if _POOLED in told else told
 
 
 def _watching(pulse: Pulse) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from worker.domain.delivery import NewDelivery, NewEvent, Note
-from worker.store.moment import db_now
+from worker.store.moment import begun, db_now
 from worker.store.rows import Rows
 from worker.store.webhook_tables import delivery, event, outbox, subscription
 
@@ -30,6 +30,12 @@ def take(conn: sa.Connection, most: int) -> list[Note]:
     if rows:
         conn.execute(outbox.delete().where(outbox.c.id.in_([row.id for row in rows])))
     return [Note(r.id, r.project_id, r.object, r.object_id, r.type, r.version, r.at) for r in rows]
+
+
+def prune(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
+    """Drop notes that nobody took for so long: no worker sends webhooks. Returns how many."""
+    oldest = sa.select(outbox.c.id).order_by(outbox.c.id).limit(most)
+    return conn.execute(outbox.delete().where(outbox.c.id.in_(oldest), outbox.c.at < begun(-older_than_s))).rowcount
 
 
 def subscribe(conn: sa.Connection, pairs: Sequence[tuple[str, str]]) -> None:

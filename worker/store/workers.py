@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -43,8 +45,7 @@ def beat(conn: sa.Connection, worker_id: str, report: Mapping[str, Any]) -> bool
 
 def living(conn: sa.Connection, lease_s: float) -> int:
     """How many workers have beaten within the lease."""
-    fresh = sa.select(sa.func.count()).where(worker.c.dead_at.is_(None), worker.c.heartbeat_at >= later(-lease_s))
-    return int(conn.execute(fresh).scalar_one())
+    return int(conn.execute(sa.select(sa.func.count()).where(_fresh(lease_s))).scalar_one())
 
 
 def bury(conn: sa.Connection, lease_s: float) -> int:
@@ -73,10 +74,51 @@ def leave(conn: sa.Connection, worker_id: str) -> None:
     conn.execute(worker.update().where(worker.c.id == worker_id).values(dead_at=db_now()))
 
 
-def reports(conn: sa.Connection) -> dict[str, dict[str, Any]]:
-    """What each living worker last said of itself, by id."""
-    rows = conn.execute(sa.select(worker.c.id, worker.c.report).where(worker.c.dead_at.is_(None)))
+def reports(conn: sa.Connection, lease_s: float) -> dict[str, dict[str, Any]]:
+    """What each living worker last said of itself, by id. Where the last one was killed, nobody has buried it."""
+    rows = conn.execute(sa.select(worker.c.id, worker.c.report).where(_fresh(lease_s)))
     return {row.id: json.loads(row.report) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """alive  it has beaten within the lease; silent: it has not, and no worker that lives has found it dead; gone"""
+
+    id: str
+    state: Literal["alive", "silent", "gone"]
+    host: str
+    pid: int
+    lanes: tuple[str, ...]
+    release: str
+    started_at: datetime
+    heartbeat_at: datetime
+    dead_at: datetime | None
+    report: dict[str, Any]
+
+
+def listed(conn: sa.Connection, lease_s: float) -> list[Seen]:
+    """All that are remembered, the newest first: those that are gone for a day."""
+    state = sa.case((worker.c.dead_at.is_not(None), "gone"), (_fresh(lease_s), "alive"), else_="silent").label("state")
+    rows = conn.execute(sa.select(worker, state).order_by(worker.c.started_at.desc(), worker.c.id.desc()))
+    return [
+        Seen(
+            row.id,
+            row.state,
+            row.host,
+            row.pid,
+            tuple(row.lanes.split(",")),
+            row.release,
+            row.started_at,
+            row.heartbeat_at,
+            row.dead_at,
+            json.loads(row.report),
+        )
+        for row in rows
+    ]
+
+
+def _fresh(lease_s: float) -> sa.ColumnElement[bool]:
+    return sa.and_(worker.c.dead_at.is_(None), worker.c.heartbeat_at >= later(-lease_s))
 
 
 def forget(conn: sa.Connection, older_than_s: float) -> int:
