@@ -320,7 +320,7 @@ class ListQuery(BaseModel):
     answers={200: Answer("A page of jobs.", JobListBody)},
 )
 def list_jobs(desk: Desk, call: Call) -> Reply:
-    """Newest first."""
+    """Newest first. A page of long answers may hold fewer than `limit`: go on while `has_more` says so."""
     query: ListQuery = call.query
     since: datetime | None = query.created_after
     wanted = Filter(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
 import sqlalchemy as sa
 
 from tests.support.wait import wait_until
@@ -343,6 +345,28 @@ def test_listing_is_newest_first_and_pages_without_gaps(database: Database) -> N
         after = seen[-1]
         assert page[0].metadata == {"k": "v"}
     assert seen == sorted(ids, reverse=True)
+
+
+def test_a_page_is_as_large_as_memory_takes_and_one_job_at_least(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = stored(database, 5)
+    for job in claimed(database, ids):
+        settled(database, job, Ending(S.COMPLETED, result=json.dumps({"text": "x" * 89})))  # 101 bytes each
+    newest_first = sorted(ids, reverse=True)
+
+    def page(most_bytes: int, limit: int, after: str | None = None) -> tuple[list[str], bool]:
+        monkeypatch.setattr(views, "PAGE_BYTES", most_bytes)
+        with database.read() as conn:
+            found, more = views.listed(conn, PROJECT, views.Filter(after=after, limit=limit))
+        assert all(view.result == {"text": "x" * 89} for view in found)
+        return [view.id for view in found], more
+
+    assert page(1_000, 5) == (newest_first, False)
+    assert page(1_000, 3) == (newest_first[:3], True)
+    assert page(210, 5) == (newest_first[:2], True)
+    assert page(210, 5, newest_first[2]) == (newest_first[3:], False)
+    assert page(50, 5) == (newest_first[:1], True), "a job that is too large alone"
 
 
 def test_a_lease_has_one_holder_until_it_is_over(database: Database) -> None:
