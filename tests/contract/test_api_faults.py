@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,18 @@ def test_addresses_that_are_none(site: Web, method: str, path: str, status: int)
     answer = site.client.open(path, method=method, headers=site.auth)
     _is_problem(answer, status)
     assert ("Allow" in answer.headers) == (status == 405)
+
+
+def test_no_name_in_an_address_breaks_anything(database_url: str, tmp_path: Path) -> None:
+    """Postgres takes no NUL in a text, not even to find nothing."""
+    named = [one for one in OPERATIONS if "{" in one.path]
+    assert len(named) > 30
+    with web(database_url, tmp_path) as site:
+        for operation in named:
+            for odd in ("%00", "a%00b", "%ff", "..%2f..", "x" * 3_000):
+                path = re.sub(r"{\w+}", odd, operation.path)
+                answer = site.client.open(path, method=operation.method, headers=site.auth, json={"part_ids": ["x"]})
+                assert 400 <= answer.status_code < 500, (operation.method, path[:80], answer.get_data(as_text=True))
 
 
 @pytest.mark.parametrize(
