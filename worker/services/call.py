@@ -18,11 +18,13 @@ from worker.engine.entry import Entry
 from worker.limits.gate import Ticket
 from worker.providers.format import Format, Unfit
 from worker.providers.formats import FORMATS
+from worker.providers.redaction import MASK
 from worker.providers.transport import Reply
 from worker.providers.waits import counters
 from worker.services.course import DUE_S, Course, closed, estimate, judge, size_of, with_repair
 
 _TIMERS_S: Final = 10 * DUE_S  # a loop's timer may be early by some of these
+_LEAST_KEY: Final = 8  # letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,16 @@ async def send(course: Course, letter: Letter) -> tuple[Outcome, Reply | None]:
         return _cut(course, reply), None
     _heed(course, letter.ask, reply)
     outcome = letter.wire.read_response(letter.call, reply.status, reply.headers, reply.body)
+    if isinstance(outcome, Failure) and (key := _key(course, letter.ask)) and key in reply.body:
+        reply = replace(reply, body=reply.body.replace(key, MASK.encode()))  # a failure is shown to whoever asked
+        outcome = letter.wire.read_response(letter.call, reply.status, reply.headers, reply.body)
     return judge(course, outcome) if isinstance(outcome, Answer) else outcome, reply
+
+
+def _key(course: Course, ask: Ask) -> bytes:
+    """What the call was made with; nothing where that is no secret (servers that take any key are given `none`)."""
+    secret = "" if ask.key is None else course.bench.catalog.secret(ask.target.provider, ask.key.name)
+    return secret.encode() if len(secret) >= _LEAST_KEY else b""
 
 
 def _heed(course: Course, ask: Ask, reply: Reply) -> None:
