@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import threading
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -25,6 +29,7 @@ from worker.store import (
     jobs,
     keys,
     leases,
+    migrate,
     new_jobs,
     orphans,
     projects,
@@ -408,3 +413,14 @@ def test_an_idempotency_key_is_remembered_with_what_it_made(database: Database) 
         known = idempotency.find(conn, PROJECT, "jobs", "k")
     assert known is not None
     assert (known.fingerprint, known.made) == ("f1", ("job_1",))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights of files are another matter there")
+def test_a_file_of_prompts_is_for_its_owner_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)  # a folder of one's own, which was there before
+    with closing(Database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")) as made:
+        migrate.upgrade(made)
+        with made.write() as conn:
+            projects.ensure(conn)
+        rights = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert rights == dict.fromkeys(("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm"), 384)
