@@ -334,6 +334,16 @@ def test_lists_are_paged_newest_first_and_filtered(site: Web) -> None:
     assert (empty["data"], empty["has_more"], empty["first_id"], empty["last_id"]) == ([], False, None, None)
 
 
+def test_one_project_does_not_take_every_place_to_wait(database_url: str, tmp_path: Path) -> None:
+    with web(database_url, tmp_path, COMPLETAR_WAITERS="4") as site, ThreadPoolExecutor(4) as pool:
+        assert "Preference-Applied" in site.post("/v1/jobs", HI, {"Prefer": "wait=1"}).headers
+        greedy = {"Authorization": f"Bearer {site.new_key(project='greedy')[1]}"}
+        waiting = [pool.submit(site.post, "/v1/jobs", HI, {**greedy, "Prefer": "wait=8"}) for _ in range(4)]
+        wait_until(lambda: any(one.done() for one in waiting), "one of them not to be seated")
+        assert "Preference-Applied" in site.post("/v1/jobs", HI, {"Prefer": "wait=1"}).headers
+        assert sum("Preference-Applied" in one.result().headers for one in waiting) == 3
+
+
 def test_a_key_that_a_provider_repeats_is_told_nobody(site: Web, provider: ScriptedProvider) -> None:
     """It looks like no key of the great providers: it is that of a server of one's own."""
     provider.error(400, f"{SECRET} is not on the list")
