@@ -301,6 +301,27 @@ def test_addresses_that_are_none(site: Web, method: str, path: str, status: int)
     assert ("Allow" in answer.headers) == (status == 405)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/jobs", {"input": {"messages": [{"role": "user", "content": [{}] * 20_000}]}}),
+        ("/v1/jobs", {"input": {"messages": [{"role": "assistant", "tool_calls": [{}] * 20_000}]}}),
+        ("/v1/jobs", {"input": {"prompt": "x", "modalities": [1] * 20_000}}),
+        ("/v1/chat/completions", {"model": "default", "messages": [{"role": "user", "content": [1] * 20_000}]}),
+        ("/v1/responses", {"model": "default", "input": [{"role": "user", "content": [{}] * 20_000}]}),
+        ("/v1/responses", {"model": "default", "input": "x", "include": [1] * 20_000}),
+        ("/v1/predictions", {"question": "?", "answer": {"type": "choice", "options": [1] * 20_000}, "panel": ["x"]}),
+    ],
+)
+def test_of_a_list_without_end_the_first_fault_is_told(site: Web, path: str, body: Json) -> None:
+    """Of a million nobody reads more than twenty, and the server did nothing else for half a minute."""
+    answer = site.post(path, body)
+    assert answer.status_code in {400, 422}
+    told = answer.get_data(as_text=True)
+    assert "[0]" in told
+    assert "[1]" not in told
+
+
 def test_no_name_in_an_address_breaks_anything(database_url: str, tmp_path: Path) -> None:
     """Postgres takes no NUL in a text, not even to find nothing."""
     named = [one for one in OPERATIONS if "{" in one.path]
