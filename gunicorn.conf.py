@@ -52,7 +52,7 @@ def on_starting(server: Any) -> None:
 
 bind = f"{_host()}:{os.environ.get('PORT') or 8000}"
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
-worker_class = "gthread"
+worker_class = "api.gthread.Worker"
 threads = 64  # a request that waits for its job holds a thread; api/ bounds how many may
 graceful_timeout = _grace_s()
 keepalive = 65  # longer than the 60 s for which routers keep an idle connection, so that we never hang up first

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.fields import WHOLE
 
 FILE_ID: Final = "^file-[0-9a-hjkmnp-tv-z]{26}$"
+UPLOAD_ID: Final = "^upload_[0-9a-hjkmnp-tv-z]{26}$"
 BATCH_ID: Final = "^batch_[0-9a-hjkmnp-tv-z]{26}$"
 LEAST_S: Final = 3600
 MOST_S: Final = 2_592_000

@@ -16,7 +16,7 @@ import click
 from api.cli.command import as_written
 from api.cli.fault import CliFault, Exit
 from api.cli.program import PROGRAM
-from api.cli.screen import Screen
+from api.cli.screen import Screen, harmless
 from worker.domain.release import RELEASE
 
 HELP = """A durable queue for calls to language models.
@@ -137,9 +137,9 @@ def _is_text(word: str) -> bool:
 
 
 def _told(message: str, remedy: str | None, code: Exit) -> Exit:
-    click.echo(f"completar: {message}", err=True)
+    click.echo(harmless(f"completar: {message}"), err=True)
     if remedy is not None:
-        click.echo(remedy, err=True)
+        click.echo(harmless(remedy), err=True)
     return code
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from api.cli.batch_content import named
 from api.cli.fault import CliFault, Exit
 from api.cli.lines import BrokenLine
 from api.cli.output_file import Replacing, Stream
-from api.cli.screen import money
+from api.cli.screen import harmless, money
 from worker.domain.answer import Json
 from worker.domain.state import JobStatus
 
@@ -138,6 +139,7 @@ class Output:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self._watched = stream is sys.stdout and not isinstance(stream, Replacing) and stream.isatty()
 
     def begin(self) -> None:
         """There are answers: what was in the file before gives way."""
@@ -151,7 +153,7 @@ class Output:
         self.put(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
 
     def put(self, text: str) -> None:
-        self._stream.write(text + "\n")
+        self._stream.write((harmless(text) if self._watched else text) + "\n")
 
     def flush(self) -> None:
         self._stream.flush()

@@ -1,4 +1,7 @@
-"""What a command prints, and where: data to stdout, everything else to stderr."""
+"""What a command prints, and where: data to stdout, everything else to stderr.
+
+Answers of models and words of servers are strangers' text: what a terminal would obey is shown to a person instead.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import click
 
 from worker import clock
 
+_OBEYED: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all controls but line feed and tab
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _WHOLE: Final = 24  # so wide a column is not folded: a status, a time or a number that is broken is another
 _FOLDED: Final = 16  # the least that a wider one is folded to
@@ -30,7 +34,7 @@ class Screen:
 
     def data(self, text: str) -> None:
         """What was asked for. Flushed, so that a pipe gets each line when there is one."""
-        click.echo(text)
+        click.echo(harmless(text) if sys.stdout.isatty() else text)
         sys.stdout.flush()
 
     def document(self, value: Any) -> None:
@@ -44,15 +48,15 @@ class Screen:
     def say(self, text: str) -> None:
         """How things go; not with --quiet."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(harmless(text), err=True)
 
     def detail(self, text: str) -> None:
         """Only with --verbose."""
         if self.verbose:
-            click.echo(text, err=True)
+            click.echo(harmless(text), err=True)
 
     def warn(self, text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(harmless(text), err=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """For a person columns, those without a word left out, or where these are too wide a few lines per row; for a
@@ -86,6 +90,11 @@ class Screen:
         console.print(table)
 
 
+def harmless(text: str) -> str:
+    r"""Controls as `\x1b`, so that none moves a cursor, names a window or answers for the person at the keyboard."""
+    return _OBEYED.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
+
+
 def _packed(words: Iterable[str], width: int) -> Iterator[str]:
     """As many in a line as it holds, none broken."""
     line = ""
@@ -104,7 +113,7 @@ def _brief(value: Any, now: datetime) -> str:
     if isinstance(value, str) and _TIME.fullmatch(value):
         at = datetime.fromisoformat(value)
     if not isinstance(at, datetime):
-        return shown(value)
+        return harmless(shown(value))
     if at.date() == now.date():
         return at.strftime("%H:%M:%SZ")
     return at.strftime("%m-%d %H:%MZ" if at.year == now.year else "%Y-%m-%d")

@@ -109,7 +109,7 @@ def list_results(desk: Desk, call: Call) -> Reply:
     batch = find(desk, call)
     query: ResultsQuery = call.query
     cursor = Cursor() if query.after is None else Cursor.parse(query.after)
-    with desk.waiting.seat(wanted=query.wait > 0) as seated:
+    with desk.waiting.seat(call.project_id, wanted=query.wait > 0) as seated:
         until_s = clock.monotonic_s() + (query.wait if seated else 0)
         while True:
             try:

@@ -206,7 +206,7 @@ def whole(stream: bool | None) -> None:
 def answered(desk: Desk, call: Call, route: str, request: JobRequest) -> tuple[JobView, dict[str, str]]:
     """The completed job and the headers that name it. Raises Problem for every other end."""
     key = preference.idempotency_key(call, route, call.given)
-    with desk.waiting.seat() as seated:
+    with desk.waiting.seat(call.project_id) as seated:
         if not seated:
             detail = "Too many requests wait for an answer. Come again, or make a job at POST /v1/jobs."
             raise Problem(BUSY, detail, headers={"Retry-After": str(BUSY_S)})

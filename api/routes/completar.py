@@ -141,7 +141,7 @@ def complete(desk: Desk, call: Call) -> Reply:
     )
     wait_s = asked.espera_s if asked.espera_s is not None else asked.wait_s
     wait_s = DEFAULT_S if wait_s is None else wait_s
-    with desk.waiting.seat(wanted=wait_s > 0) as seated:
+    with desk.waiting.seat(call.project_id, wanted=wait_s > 0) as seated:
         submitted = submit(desk.deps, call.project_id, [request], key, key_id=call.key_id)
         (job_id,) = submitted.ids
         if seated:

@@ -8,8 +8,7 @@ that overlap end in any order, so a stream that is resumed may tell an end twice
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
@@ -95,11 +94,11 @@ def follow(desk: Desk, call: Call) -> Reply:
         return Reply(None, 204)
     if call.request.method == "HEAD":
         return Reply(None, 200)
-    place = desk.waiting.stream()
-    if place is None:
+    leave = desk.waiting.stream(call.project_id)
+    if leave is None:
         detail = f"Too many streams are open. Poll /v1/jobs/{job.id}?wait=30 instead, or come again."
         raise Problem(BUSY, detail, headers={"Retry-After": str(BUSY_S)})
-    stream = Stream(desk, job, told, place)
+    stream = Stream(desk, job, told, leave)
     return Reply(stream, 200, {"X-Accel-Buffering": "no"}, "text/event-stream")
 
 
@@ -112,11 +111,11 @@ def _position(given: str | None) -> _Told:
 class Stream:
     """The bytes of one answer. `close` is called by the server however it ends, also when it never began."""
 
-    def __init__(self, desk: Desk, job: JobView, told: _Told, place: threading.Semaphore) -> None:
+    def __init__(self, desk: Desk, job: JobView, told: _Told, leave: Callable[[], None]) -> None:
         self._desk = desk
         self._job = job
         self._told = told
-        self._place: threading.Semaphore | None = place
+        self._leave: Callable[[], None] | None = leave
         self._until_s = clock.monotonic_s() + LONGEST_S
 
     def __iter__(self) -> Iterator[bytes]:
@@ -139,9 +138,9 @@ class Stream:
             self._desk.waiting.until_changed(self._job.id, self._job.version, max(0.0, wait_s))
 
     def close(self) -> None:
-        place, self._place = self._place, None
-        if place is not None:
-            place.release()
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
 
     def _news(self) -> Iterator[bytes]:
         """What the caller does not know yet, oldest first. Raises Unavailable."""

@@ -137,7 +137,7 @@ def create(desk: Desk, call: Call) -> Reply:
 def made(desk: Desk, call: Call, make: Callable[[], Submitted]) -> Reply:
     """The answer to a request that makes one job, waited for where the caller prefers so and there is room."""
     wait_s = preference.wait_s(call.request)
-    with desk.waiting.seat(wanted=wait_s is not None) as seated:
+    with desk.waiting.seat(call.project_id, wanted=wait_s is not None) as seated:
         submitted = make()
         (job_id,) = submitted.ids
         if seated and wait_s is not None:
@@ -286,7 +286,7 @@ def retrieve(desk: Desk, call: Call) -> Reply:
     known = call.request.if_none_match
     wait_s = call.query.wait
     if wait_s and job.status not in FINAL and (not known or known.contains_weak(_bare(job))):
-        with desk.waiting.seat() as seated:
+        with desk.waiting.seat(call.project_id) as seated:
             if seated and desk.waiting.until_changed(job.id, job.version, wait_s):
                 job = find(desk, call.project_id, job.id)
     headers = {"ETag": etag(job)} | retry_after(job)
@@ -320,7 +320,7 @@ class ListQuery(BaseModel):
     answers={200: Answer("A page of jobs.", JobListBody)},
 )
 def list_jobs(desk: Desk, call: Call) -> Reply:
-    """Newest first."""
+    """Newest first. A page of long answers may hold fewer than `limit`: go on while `has_more` says so."""
     query: ListQuery = call.query
     since: datetime | None = query.created_after
     wanted = Filter(

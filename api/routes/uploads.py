@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
@@ -9,13 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 from api.desk import Desk
 from api.fields import WHOLE, Strict
 from api.file import UploadBody, UploadPartBody, upload_json
-from api.openai_fields import Expiry
+from api.openai_fields import UPLOAD_ID, Expiry
 from api.operations import Answer, Body, Call, Operations, Reply, validated
 from api.problems import BAD_REQUEST, CONFLICT, NOT_FOUND, Fault, Problem, invalid
 from api.routes.files import KEPT_S, later, received
 from worker.domain.file import BATCH, Purpose, UploadView
 from worker.services import uploads as services
 from worker.store import uploads as store
+
+_UPLOAD_ID: Final = re.compile(UPLOAD_ID)
 
 uploads: Final = Operations("Files", "openai")
 
@@ -148,8 +151,11 @@ def cancel_upload(desk: Desk, call: Call) -> Reply:
 
 
 def _find(desk: Desk, call: Call) -> UploadView:
-    with desk.deps.database.read() as conn:
-        found = store.get(conn, call.project_id, call.path["upload_id"][:60])
+    upload_id = call.path["upload_id"]
+    found = None
+    if _UPLOAD_ID.fullmatch(upload_id):
+        with desk.deps.database.read() as conn:
+            found = store.get(conn, call.project_id, upload_id)
     if found is None:
         raise Problem(NOT_FOUND, "No such Upload object; POST /v1/uploads begins one.", param="upload_id")
     return found

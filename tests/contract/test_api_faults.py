@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,39 @@ def test_addresses_that_are_none(site: Web, method: str, path: str, status: int)
     answer = site.client.open(path, method=method, headers=site.auth)
     _is_problem(answer, status)
     assert ("Allow" in answer.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/jobs", {"input": {"messages": [{"role": "user", "content": [{}] * 20_000}]}}),
+        ("/v1/jobs", {"input": {"messages": [{"role": "assistant", "tool_calls": [{}] * 20_000}]}}),
+        ("/v1/jobs", {"input": {"prompt": "x", "modalities": [1] * 20_000}}),
+        ("/v1/chat/completions", {"model": "default", "messages": [{"role": "user", "content": [1] * 20_000}]}),
+        ("/v1/responses", {"model": "default", "input": [{"role": "user", "content": [{}] * 20_000}]}),
+        ("/v1/responses", {"model": "default", "input": "x", "include": [1] * 20_000}),
+        ("/v1/predictions", {"question": "?", "answer": {"type": "choice", "options": [1] * 20_000}, "panel": ["x"]}),
+    ],
+)
+def test_of_a_list_without_end_the_first_fault_is_told(site: Web, path: str, body: Json) -> None:
+    """Of a million nobody reads more than twenty, and the server did nothing else for half a minute."""
+    answer = site.post(path, body)
+    assert answer.status_code in {400, 422}
+    told = answer.get_data(as_text=True)
+    assert "[0]" in told
+    assert "[1]" not in told
+
+
+def test_no_name_in_an_address_breaks_anything(database_url: str, tmp_path: Path) -> None:
+    """Postgres takes no NUL in a text, not even to find nothing."""
+    named = [one for one in OPERATIONS if "{" in one.path]
+    assert len(named) > 30
+    with web(database_url, tmp_path) as site:
+        for operation in named:
+            for odd in ("%00", "a%00b", "%ff", "..%2f..", "x" * 3_000):
+                path = re.sub(r"{\w+}", odd, operation.path)
+                answer = site.client.open(path, method=operation.method, headers=site.auth, json={"part_ids": ["x"]})
+                assert 400 <= answer.status_code < 500, (operation.method, path[:80], answer.get_data(as_text=True))
 
 
 @pytest.mark.parametrize(

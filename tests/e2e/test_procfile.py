@@ -7,6 +7,7 @@ import runpy
 import signal
 import socket
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,24 @@ def test_gunicorn_listens_where_it_is_told_and_logs_no_query(processes: Processe
     assert web.stop() == 0
     assert "ck_secret" not in web.output
     assert "gthread" in web.output
+
+
+def test_clients_that_never_end_a_request_do_not_hold_up_the_others(processes: Processes) -> None:
+    """As many as there are threads: each of them once had one for as long as it liked."""
+    port = free_port()
+    web = processes.start(
+        "web",
+        ["gunicorn", "-c", "gunicorn.conf.py", "wsgiref.simple_server:demo_app"],
+        {"PORT": str(port), "HOST": "127.0.0.1", "WEB_CONCURRENCY": "1"},
+    )
+    web.wait_for_port(port)
+    with ExitStack() as stack:
+        for said in (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"", b"G") * 40:
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            slow.sendall(said)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/jobs", timeout=20) as answer:
+            assert answer.status == 200
+    web.stop()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from api.job import AttemptBody, JobBody
 from tests.support import scripted_provider as script
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.wait import wait_until
-from tests.support.web import Web, web
+from tests.support.web import SECRET, Web, web
 from worker.store import jobs
 from worker.store.tables import job as job_table
 
@@ -332,6 +332,30 @@ def test_lists_are_paged_newest_first_and_filtered(site: Web) -> None:
     assert ids("created_after=2000-01-01T00:00:00+02:00") == newest_first  # a bare + means a blank, and is meant
     empty = site.get("/v1/jobs?status=expired").json
     assert (empty["data"], empty["has_more"], empty["first_id"], empty["last_id"]) == ([], False, None, None)
+
+
+def test_one_project_does_not_take_every_place_to_wait(database_url: str, tmp_path: Path) -> None:
+    with web(database_url, tmp_path, COMPLETAR_WAITERS="4") as site, ThreadPoolExecutor(4) as pool:
+        assert "Preference-Applied" in site.post("/v1/jobs", HI, {"Prefer": "wait=1"}).headers
+        greedy = {"Authorization": f"Bearer {site.new_key(project='greedy')[1]}"}
+        waiting = [pool.submit(site.post, "/v1/jobs", HI, {**greedy, "Prefer": "wait=8"}) for _ in range(4)]
+        wait_until(lambda: any(one.done() for one in waiting), "one of them not to be seated")
+        assert "Preference-Applied" in site.post("/v1/jobs", HI, {"Prefer": "wait=1"}).headers
+        assert sum("Preference-Applied" in one.result().headers for one in waiting) == 3
+
+
+def test_a_key_that_a_provider_repeats_is_told_nobody(site: Web, provider: ScriptedProvider) -> None:
+    """It looks like no key of the great providers: it is that of a server of one's own."""
+    provider.error(400, f"{SECRET} is not on the list")
+    provider.queue(script.Script(body=f'{{"whoami": "{SECRET}"}}'.encode()))
+    with site.working():
+        jobs_ = [site.post("/v1/jobs", {**HI, "max_attempts": 1}, WAIT).json for _ in range(2)]
+    assert provider.requests[0].headers["authorization"] == f"Bearer {SECRET}"
+    for job in jobs_:
+        told = json.dumps([job, site.get(job["urls"]["attempts"]).json])
+        assert job["status"] == "failed"
+        assert SECRET not in told
+        assert "***" in told
 
 
 def test_attempts_tell_every_call(site: Web, provider: ScriptedProvider) -> None:

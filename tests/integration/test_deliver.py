@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -31,10 +33,12 @@ from worker import clock
 from worker.domain.batch import NewBatch
 from worker.domain.delivery import BATCH_EVENTS, JOB_EVENTS, DeliveryState
 from worker.domain.failure import Lane
+from worker.domain.job import JobView
 from worker.domain.state import JobStatus
 from worker.services import deliver
+from worker.services import tell as telling
 from worker.services.letter import Letter
-from worker.store import batches, delivery_views, outbox, tending, webhook_endpoints
+from worker.store import batches, delivery_views, outbox, tending, views, webhook_endpoints
 from worker.store.database import Connection, Database, Unavailable
 from worker.store.delivery_views import Filter
 
@@ -74,6 +78,27 @@ def test_the_answer_comes_along_where_it_was_asked_for_and_is_left_out_where_it_
     assert isinstance(long, dict)
     assert short["output"]["text"].startswith("short ")
     assert (short["output_omitted"], long["output"], long["output_omitted"]) == (False, None, True)
+
+
+def test_answers_that_nobody_is_told_are_not_read(
+    station: Station, receiver: ScriptedProvider, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block of two hundred answers of 16 MiB would not fit into memory, and would come again and again."""
+    read: list[int] = []
+
+    def many(*given: Any, **more: Any) -> dict[str, JobView]:
+        found = views.many(*given, **more)
+        read.extend(len(job.result["text"]) for job in found.values() if job.result is not None)
+        return found
+
+    monkeypatch.setattr(telling, "views", SimpleNamespace(many=many))
+    listen(station, receiver, payload="full")
+    provider.queue(script.chat("short"), script.chat("long" * 10_000))
+    with station.worker():
+        ended = station.ended([station.one(), station.one(prompt="again")])
+        receiver.wait_for(2)
+    assert sorted(len(job.result["text"]) for job in ended) == [5, 40_000]
+    assert read == [5]
 
 
 def test_a_failure_is_tried_again_with_the_same_id_and_body_and_a_fresh_signature(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import stat
 import threading
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from tests.support.wait import wait_until
@@ -24,6 +30,7 @@ from worker.store import (
     jobs,
     keys,
     leases,
+    migrate,
     new_jobs,
     orphans,
     projects,
@@ -375,6 +382,28 @@ def test_listing_is_newest_first_and_pages_without_gaps(database: Database) -> N
     assert seen == sorted(ids, reverse=True)
 
 
+def test_a_page_is_as_large_as_memory_takes_and_one_job_at_least(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = stored(database, 5)
+    for job in claimed(database, ids):
+        settled(database, job, Ending(S.COMPLETED, result=json.dumps({"text": "x" * 89})))  # 101 bytes each
+    newest_first = sorted(ids, reverse=True)
+
+    def page(most_bytes: int, limit: int, after: str | None = None) -> tuple[list[str], bool]:
+        monkeypatch.setattr(views, "PAGE_BYTES", most_bytes)
+        with database.read() as conn:
+            found, more = views.listed(conn, PROJECT, views.Filter(after=after, limit=limit))
+        assert all(view.result == {"text": "x" * 89} for view in found)
+        return [view.id for view in found], more
+
+    assert page(1_000, 5) == (newest_first, False)
+    assert page(1_000, 3) == (newest_first[:3], True)
+    assert page(210, 5) == (newest_first[:2], True)
+    assert page(210, 5, newest_first[2]) == (newest_first[3:], False)
+    assert page(50, 5) == (newest_first[:1], True), "a job that is too large alone"
+
+
 def test_a_lease_has_one_holder_until_it_is_over(database: Database) -> None:
     with database.write() as conn:
         assert leases.take(conn, "sweep", "a", 0.2)
@@ -414,3 +443,14 @@ def test_an_idempotency_key_is_remembered_with_what_it_made(database: Database) 
         known = idempotency.find(conn, PROJECT, "jobs", "k")
     assert known is not None
     assert (known.fingerprint, known.made) == ("f1", ("job_1",))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights of files are another matter there")
+def test_a_file_of_prompts_is_for_its_owner_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)  # a folder of one's own, which was there before
+    with closing(Database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")) as made:
+        migrate.upgrade(made)
+        with made.write() as conn:
+            projects.ensure(conn)
+        rights = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert rights == dict.fromkeys(("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm"), 384)

@@ -227,6 +227,49 @@ def test_a_heavy_schema_takes_no_endless_list() -> None:
     assert time.monotonic() - begun < BOUND_S
 
 
+def test_of_an_answer_that_is_wrong_in_every_place_one_fault_is_looked_for() -> None:
+    schema = {"items": {"required": [f"name{i}" for i in range(20_000)]}}
+    check(schema)
+    begun = time.monotonic()
+    assert mismatch(schema, [{}] * 200) == '0: "name0" is a required property'  # all of them once took gigabytes
+    assert time.monotonic() - begun < BOUND_S
+
+
+@pytest.mark.parametrize("options", [[{"a": i} for i in range(9_000)], [i + 0.5 for i in range(9_000)]])
+def test_a_long_list_of_options_takes_no_endless_list(options: list[Any]) -> None:
+    schema = {"items": {"enum": options}}
+    check(schema)
+    assert mismatch(schema, options[-1:] * 100) is None
+    begun = time.monotonic()
+    assert "more than can be held against" in (mismatch(schema, options[-1:] * 5_000) or "")
+    assert time.monotonic() - begun < BOUND_S
+
+
+def test_options_that_are_looked_up_by_their_names_cost_nothing() -> None:
+    schema = {"items": {"enum": [f"option {i}" for i in range(100_000)]}}
+    check(schema)
+    assert mismatch(schema, ["option 99999"] * 5_000) is None
+
+
+def test_a_pattern_that_looks_around_goes_back_only_so_often() -> None:
+    schema = {"pattern": "(?=x)(.*)(.*)y"}
+    check(schema)
+    begun = time.monotonic()
+    assert "Max limit for backtracking" in (mismatch(schema, "xb" * 50_000) or "")
+    assert time.monotonic() - begun < BOUND_S
+    assert mismatch({"pattern": r"^(?=.*[A-Z])(?!.*foo).{8,}$"}, "xb" * 50_000 + "A") is None
+
+
+def test_a_pattern_takes_no_endless_text() -> None:
+    schema = {"items": {"pattern": "[ab]*a[ab]{3000}c"}}
+    check(schema)
+    assert mismatch(schema, ["a" * 5_000 + "c"]) is None
+    begun = time.monotonic()
+    assert "letters are more than can be held against" in (mismatch(schema, ["ab" * 60_000] * 20) or "")
+    assert time.monotonic() - begun < BOUND_S
+    assert mismatch({"items": {"type": "string"}}, ["ab" * 60_000] * 20) is None
+
+
 @pytest.mark.parametrize("text", ["```json\n{" + " " * 200_000, "```\n" + "\n" * 200_000 + "x"])
 def test_a_fence_that_never_ends_is_read_in_one_pass(text: str) -> None:
     begun = time.monotonic()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
+from api.cli.output_file import written
+from api.cli.results import Output
 from api.cli.screen import Screen
 from worker import clock
 
@@ -62,3 +66,34 @@ def test_a_program_reads_every_column_and_the_whole_time(capsys: pytest.CaptureF
     cells = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert {len(row) for row in cells} == {len(COLUMNS)}
     assert [row[2] for row in cells] == ["2030-05-06T07:08:09.123Z", "2030-04-06 07:08:09Z", "2029-04-06T07:08:09Z"]
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2Jr\u00edo\x9b31m \x7f"  # a title, a cleared screen, a colour of eight bits
+
+
+def test_what_a_terminal_would_obey_is_shown_to_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", out := Terminal())
+    monkeypatch.setattr(sys, "stderr", err := Terminal())
+    screen = Screen(no_color=True, verbose=True)
+    screen.data(f"one\n\ttwo\r\n{HOSTILE}")
+    screen.document({"text": HOSTILE})
+    screen.line({"text": HOSTILE})
+    for told in (screen.say, screen.detail, screen.warn):
+        told(HOSTILE)
+    assert out.getvalue().startswith("one\n\ttwo\n\\x1b]0;owned\\x07\\x1b[2Jr\u00edo\\x9b31m \\x7f\n")
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", out.getvalue() + err.getvalue())
+    shown = "\n".join(_printed(monkeypatch, [(ID, HOSTILE, None, "", 0, "", HOSTILE, "\x1b[8m")], 200))
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown)
+
+
+def test_records_on_a_terminal_are_shown_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", out := Terminal())
+    with written("-", more=False) as stream:
+        Output(stream).write({"text": HOSTILE})
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", out.getvalue())
+
+
+def test_records_in_a_file_are_what_they_are(tmp_path: Path) -> None:
+    with written(path := tmp_path / "out.jsonl", more=False) as stream:
+        Output(stream).write({"text": HOSTILE})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"text": HOSTILE}

@@ -12,7 +12,10 @@ import jsonschema_rs
 from worker.domain.schema_load import TooMuchWork, loads
 
 MOST_WORK: Final = 10_000_000  # evaluations for one value: a second. The validator lets nothing else run meanwhile.
+MOST_LETTERS: Final = 200_000  # of an answer, where there is a pattern: some take microseconds for each letter
 MESSAGE_CUT: Final = 300
+# A pattern that looks around is tried anew from each letter on, and each time to the end.
+_PATTERNS: Final = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000)
 _POINTERS: Final = ("$ref", "$dynamicRef", "$recursiveRef", "$schema")
 _DIALECTS: Final = ("http://json-schema.org/draft-", "https://json-schema.org/draft/")
 
@@ -44,14 +47,17 @@ def mismatch(schema: Mapping[str, Any], value: Any) -> str | None:
         validator, most = _validator(json.dumps(schema))
     except TooMuchWork as exc:  # it was stored by an older release
         return f"the schema {exc}"[:MESSAGE_CUT]
-    size, depth = _extent(value)
+    size, depth, letters = _extent(value)
     if size * most[min(depth, len(most) - 1)] > MOST_WORK:
         return f"{size} values in {depth} levels are more than can be held against this schema"
-    error = next(iter(validator.iter_errors(value)), None)
-    if error is None:
-        return None
-    where = "/".join(str(part) for part in error.instance_path) or "the answer"
-    return f"{where}: {error.message}"[:MESSAGE_CUT]
+    if letters > MOST_LETTERS and _has_pattern(schema):
+        return f"{letters} letters are more than can be held against a pattern"
+    try:
+        validator.validate(value)  # `iter_errors` looks for all of them before it tells the first: gigabytes, once
+    except jsonschema_rs.ValidationError as error:
+        where = "/".join(str(part) for part in error.instance_path) or "the answer"
+        return f"{where}: {error.message}"[:MESSAGE_CUT]
+    return None
 
 
 @lru_cache(maxsize=256)
@@ -59,12 +65,13 @@ def _validator(schema: str) -> tuple[Any, tuple[int, ...]]:
     """With how many schemas may meet at one place of a value, by its depth. Raises TooMuchWork."""
     read = json.loads(schema)
     most = loads(read)  # first: to build the validator of a long chain of references takes long, too
-    return jsonschema_rs.validator_for(read, retriever=_refuse), most
+    return jsonschema_rs.validator_for(read, retriever=_refuse, pattern_options=_PATTERNS), most
 
 
-def _extent(value: Any) -> tuple[int, int]:
-    """How many values there are in it, itself counted, and in how many levels below it."""
+def _extent(value: Any) -> tuple[int, int, int]:
+    """How many values there are in it, itself counted, in how many levels below it, and the letters of its texts."""
     size, depth, level = 1, 0, [value]
+    letters = _letters(level)
     while True:
         level = [
             part
@@ -73,8 +80,21 @@ def _extent(value: Any) -> tuple[int, int]:
             for part in (one.values() if isinstance(one, dict) else one)
         ]
         if not level:
-            return size, depth
-        size, depth = size + len(level), depth + 1
+            return size, depth, letters
+        size, depth, letters = size + len(level), depth + 1, letters + _letters(level)
+
+
+def _letters(values: list[Any]) -> int:
+    """Names of members are texts too: a pattern may be for them."""
+    return sum(
+        len(one) if isinstance(one, str) else sum(map(len, one)) if isinstance(one, dict) else 0 for one in values
+    )
+
+
+def _has_pattern(value: Any) -> bool:
+    if isinstance(value, dict):
+        return not value.keys().isdisjoint({"pattern", "patternProperties"}) or any(map(_has_pattern, value.values()))
+    return isinstance(value, list) and any(map(_has_pattern, value))
 
 
 def _refuse(uri: str) -> Any:

@@ -1,7 +1,8 @@
 """How much work a JSON Schema may make: how many schemas meet at one place of a value.
 
 A validator follows `$ref`, `allOf`, `anyOf` and the like anew each time it comes by, and asks nobody whether it may:
-sixty definitions that each name the next one twice are 4 KB and 2 ** 60 evaluations.
+sixty definitions that each name the next one twice are 4 KB and 2 ** 60 evaluations. Options of an `enum` count as
+schemas where the validator compares with one after the other.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _MAPS: Final = ("dependentSchemas", "dependencies")
 # What applies beside these is evaluated again to see what it has looked at (as measured).
 _AGAIN: Final = ("unevaluatedProperties", "unevaluatedItems")
 _CROWDED: Final = (
-    f"makes more than {MOST} schemas meet at one place of a value, through $ref, allOf, anyOf and the like; "
-    "refer to each definition fewer times"
+    f"makes more than {MOST} schemas meet at one place of a value, through $ref, allOf, anyOf, enum and the like; "
+    "refer to each definition fewer times, and give fewer options"
 )
 
 Schema = Mapping[str, Any]
@@ -119,7 +120,7 @@ class _Survey:
         if len(self._entered) >= _CHAIN:
             raise TooMuchWork(f"leads on through more than {_CHAIN} references at one place; use fewer")
         self._entered.add(key)
-        own, inside = 1, Counter(self._inside(schema))
+        own, inside = 1 + _compared(schema), Counter(self._inside(schema))
         again = any(word in schema for word in _AGAIN)
         for others, either in self._beside(schema):
             taken: Counter[_Edge] = Counter()
@@ -233,6 +234,13 @@ def _fullest(inside: Mapping[_Edge, int], most: Mapping[int, int]) -> int:
                 named[name] -= weight
         full = max(full, others, *(others + weight for weight in named.values()))
     return full
+
+
+def _compared(schema: Schema) -> int:
+    """Options that a value is compared with; among texts alone, or whole numbers alone, it is looked up (measured)."""
+    options = _list(schema.get("enum"))
+    kinds = {type(option) for option in options}
+    return 0 if len(kinds) <= 1 and kinds <= {str, int} else len(options)
 
 
 def _anchors(value: Any) -> Iterator[tuple[str, Schema]]:

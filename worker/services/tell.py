@@ -9,6 +9,7 @@ from worker import clock, events
 from worker.domain.batch import BatchView
 from worker.domain.delivery import DeliveryState, Endpoint, NewDelivery, NewEvent, Note
 from worker.domain.job import JobView
+from worker.domain.state import JobStatus
 from worker.store import batch_views, outbox, views, webhook_endpoints
 from worker.store.database import Database
 from worker.webhooks.payload import FULL_BYTES, batch_data, envelope, job_data, with_output
@@ -27,7 +28,7 @@ def tell(database: Database) -> int:
             return 0
         things: dict[str, JobView | BatchView] = {}
         for project_id, ids in _by_project(notes).items():
-            things |= views.many(conn, project_id, ids)
+            things |= views.many(conn, project_id, ids, longest=FULL_BYTES)
         for note in notes:
             if note.object == "batch" and (batch := batch_views.get(conn, note.project_id, note.object_id)) is not None:
                 things[batch.id] = batch
@@ -103,5 +104,8 @@ def _whole_event(note: Note, thing: JobView | BatchView, *, full: bool) -> NewEv
     thin = envelope(event_id, note.type, note.at, data)
     whole = None
     if full:
-        whole = envelope(event_id, note.type, note.at, with_output(data, thing.result, FULL_BYTES - len(thin)))
+        room = FULL_BYTES - len(thin)
+        if thing.status is JobStatus.COMPLETED and thing.result is None:  # it was too long to be read
+            room = 0
+        whole = envelope(event_id, note.type, note.at, with_output(data, thing.result, room))
     return NewEvent(event_id, note.project_id, note.type, note.object_id, thin, whole)

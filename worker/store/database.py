@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
 import psycopg
@@ -71,6 +72,7 @@ class Database:
                 event.listen(self._engine, "checkin", _left)
                 event.listen(self._engine, "checkout", _tried(self._engine.dialect))
         if self.dialect == "sqlite":
+            event.listen(self._engine, "do_connect", _private)
             event.listen(self._engine, "connect", _pragmas)
             event.listen(self._engine, "begin", _begin_immediate)
 
@@ -186,6 +188,14 @@ def _tried(dialect: sa.Dialect) -> Callable[..., None]:
             raise InvalidatePoolError from exc
 
     return tried
+
+
+def _private(_dialect: Any, _record: Any, arguments: Any, _parameters: Any) -> None:
+    """A file that is new is for its owner only, whatever folder it is in; its log has the rights of the file."""
+    if arguments[0].startswith((":", "file:")):  # in memory, or with rights of its own choosing
+        return
+    with suppress(OSError):  # whoever opens it says what is wrong
+        os.close(os.open(arguments[0], os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _pragmas(connection: Any, _record: Any) -> None:

@@ -83,7 +83,7 @@ def _upcoming(dialect: str) -> sa.Select[Any]:
         .limit(sa.bindparam("most"))
         .cte("ahead")
     )
-    size = sa.func.coalesce(_of_result(_length(dialect), ahead), 0)
+    size = sa.func.coalesce(_of_result(views.body_bytes(dialect), ahead), 0)
     sized = sa.select(ahead, size.label("size")).cte("sized")
     upto = sa.func.sum(sized.c.size).over(order_by=sized.c.line)
     fitting = sa.select(sized, upto.label("upto")).cte("fitting")
@@ -158,16 +158,10 @@ def _named(conn: sa.Connection, lines: list[Line]) -> list[Line]:
 
 def sizes(conn: sa.Connection, job_ids: Sequence[str]) -> dict[str, int]:
     """Bytes of the answers, where there are any: how many of them fit into memory at once."""
-    statement = sa.select(job_result.c.job_id, _length(conn.dialect.name).label("size")).where(
+    statement = sa.select(job_result.c.job_id, views.body_bytes(conn.dialect.name).label("size")).where(
         job_result.c.job_id.in_(job_ids), job_result.c.body.is_not(None)
     )
     return {row.job_id: row.size for row in conn.execute(statement)}
-
-
-def _length(dialect: str) -> sa.ColumnElement[int]:
-    """Of a text that is kept apart Postgres knows its bytes without reading it, but not its letters."""
-    length = sa.func.length if dialect == "sqlite" else sa.func.octet_length
-    return length(job_result.c.body)
 
 
 def _job(row: Any) -> JobView:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any
+from itertools import accumulate
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -20,10 +21,10 @@ from worker.store.rows import Rows
 from worker.store.tables import job, job_input, job_result, pause
 from worker.store.text import loads
 
-SKEW_S = 86400.0
+SKEW_S: Final = 86400.0
 _UNANSWERED = (JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.CANCELLED)
+PAGE_BYTES: Final = 8 * 1024 * 1024  # of answers in a page of jobs; one may be larger alone
 _IDS = Rows(id=sa.Text)
-_HEAVY = (job_result.c.body, job_result.c.error)
 _PAUSE = [column.label(f"pause_{column.name}") for column in pause.c]
 
 
@@ -46,13 +47,17 @@ def get(conn: sa.Connection, project_id: str, job_id: str) -> JobView | None:
     return view(row) if row is not None else None
 
 
-def many(conn: sa.Connection, project_id: str, ids: Sequence[str]) -> dict[str, JobView]:
-    rows = conn.execute(_select().where(job.c.id.in_(ids), job.c.project_id == project_id))
+def many(conn: sa.Connection, project_id: str, ids: Sequence[str], longest: int | None = None) -> dict[str, JobView]:
+    """By id. An answer of more than `longest` bytes is not read: the job has none."""
+    body: Any = job_result.c.body
+    if longest is not None:
+        body = sa.case((body_bytes(conn.dialect.name) <= longest, body)).label("body")
+    rows = conn.execute(_select(body).where(job.c.id.in_(ids), job.c.project_id == project_id))
     return {row.id: view(row) for row in rows}
 
 
 def listed(conn: sa.Connection, project_id: str, wanted: Filter) -> tuple[list[JobView], bool]:
-    """One page and whether there is another."""
+    """One page, as large as memory takes and one job at least, and whether there is another."""
     where: list[sa.ColumnElement[bool]] = [job.c.project_id == project_id, job.c.purged_at.is_(None)]
     if wanted.status is not None:
         # In the text, with the index's own words (SQLite knows it by nothing else): only then can every plan use it.
@@ -73,8 +78,15 @@ def listed(conn: sa.Connection, project_id: str, wanted: Filter) -> tuple[list[J
         again = job.alias("again")
         found = sa.exists().where(again.c.retry_of == job.c.id, again.c.project_id == project_id)
         where.append(found if wanted.replayed else ~found)
-    rows = conn.execute(_select().where(*where).order_by(job.c.id.desc()).limit(wanted.limit + 1)).all()
-    return [view(row) for row in rows[: wanted.limit]], len(rows) > wanted.limit
+    sized = sa.select(job.c.id, body_bytes(conn.dialect.name).label("size")).select_from(
+        job.outerjoin(job_result, job_result.c.job_id == job.c.id)
+    )
+    sizes = conn.execute(sized.where(*where).order_by(job.c.id.desc()).limit(wanted.limit + 1)).all()
+    upto = accumulate(row.size or 0 for row in sizes)
+    fitting = [row.id for n, (row, total) in enumerate(zip(sizes, upto, strict=True)) if total <= PAGE_BYTES or not n]
+    ids = fitting[: wanted.limit]
+    page = many(conn, project_id, ids)
+    return [page[job_id] for job_id in ids if job_id in page], len(sizes) > len(ids)
 
 
 def since(prefix: str, moment: datetime) -> str:
@@ -128,16 +140,22 @@ def _one() -> sa.Select[Any]:
     return _select().where(job.c.id == sa.bindparam("id"), job.c.project_id == sa.bindparam("project"))
 
 
-def _select() -> sa.Select[Any]:
+def _select(body: Any = job_result.c.body) -> sa.Select[Any]:
     # Of several pauses the one that is probed first stands in front.
     waits = sa.and_(
         job.c.status == JobStatus.QUEUED.value, pause.c.id == sa.func.substr(job.c.parked_for, 1, ID_LENGTH)
     )
-    return sa.select(job, job_input.c.metadata.label("meta"), *_HEAVY, *_PAUSE).select_from(
+    return sa.select(job, job_input.c.metadata.label("meta"), body, job_result.c.error, *_PAUSE).select_from(
         job.outerjoin(job_input, job_input.c.job_id == job.c.id)
         .outerjoin(job_result, job_result.c.job_id == job.c.id)
         .outerjoin(pause, waits)
     )
+
+
+def body_bytes(dialect: str) -> sa.ColumnElement[int]:
+    """Of a text that is kept apart Postgres knows its bytes without reading it, but not its letters."""
+    length = sa.func.length if dialect == "sqlite" else sa.func.octet_length
+    return length(job_result.c.body)
 
 
 def view(row: Any) -> JobView:

@@ -10,7 +10,7 @@ from worker.domain.consensus import Method, TieRule
 from worker.domain.panel import MAX_MEMBERS, Place
 from worker.domain.question import AnswerSpec, AnswerType, Language
 from worker.services.ask import Asked
-from worker.services.openai.fields import WHOLE, ModelName, Strict, Text, fault
+from worker.services.openai.fields import FIRST_FAULT, WHOLE, ModelName, Strict, Text, fault
 from worker.services.openai.portable import Tokens, set_fields
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -21,7 +21,7 @@ class AnswerFields(Strict):
     """`options` go with choice, `unit`, `min` and `max` with number, `schema` with json."""
 
     type: AnswerType
-    options: list[Text] | None = None
+    options: Annotated[list[Text], FIRST_FAULT] | None = None
     unit: Text | None = None
     min: float | None = None
     max: float | None = None

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from worker.domain.answer import Json
-from worker.services.openai.fields import AS_GIVEN, WHOLE, Strict, Text, checked_schema, fault
+from worker.services.openai.fields import AS_GIVEN, FIRST_FAULT, WHOLE, Strict, Text, checked_schema, fault
 
 MAX_MESSAGES: Final = 2_000
 MAX_INPUTS: Final = 2_048
@@ -62,7 +62,7 @@ class RefusalPart(Strict):
 
 Part = Annotated[TextPart | ImagePart | AudioPart | FilePart | RefusalPart, Field(discriminator="type")]
 Content = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[list[Part], Field(min_length=1), Tag("list")],
+    Annotated[Text, Tag("text")] | Annotated[list[Part], Field(min_length=1), FIRST_FAULT, Tag("list")],
     Discriminator(_list_or_text),
 ]
 
@@ -101,7 +101,7 @@ class AssistantTurn(Strict):
 
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], FIRST_FAULT] | None = None
 
 
 class ToolTurn(Strict):
@@ -122,7 +122,8 @@ class AnyTurn(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: (
         Annotated[
-            Annotated[Text, Tag("text")] | Annotated[list[dict[str, Any]], Tag("list")], Discriminator(_list_or_text)
+            Annotated[Text, Tag("text")] | Annotated[list[dict[str, Any]], FIRST_FAULT, Tag("list")],
+            Discriminator(_list_or_text),
         ]
         | None
     ) = None
@@ -185,7 +186,7 @@ class Parameters(Strict):
     prompt_cache_key: Text | None = None
     service_tier: Text | None = None
     store: bool | None = None
-    modalities: list[Text] | None = None
+    modalities: Annotated[list[Text], FIRST_FAULT] | None = None
     audio: dict[str, Any] | None = None
     prediction: dict[str, Any] | None = None
     web_search_options: dict[str, Any] | None = None

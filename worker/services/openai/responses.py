@@ -23,7 +23,7 @@ from pydantic import (
 
 from worker.domain.answer import Json
 from worker.domain.failure import Lane
-from worker.services.openai.fields import Strict, Text, checked_schema, fault
+from worker.services.openai.fields import FIRST_FAULT, Strict, Text, checked_schema, fault
 from worker.services.openai.portable import MAX_MESSAGES, Tokens
 from worker.services.openai.requests import Ours, job_of, strict_schema
 from worker.services.submit import JobRequest
@@ -127,7 +127,8 @@ Part = Annotated[
     _one_of(None, *_PARTS),
 ]
 Content = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[list[Part], Field(min_length=1), Tag("list")], Discriminator(_is_text)
+    Annotated[Text, Tag("text")] | Annotated[list[Part], Field(min_length=1), FIRST_FAULT, Tag("list")],
+    Discriminator(_is_text),
 ]
 
 
@@ -263,7 +264,7 @@ class ResponseRequest(Ours, Strict):
     prompt_cache_key: Text | None = None
     service_tier: Text | None = None
     store: bool | None = None
-    include: list[Text] | None = None
+    include: Annotated[list[Text], FIRST_FAULT] | None = None
     max_tool_calls: int | None = None
     truncation: Annotated[
         None,
