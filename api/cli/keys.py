@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -25,10 +25,16 @@ def keys() -> None:
     """Keys of the API: made, listed and revoked in the database that DATABASE_URL names."""
 
 
+# Who has `admin` sees the usage of all projects and pauses providers for everybody.
+_USUAL: Final = tuple(scope for scope in SCOPES if scope != "admin")
+
+
 @keys.command()
 @click.option("--project", default=projects.DEFAULT, show_default=True, help="Made if there is none of this name.")
 @click.option("--name", default="", help="To tell keys apart.")
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="What it may do; all where not said.")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="What it may do; all but admin where not said."
+)
 @click.option("--days", type=click.FloatRange(0, min_open=True), help="It expires after so many.")
 @click.option(
     "--budget", metavar="USD", type=click.FloatRange(0, 1_000_000, min_open=True), help="What its jobs may cost in all."
@@ -59,7 +65,7 @@ def create(
             conn,
             projects.ensure(conn, project),
             name,
-            scopes=scopes or SCOPES,
+            scopes=scopes or _USUAL,
             lasts_s=None if days is None else days * 86_400,
             budget_nano=None if budget is None else nano_of(budget),
         )

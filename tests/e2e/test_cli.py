@@ -298,6 +298,7 @@ def test_a_key_is_shown_once_listed_by_its_beginning_and_revoked(inside: Inside)
     assert secret.startswith("ck_")
     assert made["key"].startswith("ck_")
     assert made["expires_at"] is not None
+    assert made["scopes"] == ["jobs:read", "jobs:write", "webhooks"], "what concerns all projects is given by name"
     (listed,) = inside.json("keys", "list", "--project", "shop", "--json")
     assert (listed["name"], listed["scopes"], listed["state"]) == ("till", ["jobs:read"], "active")
     assert secret.startswith(listed["hint"])
