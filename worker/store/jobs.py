@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from worker import clock
+from worker.clock import least_id
 from worker.domain.answer import Failure
 from worker.domain.failure import FailureKind
 from worker.domain.state import JobStatus
@@ -14,7 +14,7 @@ from worker.store import endings, tallies
 from worker.store.batch_tables import OPEN_BATCH
 from worker.store.blocks import locked_block
 from worker.store.claims import of_none
-from worker.store.moment import begun, db_now
+from worker.store.moment import begun, db_now, instant
 from worker.store.tables import attempt, death, job, job_input, job_result
 from worker.store.webhook_tables import subscription
 
@@ -114,7 +114,7 @@ def forget(conn: sa.Connection, older_than_s: float, most: int = 500) -> int:
 
     Their ids are in the order of their making, so that it takes no index of its own.
     """
-    since = clock.least_id("job", clock.now().timestamp() - older_than_s)
+    since = least_id("job", instant(conn).timestamp() - older_than_s)
     first = sa.select(job.c.id).where(job.c.id < since, job.c.purged_at.is_not(None)).order_by(job.c.id).limit(most)
     ids = list(conn.execute(first).scalars())
     if ids:
