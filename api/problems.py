@@ -20,7 +20,6 @@ from worker.domain.answer import Json
 from worker.domain.failure import FailureKind
 from worker.domain.question import BadQuestion
 from worker.providers.catalog import NoProvider, UnknownModel
-from worker.services.endpoints import Forgotten
 from worker.services.idempotency import KeyReused
 from worker.services.openai.failures import WIRE
 from worker.services.openai.faults import Fault as Fault  # noqa: PLC0414 - part of what is told here
@@ -29,6 +28,7 @@ from worker.services.pictures import ForbiddenPicture
 from worker.services.retry import NotRetriable
 from worker.services.schema import BadSchema
 from worker.services.trial import EVERY_S, TooSoon
+from worker.services.webhook_endpoints import Forgotten
 from worker.store.database import Unavailable
 from worker.store.intake import QueueFull
 from worker.webhooks.vault import NoKey

@@ -20,8 +20,8 @@ from api.webhook_fields import (
     When,
 )
 from worker.domain.answer import Json
-from worker.domain.delivery import DEFAULT_EVENTS, Endpoint
-from worker.services import endpoints as service
+from worker.domain.delivery import DEFAULT_EVENTS, WebhookEndpoint
+from worker.services import webhook_endpoints as service
 from worker.services.native.answers import instant
 from worker.services.native.webhooks import PayloadName, Url
 
@@ -149,7 +149,7 @@ class NewSecretBody(SecretBody):
     secret: str
 
 
-def endpoint_json(desk: Desk, endpoint: Endpoint) -> dict[str, Json]:
+def endpoint_json(desk: Desk, endpoint: WebhookEndpoint) -> dict[str, Json]:
     vault = desk.deps.vault
     return {
         "id": endpoint.id,

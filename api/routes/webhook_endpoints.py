@@ -28,8 +28,8 @@ from api.webhook_endpoint import (
 )
 from api.webhook_fields import ENDPOINT_ID, refusal
 from worker import clock
-from worker.domain.delivery import Endpoint
-from worker.services import endpoints as service
+from worker.domain.delivery import WebhookEndpoint
+from worker.services import webhook_endpoints as service
 from worker.services.trial import try_out
 from worker.store import deliveries
 from worker.store import webhook_endpoints as stored
@@ -266,7 +266,7 @@ def _unknown() -> Problem:
     return Problem(NOT_FOUND, "There is no such webhook endpoint. GET /v1/webhook_endpoints lists those there are.")
 
 
-def _find(desk: Desk, call: Call) -> Endpoint:
+def _find(desk: Desk, call: Call) -> WebhookEndpoint:
     endpoint_id = call.path["endpoint_id"]
     found = None
     if _ID.fullmatch(endpoint_id):
@@ -277,13 +277,13 @@ def _find(desk: Desk, call: Call) -> Endpoint:
     return found
 
 
-def _standing(endpoint: Endpoint) -> Endpoint:
+def _standing(endpoint: WebhookEndpoint) -> WebhookEndpoint:
     if not endpoint.standing:
         raise Problem(CONFLICT, "This address came with a job: it can be disabled, and has no secret of its own.")
     return endpoint
 
 
-def _with_secret(desk: Desk, found: tuple[Endpoint, str, bool], status: int) -> Reply:
+def _with_secret(desk: Desk, found: tuple[WebhookEndpoint, str, bool], status: int) -> Reply:
     endpoint, secret, replayed = found
     headers = preference.replay_header(replayed=replayed)
     return Reply(endpoint_json(desk, endpoint) | {"secret": secret}, status, headers)

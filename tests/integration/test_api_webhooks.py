@@ -18,8 +18,8 @@ from tests.support import scripted_provider as script
 from tests.support.scripted_provider import Received, ScriptedProvider
 from tests.support.wait import wait_until
 from tests.support.web import Web, web
-from worker.services import endpoints as service
 from worker.services import trial
+from worker.services import webhook_endpoints as service
 from worker.store.moment import later
 from worker.store.tables import lease
 from worker.webhooks import guard as guards

@@ -21,7 +21,7 @@ from sqlalchemy import make_url
 from worker.domain.consensus import Consensus
 from worker.domain.failure import FailureKind, Lane
 from worker.settings import (
-    Endpoint,
+    OwnEndpoint,
     ProviderConfig,
     RouteConfig,
     SettingsError,
@@ -649,7 +649,7 @@ ENDPOINT = "https://abc.us-east-1.aws.endpoints.huggingface.cloud"
 
 def test_an_endpoint_is_where_hugging_face_is() -> None:
     settings = load({"HUGGINGFACE_ENDPOINT_URL": f" {ENDPOINT}/ ", "HUGGINGFACE_ENDPOINT_FLAVOUR": "vLLM"})
-    assert settings.endpoint == Endpoint(url=ENDPOINT, flavour="vllm")
+    assert settings.endpoint == OwnEndpoint(url=ENDPOINT, flavour="vllm")
     assert settings.providers["huggingface"].base_url == ENDPOINT
     assert settings.warnings == ()
     assert load({}).endpoint is None
@@ -657,7 +657,7 @@ def test_an_endpoint_is_where_hugging_face_is() -> None:
 
 def test_an_endpoint_of_no_flavour_is_taken_and_told() -> None:
     settings = load({"HUGGINGFACE_ENDPOINT_URL": ENDPOINT})
-    assert settings.endpoint == Endpoint(url=ENDPOINT)
+    assert settings.endpoint == OwnEndpoint(url=ENDPOINT)
     (warning,) = settings.warnings
     assert warning.startswith("HUGGINGFACE_ENDPOINT_FLAVOUR: is not set")
     assert "openai, vllm, sglang" in warning

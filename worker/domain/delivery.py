@@ -73,7 +73,7 @@ class Secrets:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class WebhookEndpoint:
     """Who is told. `headers` and `secrets` are encrypted; `secrets` None: the project's own."""
 
     id: str

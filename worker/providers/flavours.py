@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from worker.domain.route import ALL_NEEDS, Need
 from worker.providers.openai import ONLY_MODEL
-from worker.settings import Endpoint, Flavour, ProviderConfig
+from worker.settings import Flavour, OwnEndpoint, ProviderConfig
 
 HUGGING_FACE: Final = "huggingface"
 _CHAT: Final = "/v1"
@@ -45,7 +45,7 @@ FLAVOURS: Final[Mapping[Flavour | None, Manner]] = MappingProxyType(
 )
 
 
-def manner_of(endpoint: Endpoint) -> tuple[Manner, str]:
+def manner_of(endpoint: OwnEndpoint) -> tuple[Manner, str]:
     """How it is spoken to, and its base URL. An address of a route of its own says more than no flavour."""
     if endpoint.url.endswith(_TGI) and endpoint.flavour in (None, "tgi"):
         return Manner("hf-text-generation", "", _TEXT | {"schema"}), endpoint.url
@@ -57,7 +57,7 @@ def manner_of(endpoint: Endpoint) -> tuple[Manner, str]:
 
 
 def at_endpoint(
-    preset: ProviderConfig, own: ProviderConfig | None, endpoint: Endpoint
+    preset: ProviderConfig, own: ProviderConfig | None, endpoint: OwnEndpoint
 ) -> tuple[ProviderConfig, ProviderConfig]:
     """Hugging Face's preset and what was said of it, for an endpoint: the router's models are not there."""
     manner, url = manner_of(endpoint)

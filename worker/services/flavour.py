@@ -9,7 +9,7 @@ from worker import events
 from worker.domain.answer import Failure
 from worker.providers.probing import ASLEEP, PATHS, build_probe, read_probe
 from worker.providers.transport import Transport
-from worker.settings import Endpoint, Flavour, Settings
+from worker.settings import Flavour, OwnEndpoint, Settings
 
 _TIMEOUT_S: Final = 5.0
 _KEY: Final = "HUGGINGFACE_API_KEY"
@@ -32,7 +32,7 @@ def discovered(settings: Settings) -> Settings:
     return settings.model_copy(update={"endpoint": endpoint.model_copy(update={"flavour": flavour})})
 
 
-async def _probe(endpoint: Endpoint, key: str | None) -> tuple[Flavour | None, str]:
+async def _probe(endpoint: OwnEndpoint, key: str | None) -> tuple[Flavour | None, str]:
     transport = Transport()
     why = "it answers like none of the engines"
     try:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from worker import clock, events
-from worker.domain.delivery import DeliveryState, Due, Endpoint, Secrets, Tried
+from worker.domain.delivery import DeliveryState, Due, Secrets, Tried, WebhookEndpoint
 from worker.webhooks.schedule import Fault, Move, verdict
 from worker.webhooks.sender import Sender, Try
 from worker.webhooks.signature import headers as signed
@@ -30,12 +30,12 @@ class Letter:
     """A delivery with all that its try needs. `secrets` are in clear, newest first."""
 
     due: Due
-    endpoint: Endpoint
+    endpoint: WebhookEndpoint
     secrets: tuple[str, ...]
     headers: dict[str, str]
 
 
-def written(vault: Vault | None, due: Due, endpoint: Endpoint, sealed: Secrets | None) -> Letter:
+def written(vault: Vault | None, due: Due, endpoint: WebhookEndpoint, sealed: Secrets | None) -> Letter:
     """With no secrets in it where they cannot be read: the try then fails and says so."""
     if vault is None or sealed is None:
         return Letter(due, endpoint, (), {})

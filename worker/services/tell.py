@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from worker import clock, events
 from worker.domain.batch import BatchView
-from worker.domain.delivery import DeliveryState, Endpoint, NewDelivery, NewEvent, Note
+from worker.domain.delivery import DeliveryState, NewDelivery, NewEvent, Note, WebhookEndpoint
 from worker.domain.job import JobView
 from worker.domain.state import JobStatus
 from worker.store import batch_views, outbox, views, webhook_endpoints
@@ -53,7 +53,7 @@ def tell(database: Database) -> int:
     return len(notes)
 
 
-def to_each(event: NewEvent, endpoints: Iterable[Endpoint]) -> list[NewDelivery]:
+def to_each(event: NewEvent, endpoints: Iterable[WebhookEndpoint]) -> list[NewDelivery]:
     """One delivery for each endpoint; for a disabled one it is kept as skipped, to be recovered."""
     return [
         NewDelivery(

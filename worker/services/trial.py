@@ -7,7 +7,7 @@ from typing import Final
 
 from worker import clock
 from worker.deps import Deps
-from worker.domain.delivery import Due, Endpoint, Tried
+from worker.domain.delivery import Due, Tried, WebhookEndpoint
 from worker.services.letter import post, written
 from worker.services.listeners import vault_of
 from worker.services.tell import own_event
@@ -22,7 +22,7 @@ class TooSoon(Exception):
     """Another test of this project is hardly over."""
 
 
-def try_out(deps: Deps, endpoint: Endpoint) -> str:
+def try_out(deps: Deps, endpoint: WebhookEndpoint) -> str:
     """The id of the delivery, with its one attempt on record. Nothing follows from how it went.
 
     Raises NoKey, TooSoon, Unavailable.

@@ -21,17 +21,17 @@ from worker.settings.file import (
 )
 from worker.settings.reading import load, read
 from worker.settings.table import Row, environment_table, redacted
-from worker.settings.variables import Endpoint, Settings
+from worker.settings.variables import OwnEndpoint, Settings
 
 __all__ = [
     "SANDBOX",
     "BackoffConfig",
-    "Endpoint",
     "Fault",
     "Flavour",
     "LimitsConfig",
     "MemberConfig",
     "ModelConfig",
+    "OwnEndpoint",
     "PanelConfig",
     "PriceConfig",
     "ProviderConfig",

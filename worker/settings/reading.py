@@ -15,7 +15,7 @@ from worker.settings.fault import Fault, SettingsError, closest, did_you_mean, e
 from worker.settings.file import File, ProviderConfig, parsed
 from worker.settings.retired import model_warning, successor_url, url_warning
 from worker.settings.table import bounds, by_field, environment_table, extent
-from worker.settings.variables import Endpoint, Settings, no_blanks, user_data_dir
+from worker.settings.variables import OwnEndpoint, Settings, no_blanks, user_data_dir
 
 DEFAULT_FILE: Final = Path("completar.toml")
 _PREFIX: Final = "COMPLETAR_"
@@ -137,7 +137,7 @@ def _keys(given: Mapping[str, str], file: File, faults: list[Fault]) -> dict[str
     return keys
 
 
-def _endpoint(given: Mapping[str, str], faults: list[Fault]) -> Endpoint | None:
+def _endpoint(given: Mapping[str, str], faults: list[Fault]) -> OwnEndpoint | None:
     flavour = given.get(ENDPOINT_FLAVOUR.name, "").lower() or None
     known = get_args(Flavour)
     if flavour is not None and flavour not in known:
@@ -151,11 +151,11 @@ def _endpoint(given: Mapping[str, str], faults: list[Fault]) -> Endpoint | None:
     except ValueError as error:
         faults.append(Fault(ENDPOINT_URL.name, str(error)))
         return None
-    return Endpoint.model_validate({"url": url, "flavour": flavour})
+    return OwnEndpoint.model_validate({"url": url, "flavour": flavour})
 
 
 def _providers(
-    given: Mapping[str, str], file: File, endpoint: Endpoint | None, faults: list[Fault]
+    given: Mapping[str, str], file: File, endpoint: OwnEndpoint | None, faults: list[Fault]
 ) -> dict[str, ProviderConfig]:
     """The file's providers, the environment laid over Hugging Face's, and dead addresses replaced."""
     own: dict[str, Any] = {
@@ -217,7 +217,7 @@ def _warnings(given: Mapping[str, str], settings: Settings, file: File) -> tuple
     return tuple(one for one in found if one is not None)
 
 
-def _address_warnings(given: Mapping[str, str], endpoint: Endpoint | None) -> Iterator[str | None]:
+def _address_warnings(given: Mapping[str, str], endpoint: OwnEndpoint | None) -> Iterator[str | None]:
     router, own, flavour = HUGGING_FACE_VARIABLES["base_url"].name, ENDPOINT_URL.name, ENDPOINT_FLAVOUR.name
     if endpoint is None:
         yield url_warning(router, given.get(router, ""))

@@ -77,7 +77,7 @@ Token = Annotated[SecretStr, AfterValidator(no_blanks)]
 SecretKey = Annotated[Token, AfterValidator(_long)]
 
 
-class Endpoint(BaseModel):
+class OwnEndpoint(BaseModel):
     """An Inference Endpoint; `flavour` None: nobody told."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -271,7 +271,7 @@ class Settings(BaseModel):
     providers: Mapping[str, ProviderConfig] = {}
     routes: Mapping[str, RouteConfig] = {}
     panels: Mapping[str, PanelConfig] = {}
-    endpoint: Endpoint | None = None
+    endpoint: OwnEndpoint | None = None
     keys: Mapping[str, SecretStr] = {}
     warnings: tuple[str, ...] = ()
 

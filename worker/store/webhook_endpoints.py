@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from worker.domain.delivery import DeliveryState, Endpoint, Payload, Secrets
+from worker.domain.delivery import DeliveryState, Payload, Secrets, WebhookEndpoint
 from worker.store.moment import db_now, later
 from worker.store.text import clean
 from worker.store.webhook_tables import delivery, webhook_endpoint, webhook_secret
@@ -72,20 +72,20 @@ def ensure(conn: sa.Connection, new: NewEndpoint) -> str:
     return str(found)
 
 
-def get(conn: sa.Connection, project_id: str, endpoint_id: str) -> Endpoint | None:
+def get(conn: sa.Connection, project_id: str, endpoint_id: str) -> WebhookEndpoint | None:
     row = conn.execute(_select().where(_E.id == endpoint_id, _E.project_id == project_id, _ALIVE)).first()
     return _endpoint(row) if row is not None else None
 
 
-def many(conn: sa.Connection, ids: Sequence[str]) -> dict[str, Endpoint]:
+def many(conn: sa.Connection, ids: Sequence[str]) -> dict[str, WebhookEndpoint]:
     """By id, whatever their project: for the sender, which has them from its own rows."""
     rows = conn.execute(_select().where(_E.id.in_(ids), _ALIVE))
     return {row.id: _endpoint(row) for row in rows}
 
 
-def standing(conn: sa.Connection, project_ids: Sequence[str]) -> dict[str, list[Endpoint]]:
+def standing(conn: sa.Connection, project_ids: Sequence[str]) -> dict[str, list[WebhookEndpoint]]:
     """The standing endpoints of these projects."""
-    found: dict[str, list[Endpoint]] = {}
+    found: dict[str, list[WebhookEndpoint]] = {}
     query = _select().where(_E.project_id.in_(project_ids), _E.fingerprint.is_(None), _ALIVE).order_by(_E.id)
     for row in conn.execute(query):
         found.setdefault(row.project_id, []).append(_endpoint(row))
@@ -94,7 +94,7 @@ def standing(conn: sa.Connection, project_ids: Sequence[str]) -> dict[str, list[
 
 def listed(
     conn: sa.Connection, project_id: str, *, after: str | None = None, limit: int = 20
-) -> tuple[list[Endpoint], bool]:
+) -> tuple[list[WebhookEndpoint], bool]:
     """One page of the standing ones, newest first, and whether there is another."""
     where = [_E.project_id == project_id, _E.fingerprint.is_(None), _ALIVE]
     if after is not None:
@@ -233,8 +233,8 @@ def _select() -> sa.Select[Any]:
     return sa.select(*plain, *_secrets(webhook_endpoint))
 
 
-def _endpoint(row: Any) -> Endpoint:
-    return Endpoint(
+def _endpoint(row: Any) -> WebhookEndpoint:
+    return WebhookEndpoint(
         id=row.id,
         project_id=row.project_id,
         url=row.url,

@@ -45,7 +45,7 @@ REFUSED: Final[Mapping[str, str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class BatchEndpoint:
     """`job` takes the body and the panels of the settings, and may raise BadQuestion; `answer` the job and the encoding
     that was asked for its vectors; `failure` the job, and what went wrong in OpenAI's words.
     """
@@ -66,30 +66,30 @@ def _native(asked: AnyJob, panels: _Panels) -> JobRequest:
     return replace(request_of(asked, panels, Lane.BATCH), lane=Lane.BATCH)
 
 
-ENDPOINTS: Final[Mapping[str, Endpoint]] = MappingProxyType(
+ENDPOINTS: Final[Mapping[str, BatchEndpoint]] = MappingProxyType(
     {
-        "/v1/chat/completions": Endpoint(
+        "/v1/chat/completions": BatchEndpoint(
             ChatRequest,
             TypeAdapter(ChatRequest),
             _line(chat_job),
             lambda job, _encoding: chat_completion(job),
         ),
-        RESPONSES: Endpoint(
+        RESPONSES: BatchEndpoint(
             ResponseRequest,
             TypeAdapter(ResponseRequest),
             _line(response_job),
             lambda job, _encoding: response(job),
         ),
-        "/v1/completions": Endpoint(
+        "/v1/completions": BatchEndpoint(
             CompletionRequest,
             TypeAdapter(CompletionRequest),
             _line(completion_job),
             lambda job, _encoding: text_completion(job),
         ),
-        "/v1/embeddings": Endpoint(
+        "/v1/embeddings": BatchEndpoint(
             EmbeddingRequest, TypeAdapter(EmbeddingRequest), _line(embedding_job), embedding_list
         ),
-        NATIVE: Endpoint(
+        NATIVE: BatchEndpoint(
             NewJob,
             TypeAdapter(NewJob),
             _native,

@@ -15,7 +15,7 @@ from worker.domain.failure import Lane
 from worker.domain.panel import read_panel
 from worker.domain.question import BadQuestion
 from worker.providers.catalog import Catalog, UnknownModel
-from worker.services.batches.endpoints import ENDPOINTS, Endpoint
+from worker.services.batches.endpoints import ENDPOINTS, BatchEndpoint
 from worker.services.batches.raw import Raw
 from worker.services.openai import reading
 from worker.services.openai.faults import Fault, faults_of
@@ -168,7 +168,7 @@ def _envelope(number: int, value: dict[str, Any], url: str) -> Iterator[LineErro
         yield LineError("url_mismatch", message, "url", number)
 
 
-def _of_body(exc: ValidationError, endpoint: Endpoint, body: Any, number: int) -> Iterator[LineError]:
+def _of_body(exc: ValidationError, endpoint: BatchEndpoint, body: Any, number: int) -> Iterator[LineError]:
     for fault in faults_of(exc, endpoint.model, body, number):
         if fault.message == "is missing":
             yield _missing(number, f"body.{fault.field}")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from worker.deps import Deps
-from worker.domain.delivery import Endpoint, Secrets
+from worker.domain.delivery import Secrets, WebhookEndpoint
 from worker.services.idempotency import IdempotencyKey, earlier, once
 from worker.services.listeners import new_secret, vault_of
 from worker.store import webhook_endpoints
@@ -30,7 +30,7 @@ class Forgotten(LookupError):
 
 def create(
     deps: Deps, new: NewEndpoint, headers: Mapping[str, str], idempotent: IdempotencyKey | None
-) -> tuple[Endpoint, str, bool]:
+) -> tuple[WebhookEndpoint, str, bool]:
     """The endpoint, its secret, and whether an earlier request with the same idempotency key made it.
 
     Raises NoKey, TooMany, KeyReused, Forgotten, Unavailable.
@@ -47,8 +47,8 @@ def create(
 
 
 def rotate(
-    deps: Deps, endpoint: Endpoint, keep_old_s: float, idempotent: IdempotencyKey | None
-) -> tuple[Endpoint, str, bool]:
+    deps: Deps, endpoint: WebhookEndpoint, keep_old_s: float, idempotent: IdempotencyKey | None
+) -> tuple[WebhookEndpoint, str, bool]:
     """A new secret; the old one signs beside it for `keep_old_s`. As `create` otherwise."""
     vault, secret = vault_of(deps), new_secret()
     sealed = vault.seal(secret)
@@ -67,7 +67,9 @@ def rotate_project(deps: Deps, project_id: str, keep_old_s: float) -> str:
     return secret
 
 
-def change(deps: Deps, endpoint: Endpoint, changes: Mapping[str, Any], *, disabled: bool | None) -> Endpoint | None:
+def change(
+    deps: Deps, endpoint: WebhookEndpoint, changes: Mapping[str, Any], *, disabled: bool | None
+) -> WebhookEndpoint | None:
     """`changes` are columns by name, but `headers` is in clear. None where it has gone meanwhile. Raises NoKey."""
     values = dict(changes)
     if "headers" in values:
@@ -92,7 +94,7 @@ def hint_of(vault: Vault | None, secrets: Secrets | None) -> str | None:
         return None
 
 
-def header_names(vault: Vault | None, endpoint: Endpoint) -> list[str]:
+def header_names(vault: Vault | None, endpoint: WebhookEndpoint) -> list[str]:
     if vault is None or endpoint.headers is None:
         return []
     try:
@@ -112,7 +114,7 @@ def _once(
     secret: str,
     key: IdempotencyKey | None,
     work: Callable[[Connection], None],
-) -> tuple[Endpoint, str, bool]:
+) -> tuple[WebhookEndpoint, str, bool]:
     """Do it, or answer with what the same request did before: the endpoint, with the secret it has now."""
     made = earlier(deps.database, project_id, key)
     if made is None:
