@@ -78,10 +78,10 @@ def listed(conn: sa.Connection, project_id: str, wanted: Filter) -> tuple[list[J
         again = job.alias("again")
         found = sa.exists().where(again.c.retry_of == job.c.id, again.c.project_id == project_id)
         where.append(found if wanted.replayed else ~found)
-    sized = sa.select(job.c.id, body_bytes(conn.dialect.name).label("size")).select_from(
-        job.outerjoin(job_result, job_result.c.job_id == job.c.id)
-    )
-    sizes = conn.execute(sized.where(*where).order_by(job.c.id.desc()).limit(wanted.limit + 1)).all()
+    first = sa.select(job.c.id).where(*where).order_by(job.c.id.desc()).limit(wanted.limit + 1).subquery()
+    # Looked up one by one: beside a whole project the planner held it for cheaper to read all answers.
+    size = sa.select(body_bytes(conn.dialect.name)).where(job_result.c.job_id == first.c.id).scalar_subquery()
+    sizes = conn.execute(sa.select(first.c.id, size.label("size")).order_by(first.c.id.desc())).all()
     upto = accumulate(row.size or 0 for row in sizes)
     fitting = [row.id for n, (row, total) in enumerate(zip(sizes, upto, strict=True)) if total <= PAGE_BYTES or not n]
     ids = fitting[: wanted.limit]
