@@ -66,17 +66,22 @@ def test_a_frozen_server_is_given_up_soon_and_used_again_when_it_thaws(
         wait_until(lambda: works(database), "the database to be used again", 5)
 
 
-def test_a_connection_that_lay_idle_is_tried_before_it_is_lent(
+def test_a_connection_is_tried_before_it_is_lent_where_the_server_hung_up_or_it_lay_idle(
     own_postgres: Postgres, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def restarted() -> None:
+        own_postgres.stop("immediate")
+        own_postgres.start()
+
     with closing(Database(url, connections=2)) as database:
         assert works(database)
-        own_postgres.stop("immediate")
-        own_postgres.start()
-        assert not works(database), "it was in use a moment ago, and nobody had heard of the restart"
+        restarted()
+        assert works(database), "it was in use a moment ago, and has heard of the end"
+        monkeypatch.setattr("worker.store.database._heard", lambda _connection: False)
+        restarted()
+        assert not works(database), "nobody has heard of it"
         assert works(database)
-        own_postgres.stop("immediate")
-        own_postgres.start()
+        restarted()
         later_s = time.monotonic() + 5
         monkeypatch.setattr("worker.store.database.monotonic_s", lambda: later_s)
         assert works(database)

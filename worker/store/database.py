@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -180,7 +181,7 @@ def _tried(dialect: sa.Dialect) -> Callable[..., None]:
 
     def tried(connection: Any, record: Any, _proxy: Any) -> None:
         left_s = record.info.get(_LEFT)
-        if left_s is None or monotonic_s() - left_s < _FRESH_S:
+        if left_s is None or (monotonic_s() - left_s < _FRESH_S and not _heard(connection.fileno())):
             return
         try:
             dialect.do_ping(connection)
@@ -188,6 +189,15 @@ def _tried(dialect: sa.Dialect) -> Callable[..., None]:
             raise InvalidatePoolError from exc
 
     return tried
+
+
+def _heard(connection: int) -> bool:
+    """Whether an idle connection, by its file descriptor, has something to read: most often that the server hung up."""
+    if hasattr(select, "poll"):  # not on Windows, whose `select` takes any number
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([connection], [], [], 0)[0])
 
 
 def _private(_dialect: Any, _record: Any, arguments: Any, _parameters: Any) -> None:
