@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 from collections import Counter
 from contextlib import closing
@@ -443,6 +445,31 @@ def test_an_idempotency_key_is_remembered_with_what_it_made(database: Database) 
         known = idempotency.find(conn, PROJECT, "jobs", "k")
     assert known is not None
     assert (known.fingerprint, known.made) == ("f1", ("job_1",))
+
+
+def test_a_file_that_another_process_has_left_is_still_ours(sqlite_url: str) -> None:
+    """For all that process could see it was the last one, and took the log away with what was written after it."""
+
+    def elsewhere(name: str) -> list[str]:
+        act = (
+            "import sys, sqlalchemy as sa\n"
+            "from worker.store import projects; from worker.store.database import Database\n"
+            "there = Database(sys.argv[1])\n"
+            "with there.write() as conn: projects.ensure(conn, sys.argv[2])\n"
+            "with there.read() as conn: print(*conn.execute(sa.text('SELECT name FROM project')).scalars())\n"
+            "there.close()"
+        )
+        done = subprocess.run([sys.executable, "-c", act, sqlite_url, name], check=True, capture_output=True, text=True)
+        return done.stdout.split()
+
+    with closing(Database(sqlite_url)) as here, here.read() as conn:
+        conn.execute(sa.text("SELECT count(*) FROM job"))
+        with here.write() as more:  # a second connection
+            projects.ensure(more, "mine")
+        assert "mine" in elsewhere("theirs")
+        with here.write() as more:
+            projects.ensure(more, "ours")
+        assert {"mine", "theirs", "ours"} <= set(elsewhere("theirs"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="rights of files are another matter there")

@@ -201,11 +201,16 @@ def _heard(connection: int) -> bool:
 
 
 def _private(_dialect: Any, _record: Any, arguments: Any, _parameters: Any) -> None:
-    """A file that is new is for its owner only, whatever folder it is in; its log has the rights of the file."""
+    """A file that is new is for its owner only, whatever folder it is in; its log has the rights of the file.
+
+    One that is there is not opened: closing it would drop the locks that SQLite holds in this process
+    (https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_), and
+    another process then took the log away from under us.
+    """
     if arguments[0].startswith((":", "file:")):  # in memory, or with rights of its own choosing
         return
-    with suppress(OSError):  # whoever opens it says what is wrong
-        os.close(os.open(arguments[0], os.O_RDWR | os.O_CREAT, 0o600))
+    with suppress(OSError):  # it is there; or whoever opens it says what is wrong
+        os.close(os.open(arguments[0], os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _pragmas(connection: Any, _record: Any) -> None:
