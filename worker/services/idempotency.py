@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from worker.store import idempotency
 from worker.store.database import Connection, Database
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,13 @@ class Unkeyed:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What the same request made before, by its ids."""
+
+    ids: tuple[str, ...]
+
+
 class KeyReused(ValueError):
     """The idempotency key was used with another request."""
 
@@ -46,8 +55,8 @@ def fingerprint(request: Any) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
-def earlier(database: Database, project_id: str, sent: IdempotencyKey | Unkeyed | None) -> tuple[str, ...] | None:
-    """The ids of what this request made before; None: it is the first. Raises KeyReused."""
+def earlier(database: Database, project_id: str, sent: IdempotencyKey | Unkeyed | None) -> Earlier | None:
+    """What this request made before; None: it is the first. Raises KeyReused."""
     match sent:
         case IdempotencyKey():
             with database.read() as conn:
@@ -57,11 +66,11 @@ def earlier(database: Database, project_id: str, sent: IdempotencyKey | Unkeyed 
             if known.fingerprint != sent.fingerprint:
                 key = sent.key[:40]
                 raise KeyReused(f"Idempotency-Key {key!r} was used with another request in the last 24 hours")
-            return known.made
+            return Earlier(known.made)
         case Unkeyed(attempt=attempt) if attempt > 0:
             with database.write() as conn:
                 made = idempotency.take(conn, project_id, sent.route, sent.fingerprint, attempt)
-            return None if made is None else (made,)
+            return None if made is None else Earlier((made,))
     return None
 
 
@@ -70,22 +79,21 @@ def once(
     project_id: str,
     sent: IdempotencyKey | Unkeyed | None,
     ids: Sequence[str],
-    work: Callable[[Connection], None],
-) -> tuple[str, ...] | None:
-    """Do `work`, which makes what has these ids, and remember it. Whoever calls has asked `earlier` before.
+    work: Callable[[Connection], T],
+) -> T | Earlier:
+    """What `work` returns, which makes what has these ids; all of it is committed, and remembered. Or nothing is, and
+    it is said what the same request, which came in parallel, has made. Whoever calls has asked `earlier` before.
 
-    None: it is done and committed. Else nothing was: these are the ids of what the same request, which came in
-    parallel, has made. Raises KeyReused, and what `work` raises.
+    Raises KeyReused, and what `work` raises.
     """
     try:
         with database.write() as conn:
             _remember(conn, project_id, sent, ids)
-            work(conn)
+            return work(conn)
     except _TooLate:
         made = earlier(database, project_id, sent)
         assert made is not None
         return made
-    return None
 
 
 def _remember(conn: Connection, project_id: str, sent: IdempotencyKey | Unkeyed | None, ids: Sequence[str]) -> None:

@@ -67,7 +67,7 @@ def submit(
         pictures.check(n if len(requests) > 1 else None, request.input, deps.addresses)
     known = earlier(deps.database, project_id, idempotent)
     if known is not None:
-        return Submitted(known, replayed=True)
+        return Submitted(known.ids, replayed=True)
     requests = [weighed(deps, project_id, request) for request in requests]
     deps.intake.admit(project_id, Counter(request.lane for request in requests))
     vault = vault_of(deps) if any(request.webhook for request in requests) else None
@@ -80,7 +80,7 @@ def submit(
 
     known = once(deps.database, project_id, idempotent, ids, store)
     if known is not None:
-        return Submitted(known, replayed=True)
+        return Submitted(known.ids, replayed=True)
     hint(deps, [job.id for job in new if job.lane is Lane.INTERACTIVE], {job.lane for job in new})
     return Submitted(ids)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from worker.deps import Deps
 from worker.domain.delivery import Secrets, WebhookEndpoint
-from worker.services.idempotency import IdempotencyKey, earlier, once
+from worker.services.idempotency import Earlier, IdempotencyKey, earlier, once
 from worker.services.listeners import new_secret, vault_of
 from worker.store import webhook_endpoints
 from worker.store.database import Connection
@@ -116,13 +116,19 @@ def _once(
     work: Callable[[Connection], None],
 ) -> tuple[WebhookEndpoint, str, bool]:
     """Do it, or answer with what the same request did before: the endpoint, with the secret it has now."""
-    made = earlier(deps.database, project_id, key)
+
+    def worked(conn: Connection) -> WebhookEndpoint | None:
+        work(conn)
+        return webhook_endpoints.get(conn, project_id, endpoint_id)
+
+    made: WebhookEndpoint | Earlier | None = earlier(deps.database, project_id, key)
     if made is None:
-        made = once(deps.database, project_id, key, [endpoint_id], work)
-    with deps.database.read() as conn:
-        found = webhook_endpoints.get(conn, project_id, endpoint_id if made is None else made[0])
-    if found is None:
+        made = once(deps.database, project_id, key, [endpoint_id], worked)
+    if isinstance(made, Earlier):
+        with deps.database.read() as conn:
+            made = webhook_endpoints.get(conn, project_id, made.ids[0])
+        if made is not None and made.secrets is not None:
+            return made, vault_of(deps).open(made.secrets.current), True
+    if made is None:
         raise Forgotten
-    if made is not None and found.secrets is not None:
-        secret = vault_of(deps).open(found.secrets.current)
-    return found, secret, made is not None
+    return made, secret, False

@@ -11,7 +11,7 @@ from worker.domain.batch import FINAL, BatchView, NewBatch
 from worker.domain.delivery import Webhook
 from worker.domain.file import BATCH
 from worker.services import listeners
-from worker.services.idempotency import IdempotencyKey, Unkeyed, earlier, once
+from worker.services.idempotency import Earlier, IdempotencyKey, Unkeyed, earlier, once
 from worker.services.listeners import vault_of
 from worker.store import batch_views, batches, files
 from worker.store.database import Connection
@@ -91,7 +91,7 @@ def create(
         cache_age=request.cache_age,
     )
 
-    def store(conn: Connection) -> None:
+    def store(conn: Connection) -> BatchView:
         file = files.get(conn, project_id, request.input_file_id)
         if file is not None and file.purpose != BATCH:
             raise WrongPurpose(f"the file's purpose is {file.purpose}")
@@ -105,9 +105,12 @@ def create(
         batches.insert(conn, new)
         if request.webhook is not None:
             listeners.subscribe(conn, vault_of(deps), project_id, [(new.id, request.webhook)])
+        made = batch_views.get(conn, project_id, new.id)
+        assert made is not None
+        return made
 
-    first = once(deps.database, project_id, idempotent, [new.id], store)
-    created = _created(deps, project_id, (new.id,) if first is None else first, replayed=first is not None)
+    made = once(deps.database, project_id, idempotent, [new.id], store)
+    created = _again(deps, project_id, made) if isinstance(made, Earlier) else Created(made)
     assert created is not None
     return created
 
@@ -115,13 +118,13 @@ def create(
 def made_before(deps: Deps, project_id: str, sent: IdempotencyKey | Unkeyed | None) -> Created | None:
     """What this key, or an earlier attempt of this request, made. Raises KeyReused."""
     made = earlier(deps.database, project_id, sent)
-    return None if made is None else _created(deps, project_id, made, replayed=True)
+    return None if made is None else _again(deps, project_id, made)
 
 
-def _created(deps: Deps, project_id: str, made: tuple[str, ...], *, replayed: bool) -> Created | None:
+def _again(deps: Deps, project_id: str, made: Earlier) -> Created | None:
     with deps.database.read() as conn:
-        batch = batch_views.get(conn, project_id, made[0])
-    return None if batch is None else Created(batch, replayed)
+        batch = batch_views.get(conn, project_id, made.ids[0])
+    return None if batch is None else Created(batch, replayed=True)
 
 
 def cancel(deps: Deps, project_id: str, batch_id: str) -> BatchView | None:
