@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,3 +23,12 @@ Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def id_column(name: str, **kw: Any) -> sa.Column[str]:
     return sa.Column(name, Id, **kw)
+
+
+def written_out(column: sa.ColumnElement[str], word: str, rare: Sequence[str]) -> list[sa.ColumnElement[bool]]:
+    """That a column has this word; where it is a rare one, in the words of the index of these, too.
+
+    In the text of the statement: only so can every plan use that index, and SQLite knows it by nothing else.
+    """
+    one = column == sa.literal_column(f"'{word}'", sa.Text)
+    return [one, column.in_(sa.literal_column(f"'{each}'") for each in rare)] if word in rare else [one]

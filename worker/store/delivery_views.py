@@ -9,11 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from worker.domain.delivery import DeliveryState, DeliveryView
+from worker.store.columns import written_out
 from worker.store.views import since
 from worker.store.webhook_tables import delivery, delivery_attempt, event
 
 _D = delivery.c
-_UNDELIVERED = (DeliveryState.EXHAUSTED, DeliveryState.REFUSED, DeliveryState.SKIPPED)
+_UNDELIVERED = tuple(s.value for s in (DeliveryState.EXHAUSTED, DeliveryState.REFUSED, DeliveryState.SKIPPED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,7 @@ def listed(conn: sa.Connection, project_id: str, wanted: Filter) -> tuple[list[D
     if wanted.object_id is not None:
         where.append(_D.object_id == wanted.object_id)
     if wanted.state is not None:
-        # As in the listing of jobs: in the text, with the words of the index.
-        where.append(_D.state == sa.literal_column(f"'{wanted.state.value}'", sa.Text))
-        if wanted.state in _UNDELIVERED:
-            where.append(_D.state.in_(sa.literal_column(f"'{state.value}'") for state in _UNDELIVERED))
+        where += written_out(_D.state, wanted.state.value, _UNDELIVERED)
     if wanted.created_after is not None:
         where += [_D.created_at > wanted.created_after, _D.id >= since("whd", wanted.created_after)]
     if wanted.created_before is not None:

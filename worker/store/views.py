@@ -17,12 +17,13 @@ from worker.domain.job import FORMAT, JobView, Served, Waiting, models_in
 from worker.domain.money import Usage
 from worker.domain.pause import ID_LENGTH, Scope
 from worker.domain.state import JobStatus
+from worker.store.columns import written_out
 from worker.store.rows import Rows
 from worker.store.tables import job, job_input, job_result, pause
 from worker.store.text import loads
 
 SKEW_S: Final = 86400.0
-_UNANSWERED = (JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.CANCELLED)
+_UNANSWERED = tuple(status.value for status in (JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.CANCELLED))
 PAGE_BYTES: Final = 8 * 1024 * 1024  # of answers in a page of jobs; one may be larger alone
 _IDS = Rows(id=sa.Text)
 _PAUSE = [column.label(f"pause_{column.name}") for column in pause.c]
@@ -60,10 +61,7 @@ def listed(conn: sa.Connection, project_id: str, wanted: Filter) -> tuple[list[J
     """One page, as large as memory takes and one job at least, and whether there is another."""
     where: list[sa.ColumnElement[bool]] = [job.c.project_id == project_id, job.c.purged_at.is_(None)]
     if wanted.status is not None:
-        # In the text, with the index's own words (SQLite knows it by nothing else): only then can every plan use it.
-        where.append(job.c.status == sa.literal_column(f"'{wanted.status.value}'", sa.Text))
-        if wanted.status in _UNANSWERED:
-            where.append(job.c.status.in_(sa.literal_column(f"'{status.value}'") for status in _UNANSWERED))
+        where += written_out(job.c.status, wanted.status.value, _UNANSWERED)
     if wanted.kind is not None:
         where.append(job.c.kind == wanted.kind)
     if wanted.batch_id is not None:
